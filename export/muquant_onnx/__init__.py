@@ -1,0 +1,1 @@
+"""ONNX form of muquant."""

@@ -1,0 +1,1 @@
+"""muquant: 3-bit mu-law weight compression."""

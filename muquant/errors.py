@@ -1,0 +1,9 @@
+"""The one error that means: what you gave cannot be used, and here is what to do."""
+
+
+class InputError(ValueError):
+    """An input that the caller can mend: a file, an option, a weight, a model.
+
+    The message is one line that names the culprit, what was expected, what was found and what to do. The
+    command line prints it and exits with status 2; any other exception is a bug and keeps its traceback.
+    """
