@@ -1,0 +1,73 @@
+"""MNIST in torchvision's layout: ROOT/MNIST/raw/train-images-idx3-ubyte and its three siblings."""
+
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from muquant.data.dataset import Dataset
+from muquant.data.downloads import downloading
+from muquant.data.request import DatasetRequest
+from muquant.errors import InputError
+
+
+def load_mnist(request: DatasetRequest) -> Dataset:
+    """MNIST: 60,000 and 10,000 grey images of 28x28 pixels.
+
+    Raises:
+        InputError: a file is missing or damaged, or the download failed.
+    """
+    folder = request.data_folder()
+    if request.download:
+        from torchvision.datasets import MNIST  # a second to import
+
+        with downloading(request, folder):
+            MNIST(str(folder), download=True)  # does nothing where the files are there, else checks their MD5
+    prefix = folder / "MNIST" / "raw" / ("train" if request.split == "train" else "t10k")
+    images = read_idx(prefix.with_name(f"{prefix.name}-images-idx3-ubyte"), dimensions=3)
+    labels = read_idx(prefix.with_name(f"{prefix.name}-labels-idx1-ubyte"), dimensions=1)
+    return Dataset(
+        request.name,
+        request.split,
+        images[:, None],
+        labels.to(torch.int64),
+        tuple(str(label) for label in range(10)),
+    )
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """Read an IDX file of bytes: 0, 0, 8 (the type), the number of dimensions, their big-endian sizes, data.
+
+    torchvision's reader is not used: it falls back to a pickled copy where it finds one, and it reports a
+    truncated file by an assertion.
+
+    Returns:
+        uint8, of the shape that the header states.
+
+    Raises:
+        InputError: the file is missing, or is not an IDX file of that many dimensions and the stated length.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; expected a file of MNIST there, --download fetches it"
+        ) from error
+    start = 4 + 4 * dimensions
+    if len(data) < start or data[:4] != bytes((0, 0, 8, dimensions)):
+        raise InputError(
+            f"{path} is not an IDX file of bytes with {dimensions} dimensions: expected it to start with "
+            f"000008{dimensions:02x}, found {data[:4].hex() or 'nothing'}; delete it and fetch it again "
+            f"with --download"
+        )
+    shape = struct.unpack(f">{dimensions}I", data[4:start])
+    expected = start + math.prod(shape)
+    if len(data) != expected:
+        raise InputError(
+            f"{path} is damaged: its header promises {expected} bytes, found {len(data)}; delete it and "
+            f"fetch it again with --download"
+        )
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())

@@ -1,0 +1,127 @@
+"""`Architecture`: all that is needed to build a model again, as a value that JSON can carry."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from muquant.errors import InputError
+
+if TYPE_CHECKING:
+    from muquant.models.layers import Classifier
+
+MAX_PARAMETERS = 1 << 29
+"""The most weights a model may have (2 GiB of float32); more is refused before anything is allocated."""
+
+_MAX_CHANNELS = 64
+_SIDES = (4, 1024)
+_CLASSES = (2, 100_000)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model without its weights.
+
+    Attributes:
+        name: a name of `MODELS`.
+        input_shape: channels, height and width of one image; 1..64, 4..1024 and 4..1024.
+        classes: the number of classes, 2..100,000.
+        mean: what is subtracted from every channel, finite.
+        std: what every channel is divided by after that, finite and above 0.
+
+    Raises:
+        InputError: a value is of another type or out of range.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or len(self.name) > 64 or not self.name.isprintable():
+            raise InputError(
+                f"model name: expected a short text, found {self.name!r:.80}; give cnn4 for example"
+            )
+        shape = self.input_shape
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) != 3
+            or not _is_int(shape[0], 1, _MAX_CHANNELS)
+            or not all(_is_int(side, *_SIDES) for side in shape[1:])
+        ):
+            raise InputError(
+                f"input shape of model {self.name}: expected channels in 1..{_MAX_CHANNELS}, height and width "
+                f"in {_SIDES[0]}..{_SIDES[1]}, found {shape}; give (1, 28, 28) for example"
+            )
+        if not _is_int(self.classes, *_CLASSES):
+            raise InputError(
+                f"classes of model {self.name}: expected a number in {_CLASSES[0]}..{_CLASSES[1]}, found "
+                f"{self.classes!r}; give the number of classes of the data"
+            )
+        for field, low in (("mean", -math.inf), ("std", 0.0)):
+            values = getattr(self, field)
+            if not (
+                isinstance(values, tuple)
+                and len(values) == shape[0]
+                and all(_is_number(value) and low < value < math.inf for value in values)
+            ):
+                limit = " above 0" if low == 0 else ""
+                raise InputError(
+                    f"{field} of model {self.name}: expected {shape[0]} finite numbers{limit}, one for each "
+                    f"channel, found {values}; correct them"
+                )
+
+    def build(self) -> "Classifier":
+        """Build the model with fresh random weights, in training mode.
+
+        Raises:
+            InputError: the name is unknown, or the model has more than `MAX_PARAMETERS` weights.
+        """
+        from muquant.models.registry import find_model  # the registry's builders take an Architecture
+
+        entry, match = find_model(self.name)
+        with torch.device("meta"):  # shapes only, nothing is allocated
+            count = sum(parameter.numel() for parameter in entry.build(self, match).parameters())
+        if count > MAX_PARAMETERS:
+            raise InputError(
+                f"model {self.name} for inputs {self.input_shape} and {self.classes} classes: expected at "
+                f"most {MAX_PARAMETERS} weights, found {count}; choose a smaller one"
+            )
+        return entry.build(self, match)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; `from_dict` turns them back."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, document: object) -> "Architecture":
+        """Read what `to_dict` wrote, from a source that is not trusted.
+
+        Raises:
+            InputError: a field is missing, unknown, of another type or out of range.
+        """
+        expected = {field.name for field in fields(cls)}
+        if not isinstance(document, Mapping) or set(document) != expected:
+            found = sorted(map(str, document)) if isinstance(document, Mapping) else type(document).__name__
+            raise InputError(
+                f"architecture: expected the fields {sorted(expected)}, found {found}; take a file that "
+                f"muquant wrote"
+            )
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+        }
+        return cls(**values)  # checks every type and range
+
+
+def _is_int(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
