@@ -54,8 +54,8 @@ class Architecture:
             or not all(_is_int(side, *_SIDES) for side in shape[1:])
         ):
             raise InputError(
-                f"input shape of model {self.name}: expected channels in 1..{_MAX_CHANNELS}, height and width "
-                f"in {_SIDES[0]}..{_SIDES[1]}, found {shape}; give (1, 28, 28) for example"
+                f"input shape of model {self.name}: expected channels in 1..{_MAX_CHANNELS}, height and "
+                f"width in {_SIDES[0]}..{_SIDES[1]}, found {shape}; give (1, 28, 28) for example"
             )
         if not _is_int(self.classes, *_CLASSES):
             raise InputError(

@@ -1,0 +1,143 @@
+"""`TrainingConfig`: everything that decides what a run computes."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+
+from muquant.errors import InputError
+from muquant.training.augmentations import AUGMENTATIONS
+from muquant.training.methods import METHODS
+from muquant.training.optimizers import OPTIMIZERS
+from muquant.training.registry import look_up
+from muquant.training.schedules import SCHEDULES
+
+PRECISIONS = ("float32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The settings of a run; two runs with equal settings, data and software end with equal weights on a CPU.
+
+    Attributes:
+        data: a name of `muquant.data.DATASETS`.
+        model: a name of `muquant.models.MODELS`.
+        method: a name of `METHODS`.
+        epochs: passes over the training part, 1 or more.
+        batch_size: images a step, 1 or more. What is left over at the end of an epoch is not used in it.
+        optimizer: a name of `OPTIMIZERS`.
+        lr: the highest learning rate, above 0.
+        weight_decay: 0 or more; on matrices and kernels alone.
+        momentum: of "sgd", at least 0 and below 1.
+        schedule: a name of `SCHEDULES`.
+        warmup: the fraction of the steps in which the learning rate rises, at least 0 and below 1.
+        label_smoothing: at least 0 and below 1.
+        augment: a name of `AUGMENTATIONS`.
+        precision: "float32", or "bf16": autocast to bfloat16 with channels-last images. On a CPU, bf16 is
+            faster only where the processor computes in it (AVX512-BF16 or AMX): with AVX2 alone a step took
+            13 times as long.
+        seed: of weights, data order, augmentation and the held-out part; 0 or more.
+        validation: the fraction of the training split that is held out to validate on, at least 0 and below
+            1. The test split is only ever used once, after the last step.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: a value is of another type, out of range, or a name is unknown.
+    """
+
+    data: str = "mnist"
+    model: str = "cnn4"
+    method: str = "standard"
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    schedule: str = "one-cycle"
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    augment: str = "shift"
+    precision: str = "float32"
+    seed: int = 0
+    validation: float = 0.1
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            types = (int, float) if field.type is float else (field.type,)
+            if isinstance(value, bool) or not isinstance(value, types):  # type: ignore[arg-type]
+                name = getattr(field.type, "__name__", field.type)
+                raise InputError(
+                    f"training option {field.name}: expected {name}, found {value!r}; correct it"
+                )
+        for name, (low, below) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value < below:
+                raise InputError(
+                    f"training option {name}: expected at least {low:g} and below {below:g}, found {value}; "
+                    f"correct it"
+                )
+        look_up("method", self.method, METHODS)
+        look_up("optimizer", self.optimizer, OPTIMIZERS)
+        look_up("schedule", self.schedule, SCHEDULES)
+        look_up("augmentation", self.augment, AUGMENTATIONS)
+        look_up("precision", self.precision, dict.fromkeys(PRECISIONS))
+
+    def torch_device(self) -> torch.device:
+        """The device that `device` names here.
+
+        Raises:
+            InputError: it is no such name, or this machine has no such device.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            known = device.type == "cpu" or (
+                device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
+            )
+        except RuntimeError:
+            known = False
+        if not known:
+            raise InputError(
+                f"device {self.device!r}: expected auto, cpu or one of the {torch.cuda.device_count()} cuda "
+                f"devices here; choose one of these"
+            )
+        return device
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; `from_dict` turns them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: object) -> "TrainingConfig":
+        """Read what `to_dict` wrote, from a source that is not trusted.
+
+        Raises:
+            InputError: a field is missing, unknown, of another type or out of range.
+        """
+        expected = {field.name for field in fields(cls)}
+        if not isinstance(document, Mapping) or set(document) != expected:
+            found = sorted(map(str, document)) if isinstance(document, Mapping) else type(document).__name__
+            raise InputError(
+                f"training options: expected the fields {sorted(expected)}, found {found}; take a file that "
+                f"muquant wrote"
+            )
+        values: dict[str, Any] = dict(document)
+        return cls(**values)
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 1e6),
+    "batch_size": (1, 1e6),
+    "lr": (1e-12, 1e3),
+    "weight_decay": (0, 1e3),
+    "momentum": (0, 1),
+    "warmup": (0, 1),
+    "label_smoothing": (0, 1),
+    "seed": (0, 2**63),
+    "validation": (0, 1),
+}

@@ -1,0 +1,53 @@
+"""What a run reports while it goes on, and what it leaves behind: plain values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step. The last step of an epoch is reported after its validation.
+
+    Attributes:
+        epoch: 1..epochs, the one that the step belongs to.
+        epochs: of the run.
+        step: 1..steps, steps done.
+        steps: of the run.
+        loss: mean over the epoch so far.
+        lr: learning rate of the step.
+        validation_accuracy: 0..1, of the last finished epoch; None before, and where nothing is held out.
+        seconds_left: an estimate, from the steps done since the run was started or resumed.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    validation_accuracy: float | None
+    seconds_left: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """A line of `metrics.jsonl`.
+
+    Attributes:
+        epoch: 1 for the first.
+        train_loss: mean over the epoch's steps.
+        train_accuracy: 0..1, of the augmented images while the weights were moving.
+        validation_accuracy: 0..1, of the held-out part, in float32; None where nothing is held out.
+        lr: learning rate of the epoch's last step.
+        seconds: of training, without validation.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_accuracy: float | None
+    lr: float
+    seconds: float
