@@ -42,10 +42,10 @@ def train(
 ) -> "TrainingResult":
     """Train a model and leave everything about the run in a folder.
 
-    The folder gets `config.json`, `metrics.jsonl` (a line an epoch), `checkpoint.safetensors` (after every
-    epoch and every `checkpoint_seconds`) and last `model.safetensors`, each written whole or not at all. A run
-    that was killed, whenever that was, and is resumed, ends with the weights of the uninterrupted run: bit for
-    bit on a CPU, with the same software and number of threads.
+    The folder gets `config.json`, `metrics.jsonl` (a line an epoch), `checkpoint.safetensors` (after
+    every epoch and every `checkpoint_seconds`) and last `model.safetensors`, each written whole or not at
+    all. A run that was killed, whenever that was, and is resumed, ends with the weights of the
+    uninterrupted run: bit for bit on a CPU, with the same software and number of threads.
 
     Args:
         config: what to train, and how.

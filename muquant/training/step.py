@@ -92,8 +92,8 @@ class Stepper:
         config = self._config
         return (
             f"training {config.model} on {config.data} diverged: {what} at step {step + 1} of {self.steps} "
-            f"(epoch {step // self.steps_per_epoch + 1}), learning rate {self.learning_rate(step):.3g}; start "
-            f"a new run with a lower lr (the last good checkpoint is kept)"
+            f"(epoch {step // self.steps_per_epoch + 1}), learning rate {self.learning_rate(step):.3g}; "
+            f"start a new run with a lower lr (the last good checkpoint is kept)"
         )
 
     def _descend(self, loss: Tensor, lr: float) -> None:

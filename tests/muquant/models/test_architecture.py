@@ -1,0 +1,69 @@
+import json
+import math
+
+import pytest
+
+from muquant.errors import InputError
+from muquant.models import Architecture
+
+GOOD = {
+    "name": "cnn4-small",
+    "input_shape": [1, 8, 8],
+    "classes": 10,
+    "mean": [0.3],
+    "std": [0.4],
+}
+
+
+def test_it_survives_json_unchanged() -> None:
+    architecture = Architecture("wrn-10-1", (3, 32, 32), 7, (0.1, 0.2, 1 / 3), (0.5, 1.0, 2 / 3))
+    document = json.loads(json.dumps(architecture.to_dict()))
+    assert Architecture.from_dict(document) == architecture
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"name": 4}, "model name"),
+        ({"name": "a\nb"}, "model name"),
+        ({"name": "x" * 65}, "model name"),
+        ({"input_shape": [1, 8]}, "input shape"),
+        ({"input_shape": [1, 8, 8.0]}, "input shape"),
+        ({"input_shape": [True, 8, 8]}, "input shape"),
+        ({"input_shape": [1, 3, 8]}, "input shape"),
+        ({"input_shape": [1, 8, 1025]}, "input shape"),
+        ({"input_shape": "188"}, "input shape"),
+        ({"classes": 1}, "classes"),
+        ({"classes": 10**9}, "classes"),
+        ({"classes": "10"}, "classes"),
+        ({"mean": [0.1, 0.2]}, "mean"),
+        ({"mean": [math.nan]}, "mean"),
+        ({"mean": [None]}, "mean"),
+        ({"std": [0.0]}, "std"),
+        ({"std": [math.inf]}, "std"),
+        ({"std": 1.0}, "std"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_a_foreign_document_is_refused(change: dict[str, object], culprit: str) -> None:
+    with pytest.raises(InputError, match=culprit) as caught:
+        Architecture.from_dict(GOOD | change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("document", [None, [], "cnn4", {}, {k: v for k, v in GOOD.items() if k != "std"}])
+def test_a_document_without_the_fields_is_refused(document: object) -> None:
+    with pytest.raises(InputError, match="expected the fields"):
+        Architecture.from_dict(document)
+
+
+def test_a_huge_model_is_refused_before_it_is_allocated() -> None:
+    document = GOOD | {"name": "cnn4", "input_shape": [1, 1024, 1024]}  # 17 GB of weights
+    with pytest.raises(InputError, match="found 4295030666"):
+        Architecture.from_dict(document).build()
+
+
+@pytest.mark.parametrize("name", ["resnet", "cnn4 ", "wrn-28-10x", "wrn--28-10", "wrn-9999999-1", ""])
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(InputError, match="cnn4, cnn4-small, wrn-D-K"):
+        Architecture.from_dict(GOOD | {"name": name}).build()

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import nn
+
+from muquant.errors import InputError
+from muquant.models import Architecture, Normalize, build_model
+
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 7, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ["cnn4", "cnn4-small", "wrn-10-1", "wrn-16-2"])
+def test_a_model_maps_images_to_logits(name: str, shape: tuple[int, int, int]) -> None:
+    model = build_model(name, shape, 7)
+    assert model(torch.rand(2, *shape)).shape == (2, 7)
+    assert model.architecture == Architecture(name, shape, 7, (0.0,) * shape[0], (1.0,) * shape[0])
+    twin = model.architecture.build()
+    twin.load_state_dict(model.state_dict())
+    x = torch.rand(2, *shape)
+    torch.testing.assert_close(twin.eval()(x), model.eval()(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("wrn-40-1", 0.6e6),
+        ("wrn-40-2", 2.2e6),
+        ("wrn-16-4", 2.75e6),
+        ("wrn-28-10", 36.5e6),
+        ("wrn-22-8", 17.2e6),
+    ],
+)
+def test_wide_resnets_have_the_published_sizes(name: str, published: float) -> None:
+    with torch.device("meta"):  # the paper's tables give two or three digits
+        model = build_model(name, (3, 32, 32), 10)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == pytest.approx(published, rel=0.07 if published < 1e6 else 0.02)
+
+
+def test_a_wide_resnet_has_the_depth_of_its_name() -> None:
+    model = build_model("wrn-16-2", (3, 32, 32), 10)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    shortcuts = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
+    assert len(convolutions) == 1 + 6 * 2
+    assert len(shortcuts) == 3  # the paper counts these and the last layer: 13 + 3 = 16
+
+
+@pytest.mark.parametrize("name", ["wrn-32-10", "wrn-4-1", "wrn-0-1", "wrn-1006-1"])
+def test_a_wrong_depth_states_the_rule(name: str) -> None:
+    with pytest.raises(InputError, match=r"6n \+ 4"):
+        build_model(name, (3, 32, 32), 10)
+
+
+@pytest.mark.parametrize("name", ["wrn-28-0", "wrn-28-65"])
+def test_a_wrong_width_states_the_range(name: str) -> None:
+    with pytest.raises(InputError, match=r"1\.\.64"):
+        build_model(name, (3, 32, 32), 10)
+
+
+def test_cnn4_is_the_classic_network() -> None:
+    model = build_model("cnn4", (1, 28, 28), 10)
+    names = [name for name, _ in model.named_children()]
+    assert names == ["normalize", "conv1", "conv2", "fc1", "fc2"]
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()}
+    assert sizes == {
+        "normalize": 0,
+        "conv1": 25 * 32 + 32,
+        "conv2": 25 * 32 * 64 + 64,
+        "fc1": 7 * 7 * 64 * 1024 + 1024,
+        "fc2": 1024 * 10 + 10,
+    }
+
+
+@pytest.mark.parametrize("name", ["cnn4-small", "wrn-10-1"])
+def test_the_model_normalises_its_inputs(name: str) -> None:
+    mean, std = (0.2, 0.4, 0.6), (0.5, 0.25, 2.0)
+    torch.manual_seed(0)
+    plain = build_model(name, (3, 8, 8), 4).eval()
+    normalising = build_model(name, (3, 8, 8), 4, mean, std).eval()
+    weights = {k: v for k, v in plain.state_dict().items() if not k.startswith("normalize.")}
+    normalising.load_state_dict(weights, strict=False)
+    x = torch.rand(2, 3, 8, 8)
+    by_hand = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], 1)
+    torch.testing.assert_close(normalising(x), plain(by_hand))
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(normalising(x), plain(x))
+
+
+def test_normalize_keeps_its_numbers_with_the_weights() -> None:
+    assert set(Normalize((0.1,), (0.2,)).state_dict()) == {"mean", "std"}
+
+
+@pytest.mark.parametrize("name", ["cnn4-small", "wrn-10-1"])
+def test_a_model_is_traced_for_any_batch_size(name: str) -> None:
+    model = build_model(name, (3, 8, 8), 5).eval()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(model, (torch.rand(2, 3, 8, 8),), dynamic_shapes=({0: batch},))
+    x = torch.rand(11, 3, 8, 8)
+    torch.testing.assert_close(program.module()(x), model(x))

@@ -1,0 +1,49 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest
+from muquant.training import TrainingConfig
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks are faster on one thread, above all where other programs use the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def tiny_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set called "tiny": 60 and 20 images of 8x8 pixels in three classes, told apart by brightness."""
+    monkeypatch.setitem(DATASETS, "tiny", DatasetEntry(load_tiny))
+
+
+def load_tiny(request: DatasetRequest) -> Dataset:
+    count = 60 if request.split == "train" else 20
+    generator = torch.Generator().manual_seed(count)
+    labels = torch.arange(count) % 3
+    noise = torch.randint(80, (count, 1, 8, 8), generator=generator)
+    images = (labels[:, None, None, None] * 85 + noise).to(torch.uint8)
+    return Dataset(request.name, request.split, images, labels, ("dark", "grey", "bright"))
+
+
+TINY = TrainingConfig(data="tiny", model="cnn4-small", epochs=3, batch_size=8, device="cpu")
+"""Six steps an epoch: 54 images are trained on and 6 are held out."""
+
+
+@pytest.fixture
+def tiny() -> "Tiny":
+    return Tiny()
+
+
+class Tiny:
+    """Configurations for the tiny data: `tiny(epochs=2)` is the usual one with one field changed."""
+
+    def __call__(self, **changes: Any) -> TrainingConfig:
+        return replace(TINY, **changes)

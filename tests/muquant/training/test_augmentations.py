@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from muquant.training import AUGMENTATIONS
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def windows(image: Tensor, reach: int, mode: str) -> list[Tensor]:
+    """Every place that the image can be moved to, one by one."""
+    height, width = image.shape[1:]
+    padded = functional.pad(image[None], (reach,) * 4, mode=mode)[0]
+    size = 2 * reach + 1
+    return [padded[:, y : y + height, x : x + width] for y in range(size) for x in range(size)]
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("shape", [(5, 1, 8, 8), (5, 3, 32, 32), (1, 2, 4, 9)], ids=str)
+def test_shape_range_and_determinism(name: str, shape: tuple[int, ...]) -> None:
+    images = torch.rand(shape, generator=seeded())
+    before = images.clone()
+    first = AUGMENTATIONS[name](images, seeded(1))
+    assert first.shape == images.shape
+    assert first.dtype == torch.float32
+    assert 0 <= float(first.min()) <= float(first.max()) <= 1
+    torch.testing.assert_close(images, before, rtol=0, atol=0)
+    torch.testing.assert_close(AUGMENTATIONS[name](images, seeded(1)), first, rtol=0, atol=0)
+
+
+def test_none_changes_nothing() -> None:
+    images = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(AUGMENTATIONS["none"](images, seeded()), images, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("side", "reach"), [(8, 1), (28, 2)])
+def test_shift_moves_to_every_place_in_reach_and_to_no_other(side: int, reach: int) -> None:
+    image = torch.rand(2, side, side, generator=seeded())
+    moved = AUGMENTATIONS["shift"](image.expand(1000, -1, -1, -1), seeded(2))
+    counts = [int((moved == place).flatten(1).all(1).sum()) for place in windows(image, reach, "constant")]
+    assert sum(counts) == 1000
+    assert min(counts) > 0
+
+
+def test_flip_crop_mirrors_half_and_moves_to_every_place() -> None:
+    image = torch.rand(3, 16, 16, generator=seeded())
+    moved = AUGMENTATIONS["flip-crop"](image.expand(2000, -1, -1, -1), seeded(3))
+    counts = [
+        [int((moved == place).flatten(1).all(1).sum()) for place in windows(source, 2, "reflect")]
+        for source in (image, image.flip(2))
+    ]
+    assert sum(map(sum, counts)) == 2000
+    assert min(map(min, counts)) > 0
+    assert 900 < sum(counts[1]) < 1100
+
+
+def test_one_batch_moves_its_images_apart() -> None:
+    images = torch.rand(1, 1, 28, 28).expand(50, -1, -1, -1)
+    assert len({image.numpy().tobytes() for image in AUGMENTATIONS["shift"](images, seeded())}) > 10
