@@ -4,7 +4,7 @@ from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.config import PRECISIONS, TrainingConfig
 from muquant.training.evaluation import evaluate, logits
 from muquant.training.loop import TrainingResult, train
-from muquant.training.methods import METHODS, Batch, BatchLoss, Method
+from muquant.training.methods import METHODS, Batch, BatchLoss, Method, standard
 from muquant.training.optimizers import OPTIMIZERS
 from muquant.training.progress import EpochMetrics, OnProgress, Progress
 from muquant.training.runs import FinishedRun, load_run, read_run
@@ -30,5 +30,6 @@ __all__ = [
     "load_run",
     "logits",
     "read_run",
+    "standard",
     "train",
 ]

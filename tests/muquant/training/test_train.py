@@ -1,0 +1,218 @@
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest, load_dataset
+from muquant.errors import InputError
+from muquant.training import (
+    METHODS,
+    Batch,
+    BatchLoss,
+    Progress,
+    TrainingConfig,
+    evaluate,
+    learning_rate,
+    load_run,
+    standard,
+    train,
+)
+
+Tiny = Callable[..., TrainingConfig]
+
+
+def weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_a_run_learns_and_leaves_its_files(tiny: Tiny, tmp_path: Path) -> None:
+    result = train(tiny(epochs=8), tmp_path / "new" / "run")
+    folder = tmp_path / "new" / "run"
+    assert result.folder == folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint.safetensors",
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+    ]
+    assert result.test_accuracy == 1.0  # brightness alone tells the classes apart
+    assert result.test_accuracy == evaluate(result.model, load_dataset("tiny", "test"))
+    assert not result.model.training
+    assert json.loads((folder / "config.json").read_text())["config"] == tiny(epochs=8).to_dict()
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == list(range(1, 9))
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+    assert records[-1]["validation_accuracy"] == result.validation_accuracy
+    expected = [learning_rate("one-cycle", 2e-3, step, 48, 0.2) for step in range(5, 48, 6)]
+    assert [record["lr"] for record in records] == expected
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        manifest = json.loads(file.metadata()["muquant"])
+    assert manifest["test_accuracy"] == result.test_accuracy
+    assert manifest["architecture"] == result.model.architecture.to_dict()
+    assert manifest["classes"] == ["dark", "grey", "bright"]
+
+
+def test_the_seed_decides_everything(tiny: Tiny, tmp_path: Path) -> None:
+    first, again, other = (
+        weights(train(tiny(seed=seed, epochs=1), tmp_path / name).model)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["fc1.weight"], other["fc1.weight"])
+
+
+def test_nothing_is_printed_and_the_callers_randomness_is_left_alone(
+    tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.random.get_rng_state()
+    train(tiny(epochs=1), tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_is_reported_after_every_step(tiny: Tiny, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    train(tiny(), tmp_path, on_progress=seen.append)
+    assert [p.step for p in seen] == list(range(1, 19))
+    assert [p.epoch for p in seen] == [1] * 6 + [2] * 6 + [3] * 6
+    assert {(p.steps, p.epochs) for p in seen} == {(18, 3)}
+    assert [p.validation_accuracy is None for p in seen] == [True] * 5 + [False] * 13
+    assert all(math.isfinite(p.loss) and p.loss > 0 and p.seconds_left >= 0 for p in seen)
+    assert seen[-1].seconds_left == 0
+
+
+class Recorder:
+    """The standard method, which remembers the images it is given."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tensor] = []
+
+    def __call__(self, batch: Batch) -> BatchLoss:
+        self.batches.append(batch.inputs.clone())
+        return standard(batch)
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.1, 0.5])
+def test_an_epoch_takes_every_training_image_once_and_no_held_out_or_test_image(
+    validation: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setitem(METHODS, "recorder", recorder)
+    config = tiny(method="recorder", augment="none", validation=validation, epochs=2, batch_size=6)
+    result = train(config, tmp_path)
+    count = round(60 * (1 - validation))
+    images = [image.numpy().tobytes() for batch in recorder.batches for image in batch]
+    first, second = images[:count], images[count:]
+    assert len(set(first)) == count
+    assert set(first) == set(second)
+    assert first != second  # in another order
+    whole = {image.numpy().tobytes() for image in load_dataset("tiny", "train").inputs()}
+    assert set(first) <= whole
+    assert (result.validation_accuracy is None) == (validation == 0)
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it(tiny: Tiny, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    train(tiny(batch_size=1000), tmp_path, on_progress=seen.append)
+    assert [p.step for p in seen] == [1, 2, 3]
+
+
+def test_label_smoothing_raises_the_lowest_loss(tiny: Tiny, tmp_path: Path) -> None:
+    plain = train(tiny(epochs=8), tmp_path / "plain").history[-1].train_loss
+    smooth = train(tiny(epochs=8, label_smoothing=0.3), tmp_path / "smooth").history[-1].train_loss
+    entropy = -(0.8 * math.log(0.8) + 2 * 0.1 * math.log(0.1))  # of the smoothed label: no loss is below it
+    assert plain < entropy < smooth
+
+
+def test_weight_decay_is_for_matrices_alone(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def still(batch: Batch) -> BatchLoss:
+        logits = batch.model(batch.inputs)
+        return BatchLoss(0.0 * logits.sum(), logits)
+
+    monkeypatch.setitem(METHODS, "still", still)
+    base = tiny(method="still", epochs=1, schedule="constant", warmup=0.0, lr=0.1)
+    free = weights(train(TrainingConfig(**base.to_dict() | {"weight_decay": 0.0}), tmp_path / "free").model)
+    held = weights(train(TrainingConfig(**base.to_dict() | {"weight_decay": 0.5}), tmp_path / "held").model)
+    torch.testing.assert_close(held["fc1.weight"], free["fc1.weight"] * (1 - 0.1 * 0.5) ** 6)
+    torch.testing.assert_close(held["fc1.bias"], free["fc1.bias"], rtol=0, atol=0)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tiny: Tiny, tmp_path: Path) -> None:
+    train(tiny(epochs=1), tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"already holds a run .* --resume"):
+        train(tiny(epochs=1), tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "imagenet"}, "data set 'imagenet' is not known"),
+        ({"model": "vgg"}, "model 'vgg' is unknown"),
+        ({"model": "wrn-11-1"}, "6n"),
+        ({"device": "cuda:77"}, "device 'cuda:77'"),
+        ({"validation": 0.999}, "held|holding"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing(
+    changes: dict[str, object], message: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(tiny(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_splits_that_differ_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = DATASETS["tiny"].load
+
+    def uneven(request: DatasetRequest) -> Dataset:
+        dataset = genuine(request)
+        side = 8 if request.split == "train" else 7
+        return Dataset("tiny", request.split, dataset.images[..., :side], dataset.labels, dataset.classes)
+
+    monkeypatch.setitem(DATASETS, "tiny", DatasetEntry(uneven))
+    with pytest.raises(InputError, match="expected both splits alike"):
+        train(tiny(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    value: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def breaking(batch: Batch) -> BatchLoss:
+        nonlocal steps
+        steps += 1
+        outcome = standard(batch)
+        return outcome if steps != 9 else BatchLoss(outcome.loss * value, outcome.logits)
+
+    monkeypatch.setitem(METHODS, "breaking", breaking)
+    with pytest.raises(InputError, match=rf"loss became {value} at step 9 of 18 \(epoch 2\)"):
+        train(tiny(method="breaking"), tmp_path / "broken")
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+    resumed = train(tiny(method="breaking"), tmp_path / "broken", resume=True)  # it breaks only once
+    steps = 100
+    unbroken = train(tiny(method="breaking"), tmp_path / "unbroken")
+    torch.testing.assert_close(weights(resumed.model), weights(unbroken.model), rtol=0, atol=0)
+
+
+def test_weights_that_are_not_finite_never_reach_a_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(
+        optimizer="sgd", lr=900.0, momentum=0.0, weight_decay=900.0, schedule="constant", warmup=0.0
+    )
+    with pytest.raises(InputError, match="diverged"):
+        train(config, tmp_path, checkpoint_seconds=0.0)
+    if (tmp_path / "checkpoint.safetensors").exists():
+        with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+            assert all(bool(file.get_tensor(name).isfinite().all()) for name in file.keys())  # noqa: SIM118
+    with pytest.raises(InputError, match="not finished"):
+        load_run(tmp_path)
