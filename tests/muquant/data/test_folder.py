@@ -130,6 +130,6 @@ def test_the_size_is_checked_before_anything_is_allocated(
         raise AssertionError("allocated")
 
     monkeypatch.setattr(folder, "MAX_BYTES", 6 * 3 * 4 * 6 - 1)
-    monkeypatch.setattr(folder.np, "empty", never)
+    monkeypatch.setattr(np, "empty", never)
     with pytest.raises(InputError, match="need 432 bytes"):
         load_dataset(f"folder:{tree}", "train")

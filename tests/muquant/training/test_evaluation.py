@@ -29,7 +29,7 @@ def test_logits_do_not_depend_on_the_batches_and_the_mode_comes_back(batch_size:
     dataset = load_dataset("tiny", "test")
     torch.manual_seed(0)
     model = build_model("wrn-10-1", (1, 8, 8), 3)
-    model.group1.eval()
+    model.get_submodule("group1").eval()
     modes = [module.training for module in model.modules()]
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     result = logits(model, dataset, batch_size=batch_size)

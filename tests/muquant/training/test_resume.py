@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def metrics(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "sgd": {"optimizer": "sgd", "lr": 0.05, "schedule": "cosine"},
     "plain-sgd": {"optimizer": "sgd", "momentum": 0.0, "lr": 0.05},
@@ -143,6 +144,14 @@ def test_metrics_that_are_ahead_of_the_checkpoint_are_not_repeated(tiny: Tiny, t
         train(tiny(), tmp_path, on_progress=stop_after(7))
     line = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text(line * 2 + line[:20])
+    train(tiny(), tmp_path, resume=True)
+    assert [record["epoch"] for record in metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_a_run_killed_just_before_its_last_metrics_gets_them(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(tiny(), tmp_path, on_progress=stop_after(18))
+    (tmp_path / "metrics.jsonl").unlink()
     train(tiny(), tmp_path, resume=True)
     assert [record["epoch"] for record in metrics(tmp_path)] == [1, 2, 3]
 

@@ -17,7 +17,7 @@ def rates(schedule: str, steps: int, warmup: float) -> list[float]:
 def torch_rates(scheduler: LRScheduler, steps: int) -> list[float]:
     result = []
     for _ in range(steps):
-        result.append(scheduler.get_last_lr()[0])
+        result.append(float(scheduler.get_last_lr()[0]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the optimizer never steps
             scheduler.step() if len(result) < steps else None

@@ -205,14 +205,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     torch.testing.assert_close(weights(resumed.model), weights(unbroken.model), rtol=0, atol=0)
 
 
-def test_weights_that_are_not_finite_never_reach_a_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
-    config = tiny(
-        optimizer="sgd", lr=900.0, momentum=0.0, weight_decay=900.0, schedule="constant", warmup=0.0
-    )
-    with pytest.raises(InputError, match="diverged"):
-        train(config, tmp_path, checkpoint_seconds=0.0)
-    if (tmp_path / "checkpoint.safetensors").exists():
-        with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
-            assert all(bool(file.get_tensor(name).isfinite().all()) for name in file.keys())  # noqa: SIM118
+def test_weights_that_are_not_finite_never_reach_a_checkpoint(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def spoiling(batch: Batch) -> BatchLoss:
+        nonlocal steps
+        steps += 1
+        outcome = standard(batch)
+        cliff = (0 * outcome.logits.sum()).sqrt()  # 0, and its gradient is not a number
+        return outcome if steps != 9 else BatchLoss(outcome.loss + cliff, outcome.logits)
+
+    monkeypatch.setitem(METHODS, "spoiling", spoiling)
+    with pytest.raises(InputError, match="a weight became infinite or NaN at step 9 of 18"):
+        train(tiny(method="spoiling"), tmp_path, checkpoint_seconds=0.0)
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["muquant"])["position"]["step"] == 8
+        assert all(bool(file.get_tensor(name).isfinite().all()) for name in file.keys())  # noqa: SIM118
     with pytest.raises(InputError, match="not finished"):
         load_run(tmp_path)
+
+
+def test_a_learning_rate_that_is_too_high_is_reported(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(optimizer="sgd", lr=900.0, weight_decay=900.0, schedule="constant", warmup=0.0)
+    with pytest.raises(InputError, match=r"diverged: .* learning rate 900; start a new run with a lower lr"):
+        train(config, tmp_path)
