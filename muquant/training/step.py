@@ -74,9 +74,7 @@ class Stepper:
         reduced = config.precision == "bf16"
         if reduced:
             inputs = inputs.to(memory_format=torch.channels_last)
-        torch.manual_seed(
-            derive_seed(config.seed, "dropout", step)
-        )  # layers that draw do so from the global one
+        torch.manual_seed(derive_seed(config.seed, "dropout", step))  # such layers draw from the global one
         self.model.train()
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=reduced):
             generator = generator_for(config.seed, "method", step)

@@ -1,9 +1,11 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from muquant.errors import InputError
 from muquant.models import Architecture, Normalize, build_model
+from muquant.models.wide_resnet import Block
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 7, 5)]
 
@@ -43,6 +45,31 @@ def test_a_wide_resnet_has_the_depth_of_its_name() -> None:
     shortcuts = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
     assert len(convolutions) == 1 + 6 * 2
     assert len(shortcuts) == 3  # the paper counts these and the last layer: 13 + 3 = 16
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(4, 1), (8, 1), (8, 2)])
+def test_a_block_is_the_papers(channels: int, stride: int) -> None:
+    torch.manual_seed(0)
+    block = Block(4, channels, stride).eval()
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert tensor is not None
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    w = block.state_dict()
+
+    def activate(x: Tensor, bn: str) -> Tensor:
+        names = (f"{bn}.{key}" for key in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, scale, shift = (w[name][:, None, None] for name in names)
+        normalised: Tensor = (x - mean) / (var + 1e-5).sqrt()
+        return (normalised * scale + shift).clamp(min=0)
+
+    x = torch.randn(2, 4, 6, 6)
+    o = activate(x, "bn1")  # "pre-activation": where the width changes, the shortcut branches off behind it
+    shortcut = x if channels == 4 else functional.conv2d(o, w["shortcut.weight"], stride=stride)
+    o = functional.conv2d(o, w["conv1.weight"], stride=stride, padding=1)
+    o = functional.conv2d(activate(o, "bn2"), w["conv2.weight"], padding=1)
+    torch.testing.assert_close(block(x), o + shortcut)
 
 
 @pytest.mark.parametrize("name", ["wrn-32-10", "wrn-4-1", "wrn-0-1", "wrn-1006-1"])
