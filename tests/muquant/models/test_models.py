@@ -56,12 +56,12 @@ def test_a_block_is_the_papers(channels: int, stride: int) -> None:
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
                 assert tensor is not None
                 nn.init.uniform_(tensor, 0.5, 1.5)
-    w = block.state_dict()
+    w: dict[str, Tensor] = block.state_dict()
 
     def activate(x: Tensor, bn: str) -> Tensor:
         names = (f"{bn}.{key}" for key in ("running_mean", "running_var", "weight", "bias"))
         mean, var, scale, shift = (w[name][:, None, None] for name in names)
-        normalised: Tensor = (x - mean) / (var + 1e-5).sqrt()
+        normalised = (x - mean) / (var + 1e-5).sqrt()
         return (normalised * scale + shift).clamp(min=0)
 
     x = torch.randn(2, 4, 6, 6)
