@@ -1,0 +1,158 @@
+"""A compressed model on disk: one safetensors file, its manifest in the metadata."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from muquant.compress import CompressedModel, LayerReport, install
+from muquant.errors import InputError, naming
+from muquant.layers import quantizable_weights
+from muquant.models import Architecture
+from muquant.packing import unpack
+from muquant.spec import MuLawSpec
+from muquant.tensor import QuantizedTensor
+from muquant.tensor_files import TensorFile, read_tensors, write_tensors
+
+SCHEMA = "muquant.compressed/1"
+
+
+def save(compressed: CompressedModel, path: str | os.PathLike[str]) -> None:
+    """Write `compressed` to `path`, whole or not at all.
+
+    Tensors in the file: `codes.NAME` (packed bytes) and `step.NAME` for each compressed weight, `state.NAME` for everything
+    else in the module's state; what several names share is there once.
+    """
+    decoded = {*compressed.tensors, *compressed.aliases}
+    tensors: dict[str, Tensor] = {}
+    aliases = dict(compressed.aliases)
+    seen: dict[int, str] = {}
+    for name, value in compressed.module.state_dict(keep_vars=True).items():
+        if name in decoded:
+            continue
+        first = seen.setdefault(id(value), name)
+        if first == name:
+            tensors[f"state.{name}"] = value.detach().clone()
+        else:
+            aliases[name] = first
+    weights = {}
+    for name, quantized in compressed.tensors.items():
+        tensors[f"codes.{name}"] = torch.from_numpy(quantized.packed())
+        tensors[f"step.{name}"] = quantized.step
+        weights[name] = {
+            "format": quantized.spec.to_dict(),
+            "shape": list(quantized.shape),
+            "channel_axis": quantized.channel_axis,
+        }
+    architecture = getattr(compressed.module, "architecture", None)
+    manifest = {
+        "weights": weights,
+        "aliases": aliases,
+        "architecture": architecture.to_dict() if isinstance(architecture, Architecture) else None,
+        "report": [asdict(layer) for layer in compressed.report],
+    }
+    write_tensors(path, SCHEMA, tensors, manifest)
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """What an artifact holds, before there is a module to put it in.
+
+    Attributes:
+        tensors: weight name -> quantized weight.
+        state: everything else in the module's state.
+        aliases: other names of shared tensors -> their name in `tensors` or `state`.
+        architecture: of the module, where it is one of ours.
+        report: what compression did to each weight.
+    """
+
+    tensors: Mapping[str, QuantizedTensor]
+    state: Mapping[str, Tensor]
+    aliases: Mapping[str, str]
+    architecture: Architecture | None
+    report: tuple[LayerReport, ...]
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact without building its module.
+
+    Raises:
+        InputError: the file is missing, truncated, altered or foreign.
+    """
+    file = read_tensors(path, SCHEMA)
+    with naming(str(path)):
+        try:
+            return _parse(file)
+        except (KeyError, TypeError, AttributeError) as error:  # the checksum holds, so a foreign writer made it
+            raise InputError(f"the manifest is malformed ({error!r}); write the file with muquant") from error
+
+
+def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> CompressedModel:
+    """Read an artifact; its weights are those that were saved, bit for bit.
+
+    Args:
+        path: of the file.
+        module: takes the weights, in place; needed only where the architecture is not one of ours.
+
+    Raises:
+        InputError: the file cannot be used, or `module` is needed or does not fit.
+    """
+    artifact = read_artifact(path)
+    if module is None:
+        if artifact.architecture is None:
+            raise InputError(f"{path} holds weights of a model that is not one of ours; pass it: load(path, module=...)")
+        module = artifact.architecture.build()
+    owners = {weight.name: weight for weight in quantizable_weights(module)}
+    names = {name: [name] for name in artifact.tensors}
+    for alias, name in artifact.aliases.items():
+        if name in names:
+            names[name].append(alias)
+    state = dict(artifact.state)
+    state.update({alias: state[name] for alias, name in artifact.aliases.items() if name in state})
+    found = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    stored = {name: tuple(value.shape) for name, value in state.items()}
+    stored.update({each: artifact.tensors[name].shape for name in names for each in names[name]})
+    if found != stored or not owners.keys() >= {each for name in names for each in names[name]}:
+        first = sorted({name for name, _ in set(found.items()) ^ set(stored.items())} or {"a weight"})[0]
+        raise InputError(
+            f"{path} does not fit {type(module).__name__}: {first} has shape {stored.get(first, 'none')} in the file and "
+            f"{found.get(first, 'none')} in the model; pass the model that was compressed"
+        )
+    module.load_state_dict(state, strict=False)
+    for name, quantized in artifact.tensors.items():
+        install([owners[each] for each in names[name]], quantized)
+    shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
+    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report)
+
+
+def _parse(file: TensorFile) -> Artifact:
+    manifest = file.manifest
+    tensors = {name: _weight(file, name, entry) for name, entry in manifest["weights"].items()}
+    state = {key[6:]: value for key, value in file.tensors.items() if key.startswith("state.")}
+    if len(file.tensors) != 2 * len(tensors) + len(state):
+        raise InputError("it holds tensors that its manifest does not name; take an unchanged copy")
+    aliases = dict(manifest["aliases"])
+    if not set(aliases.values()) <= {*tensors, *state}:
+        raise InputError("an alias names no tensor of the file; take an unchanged copy")
+    architecture = manifest["architecture"]
+    report = tuple(LayerReport(**{**entry, "shape": tuple(entry["shape"])}) for entry in manifest["report"])
+    return Artifact(
+        tensors, state, aliases, None if architecture is None else Architecture.from_dict(architecture), report
+    )
+
+
+def _weight(file: TensorFile, name: str, entry: Mapping[str, Any]) -> QuantizedTensor:
+    shape = entry["shape"]
+    if not shape or not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
+        raise InputError(f"{name} has the shape {shape}; expected a list of sizes")
+    spec = MuLawSpec.from_dict(entry["format"])
+    packed: np.ndarray[Any, np.dtype[np.uint8]] = file.tensors[f"codes.{name}"].numpy()
+    codes = unpack(packed, spec.bits, math.prod(shape))
+    return QuantizedTensor(
+        spec, torch.from_numpy(codes).reshape(shape), file.tensors[f"step.{name}"], int(entry["channel_axis"])
+    )

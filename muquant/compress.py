@@ -1,0 +1,176 @@
+"""The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
+
+import copy
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from muquant.errors import InputError, naming
+from muquant.fake_quantize import MuLawFakeQuantize
+from muquant.layers import Weight, quantizable_weights, select_weights
+from muquant.observers import observer_class
+from muquant.rounding import rounding_method
+from muquant.sensitivity import spectral_norm, sqnr
+from muquant.spec import MuLawSpec
+from muquant.tensor import QuantizedTensor
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What compression did to one weight.
+
+    Attributes:
+        name: path of the weight.
+        shape: its shape.
+        bits: width of a code.
+        mu: companding parameter.
+        sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
+        delta_norm: ||dW||_2, the paper's Lipschitz constant of the quantization error.
+        nbytes: bytes of packed codes and steps.
+        float_nbytes: bytes of the float32 weight.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    mu: float
+    sqnr: float | None
+    delta_norm: float
+    nbytes: int
+    float_nbytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedModel:
+    """A model some of whose weights are in few bits.
+
+    Attributes:
+        module: runs in PyTorch, in evaluation mode; its compressed weights are the decoded ones, bit for bit.
+        tensors: weight name -> quantized weight; a shared weight is there once.
+        aliases: other names of shared weights -> the name in `tensors`.
+        report: one entry for each of `tensors`.
+    """
+
+    module: nn.Module
+    tensors: Mapping[str, QuantizedTensor]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    report: tuple[LayerReport, ...] = ()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, whole or not at all; `muquant.load` reads it."""
+        from muquant.artifact import save  # the artifact is built from this class
+
+        save(self, path)
+
+
+def compress(
+    model: nn.Module,
+    spec: MuLawSpec | None = None,
+    *,
+    layers: str = "all",
+    rounding: str = "nearest",
+    observer: str = "search",
+    on_layer: Callable[[str, int, int], None] | None = None,
+) -> CompressedModel:
+    """Compress the weights of `model`; biases, norms and the layers not picked stay float32. The model is not changed.
+
+    Args:
+        model: any module; half-precision weights are widened to float32. Where it was prepared by `prepare_qat`, its
+            fake-quantized weights are frozen as trained, and `spec`, `layers`, `rounding`, `observer` must stay unset.
+        spec: the format; 3 bits, mu searched, a scale for each channel by default.
+        layers: "all", "last:K" or a regular expression, see `select_weights`.
+        rounding: a name of `ROUNDINGS`.
+        observer: a name of `OBSERVERS`: how scale and mu are chosen.
+        on_layer: called before each weight with its name, its place and their number, for progress.
+
+    Raises:
+        InputError: no layer is picked, a weight holds NaN or infinity, or a name is unknown.
+    """
+    module = copy.deepcopy(model).cpu().float().eval()
+    trained = _unwrap(module)
+    if trained:
+        if spec is not None or layers != "all":
+            raise InputError(
+                "the model was prepared for quantization-aware training, which fixed its layers and format; call "
+                "compress(model) without spec and layers to freeze it"
+            )
+        picked = [weight for weight in quantizable_weights(module) if id(weight.value) in trained]
+    else:
+        picked = select_weights(module, layers)
+    spec = spec or MuLawSpec()
+    choose, round_weight = observer_class(observer), rounding_method(rounding)
+
+    groups: dict[int, list[Weight]] = {}
+    for weight in quantizable_weights(module):
+        groups.setdefault(id(weight.value), []).append(weight)
+    chosen = list(dict.fromkeys(id(weight.value) for weight in picked))
+    tensors, aliases, report = {}, {}, []
+    for index, key in enumerate(chosen):
+        owners = groups[key]
+        first = owners[0]
+        if on_layer is not None:
+            on_layer(first.name, index, len(chosen))
+        before = first.value.detach()
+        with naming(first.name):
+            if trained:
+                quantized = trained[key].quantize(before)
+            else:
+                watch = choose(spec, first.channel_axis)
+                watch(before)
+                scale, mu = watch.calculate_qparams()
+                quantized = round_weight(before, scale, spec.with_mu(float(mu)), first.channel_axis)
+        tensors[first.name] = quantized
+        aliases.update({owner.name: first.name for owner in owners[1:]})
+        report.append(_report(first.name, before, quantized))
+        install(owners, quantized)
+    return CompressedModel(module, tensors, aliases, tuple(report))
+
+
+def install(owners: list[Weight], quantized: QuantizedTensor) -> None:
+    """Give all `owners` the decoded weight, as one shared parameter."""
+    decoded = nn.Parameter(quantized.dequantize(), requires_grad=False)
+    for owner in owners:
+        setattr(owner.module, owner.attribute, decoded)
+
+
+def _unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
+    """Replace parametrized tensors of `model`, in place, by plain parameters; return our fake-quant modules by the id of theirs.
+
+    Under our fake quantization that is the float weight, under any other parametrization the value that it gives. Torch's own
+    `remove_parametrizations` would also break the model that `model` was copied from: copies share the class it edits.
+    """
+    fakes: dict[int, MuLawFakeQuantize] = {}
+    for module in list(model.modules()):
+        if not parametrize.is_parametrized(module):
+            continue
+        plain = {}
+        for name, steps in module.parametrizations.items():  # type: ignore[union-attr, operator]
+            if isinstance(steps[0], MuLawFakeQuantize):
+                plain[name] = steps.original
+                fakes[id(steps.original)] = steps[0]
+            else:
+                plain[name] = nn.Parameter(getattr(module, name).detach(), requires_grad=False)
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for name, value in plain.items():
+            setattr(module, name, value)
+    return fakes
+
+
+def _report(name: str, before: Tensor, quantized: QuantizedTensor) -> LayerReport:
+    after = quantized.dequantize()
+    ratio = sqnr(before, after)
+    return LayerReport(
+        name=name,
+        shape=quantized.shape,
+        bits=quantized.spec.bits,
+        mu=float(quantized.spec.mu),
+        sqnr=ratio if math.isfinite(ratio) else None,
+        delta_norm=spectral_norm(before - after, quantized.channel_axis),
+        nbytes=quantized.nbytes,
+        float_nbytes=4 * before.numel(),
+    )

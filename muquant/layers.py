@@ -1,0 +1,108 @@
+"""Which modules have weights to quantize, and which of them a user picked."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from muquant.errors import InputError
+
+WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
+    nn.Linear: {"weight": 0},
+    nn.Conv1d: {"weight": 0},
+    nn.Conv2d: {"weight": 0},
+    nn.Conv3d: {"weight": 0},
+    nn.ConvTranspose1d: {"weight": 1},
+    nn.ConvTranspose2d: {"weight": 1},
+    nn.ConvTranspose3d: {"weight": 1},
+    nn.Embedding: {"weight": 0},
+    nn.MultiheadAttention: {"in_proj_weight": 0, "q_proj_weight": 0, "k_proj_weight": 0, "v_proj_weight": 0},
+}
+"""Module type -> its weights and their axis of output channels. Subclasses count as their base. The channel of a transposed
+convolution is its place within a group, shared by the groups."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight of a model.
+
+    Attributes:
+        layer: path of the module that owns it, such as "encoder.0.fc1".
+        module: that module.
+        attribute: the weight's name in it.
+        channel_axis: its axis of output channels.
+    """
+
+    layer: str
+    module: nn.Module
+    attribute: str
+    channel_axis: int
+
+    @property
+    def name(self) -> str:
+        """Path of the weight, such as "encoder.0.fc1.weight"."""
+        return f"{self.layer}.{self.attribute}" if self.layer else self.attribute
+
+    @property
+    def value(self) -> Tensor:
+        """The weight as the module computes with it (through its parametrization, where it has one)."""
+        value: Tensor = getattr(self.module, self.attribute)
+        return value
+
+
+def quantizable_weights(model: nn.Module) -> list[Weight]:
+    """Return the weights of `model` that can be quantized, in the order of its modules; shared ones at each owner."""
+    return list(_walk(model))
+
+
+def _walk(model: nn.Module) -> Iterator[Weight]:
+    for layer, module in model.named_modules(remove_duplicate=False):
+        for attribute, axis in weights_of(module).items():
+            if getattr(module, attribute, None) is not None:
+                yield Weight(layer, module, attribute, axis)
+
+
+def weights_of(module: nn.Module) -> dict[str, int]:
+    """Return the names and channel axes of the weights that `module` itself owns."""
+    for kind, attributes in WEIGHTS.items():
+        if isinstance(module, kind):
+            return attributes
+    return {}
+
+
+def select_weights(model: nn.Module, layers: str) -> list[Weight]:
+    """Return the weights that `layers` picks: "all", "last:K" (of the layers with weights), or a regular expression.
+
+    The expression is searched in the path of the layer: "fc" picks fc1 and fc2, "^fc1$" only fc1. A shared weight is
+    returned once for each layer picked that owns it.
+
+    Raises:
+        InputError: nothing is picked; the message lists the layers there are.
+    """
+    weights = quantizable_weights(model)
+    names = list(dict.fromkeys(weight.layer for weight in weights))
+    if not names:
+        kinds = ", ".join(kind.__name__ for kind in WEIGHTS)
+        raise InputError(f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}")
+    picked = set(_pick(names, layers))
+    if not picked:
+        raise InputError(f"layers {layers!r} matches no layer; the layers are {', '.join(names)}")
+    return [weight for weight in weights if weight.layer in picked]
+
+
+def _pick(names: list[str], layers: str) -> list[str]:
+    if layers == "all":
+        return names
+    if layers.startswith("last:"):
+        count = layers.removeprefix("last:")
+        if not count.isdecimal() or int(count) < 1:
+            raise InputError(f'layers {layers!r}: expected a count from 1 behind "last:", such as "last:3"')
+        return names[-int(count) :]
+    try:
+        pattern = re.compile(layers)
+    except re.error as error:
+        raise InputError(
+            f'layers {layers!r} is not a regular expression ({error}); expected "all", "last:K" or one'
+        ) from error
+    return [name for name in names if pattern.search(name)]

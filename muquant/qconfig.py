@@ -1,0 +1,63 @@
+"""Quantization-aware training: our own `prepare_qat` for every kind of weight, and QConfigs for torch.ao's."""
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from muquant.errors import InputError, naming
+from muquant.fake_quantize import MuLawFakeQuantize
+from muquant.layers import select_weights
+from muquant.observers import SearchObserver, WeightObserver
+from muquant.spec import MuLawSpec
+from muquant.torch_ao import QConfig
+
+
+def prepare_qat(
+    model: nn.Module,
+    spec: MuLawSpec | None = None,
+    *,
+    layers: str = "all",
+    observer: type[WeightObserver] = SearchObserver,
+) -> nn.Module:
+    """Put fake quantization on the weights of `model`, in place, as parametrizations; returns the model.
+
+    Each weight is observed once, here; from then on its scale and mu are parameters of the model. A weight that several
+    layers share has one fake-quant module. `muquant.compress(model)` freezes the result.
+
+    Args:
+        model: any module with weights that `select_weights` knows; BatchNorm is left as it is.
+        spec: the format, in the decoded domain; 3 bits by default.
+        layers: "all", "last:K" or a regular expression, see `select_weights`.
+        observer: how scale and mu start.
+
+    Raises:
+        InputError: no layer is picked, one is prepared already, or a weight holds NaN or infinity.
+    """
+    picked = select_weights(model, layers)
+    for weight in picked:
+        if parametrize.is_parametrized(weight.module, weight.attribute):
+            raise InputError(f"{weight.name} is parametrized already; prepare a model once, before any other parametrization")
+    fakes = {id(weight.value): MuLawFakeQuantize(spec, weight.channel_axis, observer) for weight in picked}
+    placed = [(weight, fakes[id(weight.value)]) for weight in picked]
+    for weight, fake in placed:
+        with naming(weight.name):
+            fake.observe(weight.value)
+        fake.disable_observer()
+    for weight, fake in placed:
+        parametrize.register_parametrization(weight.module, weight.attribute, fake)
+    return model
+
+
+def mulaw_qconfig(
+    spec: MuLawSpec | None = None, *, observer: type[WeightObserver] = SearchObserver, learn: bool = False
+) -> QConfig:
+    """Return a QConfig for torch.ao's own `prepare_qat`, which knows Conv2d, Conv3d and Linear; activations stay float.
+
+    Args:
+        spec: the format, in the decoded domain.
+        observer: how scale and mu are chosen; torch.ao leaves it on, so that they follow the weight at every step.
+        learn: make scale and mu parameters; then run one forward, and `disable_observer`, before the optimizer is built.
+    """
+    return QConfig(
+        activation=nn.Identity,
+        weight=MuLawFakeQuantize.with_args(spec=spec, channel_axis=0, observer=observer, learn=learn),
+    )

@@ -1,0 +1,153 @@
+"""The number format, defined once: everything else (packing, files, ONNX) derives from a `MuLawSpec`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self, get_args
+
+from muquant.errors import InputError
+
+Domain = Literal["decoded", "mapped"]
+Levels = Literal["mid-rise", "mid-tread"]
+Grid = Literal["auto", "int8", "int16"]
+
+GRID_MAX = {"int8": 127, "int16": 32767}
+MAX_MU = 2.0**16
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """Which weights share a step.
+
+    A weight is seen as a matrix [channels, inputs] (the channel axis first, the others flattened). The steps are
+
+    - "tensor": one, shape [1, 1];
+    - "channel": one for each output channel, shape [channels, 1];
+    - "group:G": one for each run of G inputs of a channel, shape [channels, ceil(inputs / G)], the last one short.
+    """
+
+    kind: Literal["tensor", "channel", "group"]
+    group_size: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "tensor", "channel" or "group:G" with G >= 1."""
+        kind, _, size = text.partition(":")
+        if kind == "group" and size.isdecimal() and 0 < int(size) < 2**31:
+            return cls("group", int(size))
+        if text in ("tensor", "channel"):
+            return cls(text)  # type: ignore[arg-type]
+        raise InputError(f'granularity {text!r} is unknown; expected "tensor", "channel" or "group:G", such as "group:64"')
+
+    def step_shape(self, channels: int, inputs: int) -> tuple[int, int]:
+        """Return the shape of the steps for a weight matrix [channels, inputs]."""
+        if self.kind == "tensor":
+            return 1, 1
+        if self.kind == "channel":
+            return channels, 1
+        return channels, -(-inputs // self.group_size)
+
+
+@dataclass(frozen=True)
+class MuLawSpec:
+    """How a weight is written in few bits: `weight = float32(k) * step`, `k = grid_level[code]`.
+
+    `k` is an integer on a grid (-127..127 for "int8"), `step = float32(scale / grid_max)`.
+
+    Attributes:
+        bits: width of a code, 2 to 8.
+        mu: companding parameter, 0 (uniform levels) to 65536; "auto" leaves it to the observer.
+        domain: "decoded" rounds the weight itself to levels F^-1(y): the law is a codec. "mapped" deploys F(weight),
+            rounded to uniform levels y: the mapping of Song, Fallon, Li, which changes the function of the network.
+        granularity: which weights share a step, see `Granularity`.
+        levels: "mid-rise" has 2^bits levels, symmetric, none at zero; "mid-tread" 2^bits - 1 with an exact zero,
+            its spare last code is never written and decodes to zero.
+        grid: integers on which levels lie; "auto" is "int8" to 6 bits and "int16" above, where int8 levels would
+            collide.
+
+    Raises:
+        InputError: a field is outside its range.
+    """
+
+    bits: int = 3
+    mu: float | Literal["auto"] = "auto"
+    domain: Domain = "decoded"
+    granularity: str = "channel"
+    levels: Levels = "mid-rise"
+    grid: Grid = "auto"
+
+    def __post_init__(self) -> None:
+        if type(self.bits) is not int or not 2 <= self.bits <= 8:
+            raise InputError(f"bits is {self.bits!r}; expected a whole number from 2 to 8")
+        if self.mu != "auto":
+            number = isinstance(self.mu, int | float) and not isinstance(self.mu, bool)
+            if not number or not math.isfinite(self.mu) or not 0 <= self.mu <= MAX_MU:
+                raise InputError(f'mu is {self.mu!r}; expected a number from 0 to {MAX_MU:.0f}, or "auto"')
+        for name, choices in (("domain", Domain), ("levels", Levels), ("grid", Grid)):
+            if getattr(self, name) not in get_args(choices):
+                expected = ", ".join(f'"{choice}"' for choice in get_args(choices))
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
+        Granularity.parse(self.granularity)
+        if self.domain == "mapped" and self.mu == "auto":
+            raise InputError('mu is "auto" with domain "mapped": mapping changes the weights, so there is no best mu to search for; name one, such as mu=255')
+
+    @property
+    def steps(self) -> Granularity:
+        """The parsed granularity."""
+        return Granularity.parse(self.granularity)
+
+    @property
+    def grid_type(self) -> Literal["int8", "int16"]:
+        """The integer type of `k`, with "auto" resolved."""
+        if self.grid == "auto":
+            return "int8" if self.bits <= 6 else "int16"
+        return self.grid
+
+    @property
+    def positive_steps(self) -> int:
+        """The n of y = i / n: codes are i in -n..n, by two for mid-rise (2^bits - 1), by one for mid-tread."""
+        return 2**self.bits - 1 if self.levels == "mid-rise" else 2 ** (self.bits - 1) - 1
+
+    @property
+    def codes(self) -> int:
+        """How many codes are written: 2^bits, less the spare one of mid-tread."""
+        return 2**self.bits if self.levels == "mid-rise" else 2**self.bits - 1
+
+    @property
+    def expansion_mu(self) -> float:
+        """The mu by which codes expand to levels: 0 in the mapped domain, whose levels are uniform.
+
+        Raises:
+            InputError: mu is still "auto".
+        """
+        if self.mu == "auto":
+            raise InputError('mu is "auto"; an observer must choose it before weights are coded')
+        return 0.0 if self.domain == "mapped" else float(self.mu)
+
+    @property
+    def grid_max(self) -> int:
+        """The largest `k`. Uniform levels use the largest multiple of n that fits, so that they stay equally spaced."""
+        largest = GRID_MAX[self.grid_type]
+        if self.expansion_mu == 0 and self.positive_steps <= largest:
+            return largest // self.positive_steps * self.positive_steps
+        return largest
+
+    def with_mu(self, mu: float) -> Self:
+        """Return this spec with mu chosen."""
+        return replace(self, mu=mu)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Build from `to_dict`'s output; unknown or missing fields are an `InputError`."""
+        names = {field.name for field in fields(cls)}
+        if set(document) != names:
+            raise InputError(f"a format has the fields {sorted(names)}, found {sorted(document)}; write the file again")
+        return cls(**document)
+
+
+SOURCE_SPEC = MuLawSpec(bits=3, mu=0.0, granularity="tensor", levels="mid-tread")
+"""The paper's own 3-bit quantizer: uniform, symmetric, per tensor, 7 levels; to be used with the absolute maximum."""
