@@ -1,4 +1,4 @@
-"""muquant: 3-bit mu-law weight compression of neural networks, and the truth about how robust the result is."""
+"""muquant: 3-bit mu-law compression of neural networks, and the truth about how robust the result is."""
 
 from importlib.metadata import version
 

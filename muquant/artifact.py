@@ -25,8 +25,8 @@ SCHEMA = "muquant.compressed/1"
 def save(compressed: CompressedModel, path: str | os.PathLike[str]) -> None:
     """Write `compressed` to `path`, whole or not at all.
 
-    Tensors in the file: `codes.NAME` (packed bytes) and `step.NAME` for each compressed weight, `state.NAME` for everything
-    else in the module's state; what several names share is there once.
+    Tensors in the file: `codes.NAME` (packed bytes) and `step.NAME` for each compressed weight, `state.NAME`
+    for everything else in the module's state; what several names share is there once.
     """
     decoded = {*compressed.tensors, *compressed.aliases}
     tensors: dict[str, Tensor] = {}
@@ -88,8 +88,13 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     with naming(str(path)):
         try:
             return _parse(file)
-        except (KeyError, TypeError, AttributeError) as error:  # the checksum holds, so a foreign writer made it
-            raise InputError(f"the manifest is malformed ({error!r}); write the file with muquant") from error
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            # the checksum holds, so a foreign writer made it
+            raise InputError(
+                f"the manifest is malformed ({error!r:.200}); write the file with muquant"
+            ) from error
 
 
 def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> CompressedModel:
@@ -105,29 +110,42 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
     artifact = read_artifact(path)
     if module is None:
         if artifact.architecture is None:
-            raise InputError(f"{path} holds weights of a model that is not one of ours; pass it: load(path, module=...)")
+            raise InputError(
+                f"{path} holds weights of a model that is not one of ours; pass it: load(path, module=...)"
+            )
+        with torch.device("meta"):  # the shapes are compared before memory is taken for them
+            _fit(artifact, artifact.architecture.build(), path)
         module = artifact.architecture.build()
+    names, state = _fit(artifact, module, path)
     owners = {weight.name: weight for weight in quantizable_weights(module)}
+    module.float().load_state_dict(state, strict=False)
+    for name, quantized in artifact.tensors.items():
+        install([owners[each] for each in names[name]], quantized)
+    shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
+    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report)
+
+
+def _fit(
+    artifact: Artifact, module: nn.Module, path: str | os.PathLike[str]
+) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """Return the names of each compressed weight, and the rest of the state by name; they fit `module`."""
     names = {name: [name] for name in artifact.tensors}
     for alias, name in artifact.aliases.items():
         if name in names:
             names[name].append(alias)
     state = dict(artifact.state)
     state.update({alias: state[name] for alias, name in artifact.aliases.items() if name in state})
+    owners = {weight.name for weight in quantizable_weights(module)}
     found = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     stored = {name: tuple(value.shape) for name, value in state.items()}
     stored.update({each: artifact.tensors[name].shape for name in names for each in names[name]})
-    if found != stored or not owners.keys() >= {each for name in names for each in names[name]}:
+    if found != stored or not owners >= {each for name in names for each in names[name]}:
         first = sorted({name for name, _ in set(found.items()) ^ set(stored.items())} or {"a weight"})[0]
         raise InputError(
-            f"{path} does not fit {type(module).__name__}: {first} has shape {stored.get(first, 'none')} in the file and "
-            f"{found.get(first, 'none')} in the model; pass the model that was compressed"
+            f"{path} does not fit {type(module).__name__}: {first} has shape {stored.get(first, 'none')} in "
+            f"the file and {found.get(first, 'none')} in the model; pass the model that was compressed"
         )
-    module.load_state_dict(state, strict=False)
-    for name, quantized in artifact.tensors.items():
-        install([owners[each] for each in names[name]], quantized)
-    shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
-    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report)
+    return names, state
 
 
 def _parse(file: TensorFile) -> Artifact:
@@ -137,12 +155,16 @@ def _parse(file: TensorFile) -> Artifact:
     if len(file.tensors) != 2 * len(tensors) + len(state):
         raise InputError("it holds tensors that its manifest does not name; take an unchanged copy")
     aliases = dict(manifest["aliases"])
-    if not set(aliases.values()) <= {*tensors, *state}:
-        raise InputError("an alias names no tensor of the file; take an unchanged copy")
+    if not set(aliases.values()) <= {*tensors, *state} or not aliases.keys().isdisjoint({*tensors, *state}):
+        raise InputError("an alias names no tensor of the file, or hides one; take an unchanged copy")
     architecture = manifest["architecture"]
     report = tuple(LayerReport(**{**entry, "shape": tuple(entry["shape"])}) for entry in manifest["report"])
     return Artifact(
-        tensors, state, aliases, None if architecture is None else Architecture.from_dict(architecture), report
+        tensors,
+        state,
+        aliases,
+        None if architecture is None else Architecture.from_dict(architecture),
+        report,
     )
 
 
@@ -152,6 +174,8 @@ def _weight(file: TensorFile, name: str, entry: Mapping[str, Any]) -> QuantizedT
         raise InputError(f"{name} has the shape {shape}; expected a list of sizes")
     spec = MuLawSpec.from_dict(entry["format"])
     packed: np.ndarray[Any, np.dtype[np.uint8]] = file.tensors[f"codes.{name}"].numpy()
+    if packed.dtype != np.uint8:
+        raise InputError(f"the codes of {name} are {packed.dtype}; expected uint8")
     codes = unpack(packed, spec.bits, math.prod(shape))
     return QuantizedTensor(
         spec, torch.from_numpy(codes).reshape(shape), file.tensors[f"step.{name}"], int(entry["channel_axis"])

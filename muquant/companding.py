@@ -1,11 +1,11 @@
 """The mu-law and the codebooks built from it.
 
-Source: ITU-T G.711's continuous form, as in Song, Fallon, Li, "Improving Adversarial Robustness in Weight-quantized
-Neural Networks".
+Source: ITU-T G.711's continuous form, as in Song, Fallon, Li, "Improving Adversarial Robustness in
+Weight-quantized Neural Networks".
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,14 +14,14 @@ from muquant.spec import MuLawSpec
 
 
 def compand(x: Tensor, mu: float) -> Tensor:
-    """F(x) = sgn(x) ln(1 + mu |x|) / ln(1 + mu), for x in [-1, 1] and mu >= 0; any shape. mu = 0 is the identity."""
+    """F(x) = sgn(x) ln(1 + mu |x|) / ln(1 + mu), for x in [-1, 1] of any shape, mu >= 0; mu = 0: identity."""
     if mu == 0:
         return x
     return x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu)
 
 
 def expand(y: Tensor, mu: float) -> Tensor:
-    """F^-1(y) = sgn(y) ((1 + mu)^|y| - 1) / mu, for y in [-1, 1] and mu >= 0; any shape. mu = 0 is the identity."""
+    """F^-1(y) = sgn(y) ((1 + mu)^|y| - 1) / mu, for y in [-1, 1] of any shape, mu >= 0; mu = 0: identity."""
     if mu == 0:
         return y
     return y.sign() * torch.expm1(y.abs() * math.log1p(mu)) / mu
@@ -36,9 +36,9 @@ def expand_slope(y: Tensor, mu: float) -> Tensor:
     return y.sign() * (magnitude * power / (1 + mu) - (power - 1) / mu) / mu
 
 
-@lru_cache(maxsize=None)
+@cache
 def _positions(bits: int, levels: str) -> Tensor:
-    n = 2**bits - 1 if levels == "mid-rise" else 2 ** (bits - 1) - 1
+    n = (1 << bits) - 1 if levels == "mid-rise" else (1 << (bits - 1)) - 1
     if levels == "mid-rise":
         return torch.arange(-n, n + 1, 2, dtype=torch.float64) / n
     return torch.cat((torch.arange(-n, n + 1, dtype=torch.float64) / n, torch.zeros(1, dtype=torch.float64)))
@@ -47,8 +47,8 @@ def _positions(bits: int, levels: str) -> Tensor:
 def positions(spec: MuLawSpec) -> Tensor:
     """Return y for each code, float64 [2^bits] in [-1, 1]: where the code lies in the companded domain.
 
-    Mid-rise: y_i = (2 i - n) / n with n = 2^bits - 1. Mid-tread: y_i = (i - n) / n with n = 2^(bits - 1) - 1, and the
-    spare code at zero.
+    Mid-rise: y_i = (2 i - n) / n with n = 2^bits - 1. Mid-tread: y_i = (i - n) / n with n = 2^(bits - 1) - 1,
+    and the spare code at zero.
     """
     return _positions(spec.bits, spec.levels)
 

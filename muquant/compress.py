@@ -76,11 +76,13 @@ def compress(
     observer: str = "search",
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
-    """Compress the weights of `model`; biases, norms and the layers not picked stay float32. The model is not changed.
+    """Compress the weights of `model`; biases, norms and the layers not picked stay float32. The model is not
+    changed.
 
     Args:
-        model: any module; half-precision weights are widened to float32. Where it was prepared by `prepare_qat`, its
-            fake-quantized weights are frozen as trained, and `spec`, `layers`, `rounding`, `observer` must stay unset.
+        model: any module; half-precision weights are widened to float32. Where it was prepared by
+            `prepare_qat`, its fake-quantized weights are frozen as trained, and `spec`, `layers`, `rounding`,
+            `observer` must stay unset.
         spec: the format; 3 bits, mu searched, a scale for each channel by default.
         layers: "all", "last:K" or a regular expression, see `select_weights`.
         rounding: a name of `ROUNDINGS`.
@@ -93,10 +95,10 @@ def compress(
     module = copy.deepcopy(model).cpu().float().eval()
     trained = _unwrap(module)
     if trained:
-        if spec is not None or layers != "all":
+        if spec is not None or (layers, rounding, observer) != ("all", "nearest", "search"):
             raise InputError(
-                "the model was prepared for quantization-aware training, which fixed its layers and format; call "
-                "compress(model) without spec and layers to freeze it"
+                "the model was prepared for quantization-aware training, which fixed its layers and format; "
+                "call compress(model) with no option to freeze it"
             )
         picked = [weight for weight in quantizable_weights(module) if id(weight.value) in trained]
     else:
@@ -117,6 +119,8 @@ def compress(
         before = first.value.detach()
         with naming(first.name):
             if trained:
+                if trained[key].observer_enabled[0] == 1:
+                    trained[key].observe(before)
                 quantized = trained[key].quantize(before)
             else:
                 watch = choose(spec, first.channel_axis)
@@ -138,13 +142,20 @@ def install(owners: list[Weight], quantized: QuantizedTensor) -> None:
 
 
 def _unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
-    """Replace parametrized tensors of `model`, in place, by plain parameters; return our fake-quant modules by the id of theirs.
+    """Replace parametrized tensors of `model`, in place, by plain parameters; return our fake-quant modules
+    by the id of theirs.
 
-    Under our fake quantization that is the float weight, under any other parametrization the value that it gives. Torch's own
-    `remove_parametrizations` would also break the model that `model` was copied from: copies share the class it edits.
+    Under our fake quantization that is the float weight, under any other parametrization the value that it
+    gives. Torch's own `remove_parametrizations` would also break the model that `model` was copied from:
+    copies share the class it edits.
     """
     fakes: dict[int, MuLawFakeQuantize] = {}
     for module in list(model.modules()):
+        if isinstance(
+            getattr(module, "weight_fake_quant", None), MuLawFakeQuantize
+        ):  # torch.ao's prepare_qat
+            fakes[id(module.weight)] = module.weight_fake_quant  # type: ignore[assignment]
+            module.weight_fake_quant = nn.Identity()
         if not parametrize.is_parametrized(module):
             continue
         plain = {}

@@ -1,4 +1,4 @@
-"""Fake quantization, torch.ao style: forward computes what the deployed weight will be, backward lets gradients through."""
+"""Fake quantization, torch.ao style: forward decodes as deployed, backward lets gradients through."""
 
 from typing import Any
 
@@ -17,19 +17,25 @@ from muquant.torch_ao import FakeQuantizeBase
 SMALLEST_MU = 0.01
 """Where a learned mu starts if the observer finds uniform levels best: at 0 its logarithm could not move."""
 
+LOG_ZERO = -1e18
+"""The logarithm of the scale of an all-zero channel: it decodes to exactly 0, no gradient, weight decay or
+averaging moves it away from there, and unlike -inf none of them makes a NaN of it."""
+
 
 class MuLawFakeQuantize(FakeQuantizeBase):
     """Decodes a weight as its deployed form will be, and learns scale and mu.
 
-    The switches are torch.ao's (`enable_observer`, `disable_fake_quant` ...): while the observer is on it sets scale and mu
-    from each weight that comes; once it is off, they are parameters that training moves. Both are kept positive by learning
-    their logarithms; an all-zero channel has scale exp(-inf) = 0 and stays exactly zero.
+    The switches are torch.ao's (`enable_observer`, `disable_fake_quant` ...): while the observer is on it
+    sets scale and mu from each weight that comes; once it is off, they are parameters that training moves.
+    Both are kept positive by learning their logarithms; an all-zero channel has scale 0 and stays exactly
+    zero.
 
-    The scale's shape is known from the first weight that comes: `prepare_qat` passes one at once; with torch.ao's own
-    `prepare_qat`, run one forward before the optimizer is built.
+    The scale's shape is known from the first weight that comes: `prepare_qat` passes one at once; with
+    torch.ao's own `prepare_qat`, run one forward before the optimizer is built.
 
     Args:
-        spec: the format, in the decoded domain; a mu that is a number stays fixed, "auto" is observed, then learned.
+        spec: the format, in the decoded domain; a mu that is a number stays fixed, "auto" is observed, then
+            learned.
         channel_axis: the weight's axis of output channels.
         observer: the class of the observer.
         learn: whether scale and mu receive gradients.
@@ -52,7 +58,9 @@ class MuLawFakeQuantize(FakeQuantizeBase):
         super().__init__()
         self.spec = spec or MuLawSpec()
         if self.spec.domain == "mapped":
-            raise InputError('domain "mapped" cannot be fake-quantized: the mapping is applied after training; use "decoded"')
+            raise InputError(
+                'domain "mapped" cannot be fake-quantized: mapping is a step after training; use "decoded"'
+            )
         self.channel_axis = channel_axis
         self.activation_post_process = observer(self.spec, channel_axis)  # torch.ao's name for the observer
         self.log_scale = UninitializedParameter(requires_grad=learn)
@@ -90,7 +98,7 @@ class MuLawFakeQuantize(FakeQuantizeBase):
         scale, mu = self.activation_post_process.calculate_qparams()
         if isinstance(self.log_scale, UninitializedParameter):
             self.log_scale.materialize(scale.shape, device=weight.device, dtype=torch.float32)
-        self.log_scale.copy_(scale.log())
+        self.log_scale.copy_(scale.log().clamp(min=LOG_ZERO))
         self.log_mu.copy_(mu.float().clamp(min=SMALLEST_MU).log())
 
     @torch.no_grad()
@@ -103,19 +111,25 @@ class MuLawFakeQuantize(FakeQuantizeBase):
         if isinstance(self.log_scale, UninitializedParameter) and saved is not None:
             self.log_scale.materialize(saved.shape, dtype=saved.dtype)
         observer = self.activation_post_process
-        observer.scale = observer.scale.new_empty(state_dict.get(f"{prefix}activation_post_process.scale", observer.scale).shape)
+        observer.scale = observer.scale.new_empty(
+            state_dict.get(f"{prefix}activation_post_process.scale", observer.scale).shape
+        )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Nearest level forward; backward, the derivative of clip(w, -s, s) + s (L - clip(w / s)) with the codes held fixed.
+    """Nearest level forward; backward, the derivative of clip(w, -s, s) + s (L - clip(w / s)) with the codes
+    held fixed.
 
-    L is the unit level of the code and its residual against w / s is a constant, as in LSQ (Esser et al., 2020): so the
-    weight's gradient passes inside the clipping range, the scale's is L - w / s inside and L outside, and mu's is s dL/dmu.
+    L is the unit level of the code and its residual against w / s is a constant, as in LSQ (Esser et al.,
+    2020): so the weight's gradient passes inside the clipping range, the scale's is L - w / s inside and L
+    outside, and mu's is s dL/dmu.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, mu: Tensor, spec: MuLawSpec, channel_axis: int) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, scale: Tensor, mu: Tensor, spec: MuLawSpec, channel_axis: int
+    ) -> Tensor:
         ctx.spec, ctx.channel_axis = spec.with_mu(float(mu)), channel_axis
         quantized = nearest(weight.float(), scale, ctx.spec, channel_axis)
         ctx.save_for_backward(weight, scale, mu, quantized.codes)
@@ -137,7 +151,7 @@ class _StraightThrough(torch.autograd.Function):
             scale_gradient = sum_by_step(gradient * residual, spec, axis)
         if ctx.needs_input_grad[2]:
             slope = _look_up(expand_slope(positions(spec), float(mu)).float(), codes)
-            mu_gradient = (gradient * wide * slope).sum().to(mu.dtype)
+            mu_gradient = (gradient * wide * slope).sum().to(mu)
         return weight_gradient, scale_gradient, mu_gradient, None, None
 
 

@@ -19,8 +19,8 @@ WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
     nn.Embedding: {"weight": 0},
     nn.MultiheadAttention: {"in_proj_weight": 0, "q_proj_weight": 0, "k_proj_weight": 0, "v_proj_weight": 0},
 }
-"""Module type -> its weights and their axis of output channels. Subclasses count as their base. The channel of a transposed
-convolution is its place within a group, shared by the groups."""
+"""Module type -> its weights and their axis of output channels. Subclasses count as their base. The channel
+of a transposed convolution is its place within a group, shared by the groups."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Weight:
 
 
 def quantizable_weights(model: nn.Module) -> list[Weight]:
-    """Return the weights of `model` that can be quantized, in the order of its modules; shared ones at each owner."""
+    """Return the weights of `model` that can be quantized, in module order; shared ones at each owner."""
     return list(_walk(model))
 
 
@@ -72,10 +72,11 @@ def weights_of(module: nn.Module) -> dict[str, int]:
 
 
 def select_weights(model: nn.Module, layers: str) -> list[Weight]:
-    """Return the weights that `layers` picks: "all", "last:K" (of the layers with weights), or a regular expression.
+    """Return the weights that `layers` picks: "all", "last:K" (of the layers with weights), or a regular
+    expression.
 
-    The expression is searched in the path of the layer: "fc" picks fc1 and fc2, "^fc1$" only fc1. A shared weight is
-    returned once for each layer picked that owns it.
+    The expression is searched in the path of the layer: "fc" picks fc1 and fc2, "^fc1$" only fc1. A shared
+    weight is returned once for each layer picked that owns it.
 
     Raises:
         InputError: nothing is picked; the message lists the layers there are.
@@ -84,7 +85,9 @@ def select_weights(model: nn.Module, layers: str) -> list[Weight]:
     names = list(dict.fromkeys(weight.layer for weight in weights))
     if not names:
         kinds = ", ".join(kind.__name__ for kind in WEIGHTS)
-        raise InputError(f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}")
+        raise InputError(
+            f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}"
+        )
     picked = set(_pick(names, layers))
     if not picked:
         raise InputError(f"layers {layers!r} matches no layer; the layers are {', '.join(names)}")

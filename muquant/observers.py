@@ -1,7 +1,8 @@
 """Observers, torch.ao style: they watch a weight and choose its scale and mu.
 
-An observer is called with the weight (shape unchanged, returned as it is) and then asked for `calculate_qparams()`. It keeps
-only the last weight that it saw: weights are not a stream of samples, the newest one is the one to quantize.
+An observer is called with the weight (shape unchanged, returned as it is) and then asked for
+`calculate_qparams()`. It keeps only the last weight that it saw: weights are not a stream of samples, the
+newest one is the one to quantize.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,8 @@ class QuantParams(NamedTuple):
     """What an observer chooses.
 
     Attributes:
-        scale: float32, `Granularity.step_shape`; the weight that the outermost level decodes to; 0 where all are zero.
+        scale: float32, `Granularity.step_shape`; the weight that the outermost level decodes to; 0 where all
+            are zero.
         mu: float64, shape [].
     """
 
@@ -52,17 +54,19 @@ class WeightObserver(ObserverBase):
         Raises:
             InputError: the weight holds NaN or infinity.
         """
-        values = weight.detach().float()
+        values = weight.detach().float().cpu()  # the histograms are made there
         bad = values.numel() - int(torch.isfinite(values).sum())
         if bad:
-            raise InputError(f"weight of shape {tuple(weight.shape)} holds {bad} values that are NaN or infinite; "
-                             "expected finite weights; train or export the model again")
+            raise InputError(
+                f"weight of shape {tuple(weight.shape)} holds {bad} values that are NaN or infinite; "
+                "expected finite weights; train or export the model again"
+            )
         rows, padding = to_rows(values, self.spec, self.channel_axis), None
         channels = weight.shape[self.channel_axis]
         shape = self.spec.steps.step_shape(channels, values.numel() // max(channels, 1))
         if self.spec.steps.kind == "group":
             padding = torch.zeros(shape, dtype=torch.float64)
-            padding[:, -1] = (rows.numel() - values.numel()) // channels
+            padding[:, -1:] = (rows.numel() - values.numel()) // max(channels, 1)
         scale, mu = self.choose(rows, None if padding is None else padding.reshape(-1))
         self.scale = scale.reshape(shape).to(device=weight.device, dtype=torch.float32)
         self.mu = torch.tensor(mu, dtype=torch.float64)
@@ -83,16 +87,17 @@ class WeightObserver(ObserverBase):
 class SearchObserver(WeightObserver):
     """Searches scale and mu for the least squared error between weights and levels.
 
-    Every row becomes a histogram of |w| / max|w|: the count n_b and the sum s_b of each bin. For a codebook (mu) and a
-    clipping ratio, each bin has its level a_b, the best scale for that assignment is sum(s a) / sum(n a^2), and it lowers
-    the squared error by sum(s a)^2 / sum(n a^2). So all rows x ratios are two matrix products, with no pass over the
-    weights. Bins are uniform in the square root of the magnitude, fine where the mass of a heavy-tailed weight lies.
+    Every row becomes a histogram of |w| / max|w|: the count n_b and the sum s_b of each bin. For a codebook
+    (mu) and a clipping ratio, each bin has its level a_b, the best scale for that assignment is sum(s a) /
+    sum(n a^2), and it lowers the squared error by sum(s a)^2 / sum(n a^2). So all rows x ratios are two
+    matrix products, with no pass over the weights. Bins are uniform in the square root of the magnitude, fine
+    where the mass of a heavy-tailed weight lies.
 
     One mu is chosen for the tensor (from a sample of its rows where there are many), one scale for each row.
     """
 
     BINS = 256
-    MUS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 255.0)
+    MUS = (0, 0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 255)
     SAMPLE = 2**19
 
     def choose(self, rows: Tensor, padding: Tensor | None) -> tuple[Tensor, float]:
@@ -100,14 +105,8 @@ class SearchObserver(WeightObserver):
         if self.spec.domain == "mapped":
             return _top(rows, self.spec.steps.kind == "tensor"), float(self.spec.mu)
         whole = self.spec.steps.kind == "tensor"
-        bins = self.BINS * 2 ** max(self.spec.bits - 3, 0)
-        ratios = self.ratios()
-        if self.spec.mu != "auto":
-            mu = float(self.spec.mu)
-        else:
-            stride = 1 if whole else max(1, len(rows) * bins // self.SAMPLE)
-            sample = _Histogram(rows[::stride], None if padding is None else padding[::stride], bins, whole)
-            mu = self._search_mu(sample, ratios)
+        bins, ratios = self.bins(), self.ratios()
+        mu = self.choose_mu(rows, padding)
         spec = self.spec.with_mu(mu)
         if whole:
             return _Histogram(rows, padding, bins, whole).scale(spec, ratios), mu
@@ -122,13 +121,30 @@ class SearchObserver(WeightObserver):
         finer = max(self.spec.bits - 3, 0)
         return torch.logspace(-1.7 + 0.2 * finer, 0.05, 72 * (1 + finer), dtype=torch.float64)
 
-    def _search_mu(self, sample: "_Histogram", ratios: Tensor) -> float:
+    def bins(self) -> int:
+        """The number of bins of a histogram."""
+        return self.BINS << max(self.spec.bits - 3, 0)
+
+    def choose_mu(self, rows: Tensor, padding: Tensor | None) -> float:
+        """Return the spec's mu, or search it over a coarse and then a fine grid."""
+        if self.spec.mu != "auto":
+            return float(self.spec.mu)
+        whole = self.spec.steps.kind == "tensor"
+        stride = 1 if whole else max(1, len(rows) * self.bins() // self.SAMPLE)
+        sample = _Histogram(
+            rows[::stride], None if padding is None else padding[::stride], self.bins(), whole
+        )
+
         def gain(mu: float) -> float:
-            return sample.gain(self.spec.with_mu(mu), ratios)
+            return self.gain(sample, self.spec.with_mu(mu))
 
         best = max(range(len(self.MUS)), key=[gain(mu) for mu in self.MUS].__getitem__)
         low, high = self.MUS[max(best - 1, 0)], self.MUS[min(best + 1, len(self.MUS) - 1)]
         return max((low + (high - low) * i / 8 for i in range(9)), key=gain)
+
+    def gain(self, sample: "_Histogram", spec: MuLawSpec) -> float:
+        """Squared error that `spec` saves on a sample of the rows, against decoding all to zero."""
+        return sample.gain(spec, self.ratios())
 
 
 class AbsMaxObserver(SearchObserver):
@@ -136,12 +152,11 @@ class AbsMaxObserver(SearchObserver):
 
     def choose(self, rows: Tensor, padding: Tensor | None) -> tuple[Tensor, float]:
         """Return the absolute maxima, and mu."""
-        mu = self.spec.mu if self.spec.mu != "auto" else super().choose(rows, padding)[1]
-        return _top(rows, self.spec.steps.kind == "tensor"), float(mu)
+        return _top(rows, self.spec.steps.kind == "tensor"), self.choose_mu(rows, padding)
 
-    def ratios(self) -> Tensor:
-        """Only the absolute maximum itself."""
-        return torch.ones(1, dtype=torch.float64)
+    def gain(self, sample: "_Histogram", spec: MuLawSpec) -> float:
+        """Squared error that `spec` saves where the scale is the absolute maximum itself."""
+        return sample.gain_at_top(spec)
 
 
 OBSERVERS: dict[str, type[WeightObserver]] = {
@@ -166,7 +181,7 @@ def _top(rows: Tensor, whole: bool) -> Tensor:
 
 
 class _Histogram:
-    """Counts and sums of |w| / top by bin, float64 [rows, bins]; with `whole`, of all rows together, [1, bins]."""
+    """Counts and sums of |w| / top by bin, float64 [rows, bins]; with `whole`, of all rows, [1, bins]."""
 
     def __init__(self, rows: Tensor, padding: Tensor | None, bins: int, whole: bool) -> None:
         self.bins = bins
@@ -192,6 +207,11 @@ class _Histogram:
         best = (product.square() / power).amax(1)
         return float((best * self.top.square()).sum())
 
+    def gain_at_top(self, spec: MuLawSpec) -> float:
+        """Squared error saved, against decoding to zero, when each row has its top as the scale."""
+        product, power = self._products(spec, torch.ones(1, dtype=torch.float64))
+        return float(((2 * product - power)[:, 0] * self.top.square()).sum())
+
     def scale(self, spec: MuLawSpec, ratios: Tensor) -> Tensor:
         """The best scale of each row, float32 [rows]."""
         product, power = self._products(spec, ratios)
@@ -201,7 +221,8 @@ class _Histogram:
 
     def _products(self, spec: MuLawSpec, ratios: Tensor) -> tuple[Tensor, Tensor]:
         """sum(s a) and sum(n a^2) for each row and ratio, float64 [rows, ratios]."""
-        levels = grid_levels(spec)[: spec.codes].double().abs().unique() / spec.grid_max
+        magnitudes = sorted(set(grid_levels(spec)[: spec.codes].abs().tolist()))
+        levels = torch.tensor(magnitudes, dtype=torch.float64) / spec.grid_max
         centre = ((torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins).square()
         boundaries = (levels[1:] + levels[:-1]) / 2
         assigned = levels[torch.bucketize(centre[:, None] / ratios, boundaries, right=True)]

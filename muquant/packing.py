@@ -1,7 +1,7 @@
 """Codes to bytes and back: a little-endian bit stream, so that 3-bit codes take 3 bits.
 
-Code j occupies the bits [b j, b j + b) of the stream, least significant bit first; 8 codes fill b bytes exactly, and the
-stream is padded with zero codes to whole runs of 8 once, at its end.
+Code j occupies the bits [b j, b j + b) of the stream, least significant bit first; 8 codes fill b bytes
+exactly, and the stream is padded with zero codes to whole runs of 8 once, at its end.
 """
 
 import numpy as np
@@ -26,7 +26,9 @@ def pack(codes: Bytes, bits: int) -> Bytes:
         InputError: a code does not fit.
     """
     if codes.size and int(codes.max()) >> bits:
-        raise InputError(f"code {int(codes.max())} does not fit in {bits} bits; expected codes below {1 << bits}")
+        raise InputError(
+            f"code {int(codes.max())} does not fit in {bits} bits; expected codes below {1 << bits}"
+        )
     runs = -(-codes.size // RUN)
     padded = codes
     if codes.size != runs * RUN:
@@ -47,7 +49,8 @@ def unpack(packed: Bytes, bits: int, count: int) -> Bytes:
     """
     if packed.size != packed_size(count, bits):
         raise InputError(
-            f"{packed.size} bytes cannot hold {count} codes of {bits} bits; expected {packed_size(count, bits)} bytes"
+            f"{packed.size} bytes cannot hold {count} codes of {bits} bits; "
+            f"expected {packed_size(count, bits)} bytes"
         )
     runs = packed.size // bits
     padded = np.zeros((runs, 8), np.uint8)

@@ -1,4 +1,4 @@
-"""Quantization-aware training: our own `prepare_qat` for every kind of weight, and QConfigs for torch.ao's."""
+"""Quantization-aware training: `prepare_qat` for every kind of weight, and QConfigs for torch.ao's own."""
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -20,8 +20,8 @@ def prepare_qat(
 ) -> nn.Module:
     """Put fake quantization on the weights of `model`, in place, as parametrizations; returns the model.
 
-    Each weight is observed once, here; from then on its scale and mu are parameters of the model. A weight that several
-    layers share has one fake-quant module. `muquant.compress(model)` freezes the result.
+    Each weight is observed once, here; from then on its scale and mu are parameters of the model. A weight
+    that several layers share has one fake-quant module. `muquant.compress(model)` freezes the result.
 
     Args:
         model: any module with weights that `select_weights` knows; BatchNorm is left as it is.
@@ -35,8 +35,13 @@ def prepare_qat(
     picked = select_weights(model, layers)
     for weight in picked:
         if parametrize.is_parametrized(weight.module, weight.attribute):
-            raise InputError(f"{weight.name} is parametrized already; prepare a model once, before any other parametrization")
-    fakes = {id(weight.value): MuLawFakeQuantize(spec, weight.channel_axis, observer) for weight in picked}
+            raise InputError(
+                f"{weight.name} is parametrized already; prepare a model once, before other parametrizations"
+            )
+    fakes = {
+        id(weight.value): MuLawFakeQuantize(spec, weight.channel_axis, observer).to(weight.value.device)
+        for weight in picked
+    }
     placed = [(weight, fakes[id(weight.value)]) for weight in picked]
     for weight, fake in placed:
         with naming(weight.name):
@@ -50,14 +55,19 @@ def prepare_qat(
 def mulaw_qconfig(
     spec: MuLawSpec | None = None, *, observer: type[WeightObserver] = SearchObserver, learn: bool = False
 ) -> QConfig:
-    """Return a QConfig for torch.ao's own `prepare_qat`, which knows Conv2d, Conv3d and Linear; activations stay float.
+    """Return a QConfig for torch.ao's own `prepare_qat`, which knows Conv2d, Conv3d and Linear; activations
+    stay float.
 
     Args:
         spec: the format, in the decoded domain.
-        observer: how scale and mu are chosen; torch.ao leaves it on, so that they follow the weight at every step.
-        learn: make scale and mu parameters; then run one forward, and `disable_observer`, before the optimizer is built.
+        observer: how scale and mu are chosen; torch.ao leaves it on, so that they follow the weight at every
+            step.
+        learn: make scale and mu parameters; then run one forward, and `disable_observer`, before the
+            optimizer is built.
     """
-    return QConfig(
+    return QConfig(  # type: ignore[no-untyped-call]
         activation=nn.Identity,
-        weight=MuLawFakeQuantize.with_args(spec=spec, channel_axis=0, observer=observer, learn=learn),
+        weight=MuLawFakeQuantize.with_args(  # type: ignore[no-untyped-call]
+            spec=spec, channel_axis=0, observer=observer, learn=learn
+        ),
     )

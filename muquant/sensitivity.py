@@ -9,7 +9,7 @@ from muquant.tensor import to_matrix
 
 
 def sqnr(reference: Tensor, quantized: Tensor) -> float:
-    """Signal-to-quantization-noise ratio in dB, 10 log10(sum w^2 / sum (w - q)^2); inf where they are equal."""
+    """Signal-to-quantization-noise ratio in dB, 10 log10(sum w^2 / sum (w - q)^2); inf for no noise."""
     noise = float((reference.double() - quantized.double()).square().sum())
     signal = float(reference.double().square().sum())
     if noise == 0:
@@ -20,8 +20,8 @@ def sqnr(reference: Tensor, quantized: Tensor) -> float:
 def spectral_norm(delta: Tensor, channel_axis: int = 0) -> float:
     """||dW||_2, the largest singular value of dW as a matrix [channels, inputs].
 
-    This is the paper's Lipschitz constant of the quantization error, exact for linear layers. From the eigenvalues of the
-    smaller Gram matrix, in float64.
+    This is the paper's Lipschitz constant of the quantization error, exact for linear layers. From the
+    eigenvalues of the smaller Gram matrix, in float64.
     """
     matrix = to_matrix(delta, channel_axis).double()
     if matrix.numel() == 0:

@@ -19,11 +19,13 @@ MAX_MU = 2.0**16
 class Granularity:
     """Which weights share a step.
 
-    A weight is seen as a matrix [channels, inputs] (the channel axis first, the others flattened). The steps are
+    A weight is seen as a matrix [channels, inputs] (the channel axis first, the others flattened). The steps
+    are
 
     - "tensor": one, shape [1, 1];
     - "channel": one for each output channel, shape [channels, 1];
-    - "group:G": one for each run of G inputs of a channel, shape [channels, ceil(inputs / G)], the last one short.
+    - "group:G": one for each run of G inputs of a channel, shape [channels, ceil(inputs / G)], the last one
+      short.
     """
 
     kind: Literal["tensor", "channel", "group"]
@@ -32,12 +34,14 @@ class Granularity:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "tensor", "channel" or "group:G" with G >= 1."""
-        kind, _, size = text.partition(":")
+        kind, _, size = text.partition(":") if isinstance(text, str) else ("", "", "")
         if kind == "group" and size.isdecimal() and 0 < int(size) < 2**31:
             return cls("group", int(size))
         if text in ("tensor", "channel"):
             return cls(text)  # type: ignore[arg-type]
-        raise InputError(f'granularity {text!r} is unknown; expected "tensor", "channel" or "group:G", such as "group:64"')
+        raise InputError(
+            f'granularity {text!r} is unknown; expected "tensor", "channel" or "group:G", such as "group:64"'
+        )
 
     def step_shape(self, channels: int, inputs: int) -> tuple[int, int]:
         """Return the shape of the steps for a weight matrix [channels, inputs]."""
@@ -57,13 +61,14 @@ class MuLawSpec:
     Attributes:
         bits: width of a code, 2 to 8.
         mu: companding parameter, 0 (uniform levels) to 65536; "auto" leaves it to the observer.
-        domain: "decoded" rounds the weight itself to levels F^-1(y): the law is a codec. "mapped" deploys F(weight),
-            rounded to uniform levels y: the mapping of Song, Fallon, Li, which changes the function of the network.
+        domain: "decoded" rounds the weight itself to levels F^-1(y): the law is a codec. "mapped" deploys
+            F(weight), rounded to uniform levels y: the mapping of Song, Fallon, Li, which changes the
+            function of the network.
         granularity: which weights share a step, see `Granularity`.
-        levels: "mid-rise" has 2^bits levels, symmetric, none at zero; "mid-tread" 2^bits - 1 with an exact zero,
-            its spare last code is never written and decodes to zero.
-        grid: integers on which levels lie; "auto" is "int8" to 6 bits and "int16" above, where int8 levels would
-            collide.
+        levels: "mid-rise" has 2^bits levels, symmetric, none at zero; "mid-tread" 2^bits - 1 with an exact
+            zero, its spare last code is never written and decodes to zero.
+        grid: integers on which levels lie; "auto" is "int8" to 6 bits and "int16" above, where int8 levels
+            would collide.
 
     Raises:
         InputError: a field is outside its range.
@@ -89,7 +94,10 @@ class MuLawSpec:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
         Granularity.parse(self.granularity)
         if self.domain == "mapped" and self.mu == "auto":
-            raise InputError('mu is "auto" with domain "mapped": mapping changes the weights, so there is no best mu to search for; name one, such as mu=255')
+            raise InputError(
+                'mu is "auto" with domain "mapped": mapping changes the weights, so there is no best mu to '
+                "search for; name one, such as mu=255"
+            )
 
     @property
     def steps(self) -> Granularity:
@@ -105,13 +113,13 @@ class MuLawSpec:
 
     @property
     def positive_steps(self) -> int:
-        """The n of y = i / n: codes are i in -n..n, by two for mid-rise (2^bits - 1), by one for mid-tread."""
-        return 2**self.bits - 1 if self.levels == "mid-rise" else 2 ** (self.bits - 1) - 1
+        """The n of y = i / n: i runs over -n..n, by two for mid-rise (2^bits - 1), by one for mid-tread."""
+        return (1 << self.bits) - 1 if self.levels == "mid-rise" else (1 << (self.bits - 1)) - 1
 
     @property
     def codes(self) -> int:
         """How many codes are written: 2^bits, less the spare one of mid-tread."""
-        return 2**self.bits if self.levels == "mid-rise" else 2**self.bits - 1
+        return (1 << self.bits) - (self.levels == "mid-tread")
 
     @property
     def expansion_mu(self) -> float:
@@ -126,7 +134,7 @@ class MuLawSpec:
 
     @property
     def grid_max(self) -> int:
-        """The largest `k`. Uniform levels use the largest multiple of n that fits, so that they stay equally spaced."""
+        """The largest `k`; for uniform levels the largest multiple of n that fits, thus equal."""
         largest = GRID_MAX[self.grid_type]
         if self.expansion_mu == 0 and self.positive_steps <= largest:
             return largest // self.positive_steps * self.positive_steps
@@ -145,9 +153,11 @@ class MuLawSpec:
         """Build from `to_dict`'s output; unknown or missing fields are an `InputError`."""
         names = {field.name for field in fields(cls)}
         if set(document) != names:
-            raise InputError(f"a format has the fields {sorted(names)}, found {sorted(document)}; write the file again")
+            raise InputError(
+                f"a format has the fields {sorted(names)}, found {sorted(document)}; write the file again"
+            )
         return cls(**document)
 
 
 SOURCE_SPEC = MuLawSpec(bits=3, mu=0.0, granularity="tensor", levels="mid-tread")
-"""The paper's own 3-bit quantizer: uniform, symmetric, per tensor, 7 levels; to be used with the absolute maximum."""
+"""The paper's own 3-bit quantizer: uniform, symmetric, per tensor, 7 levels; use observer "absmax"."""

@@ -20,14 +20,15 @@ CHUNK = 2**18
 def to_rows(weight: Tensor, spec: MuLawSpec, channel_axis: int) -> Tensor:
     """Lay a weight out as rows whose weights share a step (for "tensor" all rows share one).
 
-    The weight becomes a matrix [channels, inputs], the channel axis first and the others flattened; with groups each channel
-    is cut into rows of `group_size`, the last one padded with zeros.
+    The weight becomes a matrix [channels, inputs], the channel axis first and the others flattened; with
+    groups each channel is cut into rows of `group_size` (of all inputs, where there are fewer), the last one
+    padded with zeros.
     """
     matrix = to_matrix(weight, channel_axis)
     if spec.steps.kind != "group":
         return matrix
-    short = -matrix.shape[1] % spec.steps.group_size
-    return torch.nn.functional.pad(matrix, (0, short)).reshape(-1, spec.steps.group_size)
+    size = _row_size(spec, matrix.shape[1])
+    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % size)).reshape(-1, size)
 
 
 def from_rows(rows: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axis: int) -> Tensor:
@@ -37,6 +38,10 @@ def from_rows(rows: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axi
     if spec.steps.kind == "group":
         rows = rows.reshape(channels, -1)[:, : math.prod(others)]
     return rows.reshape(channels, *others).movedim(0, channel_axis)
+
+
+def _row_size(spec: MuLawSpec, inputs: int) -> int:
+    return max(min(spec.steps.group_size, inputs), 1)
 
 
 def to_matrix(weight: Tensor, channel_axis: int) -> Tensor:
@@ -52,17 +57,18 @@ def row_chunks(matrix: Tensor) -> Iterator[slice]:
 
 
 def spread(step: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axis: int) -> Tensor:
-    """Return steps or scales (`Granularity.step_shape`) in a shape that broadcasts against a weight of `shape`."""
+    """Return steps or scales (`Granularity.step_shape`) broadcasting against a weight of `shape`."""
     if spec.steps.kind == "tensor":
         return step.reshape(())
     if spec.steps.kind == "channel":
         return step.reshape([-1 if axis == channel_axis else 1 for axis in range(len(shape))])
-    rows = step.reshape(-1, 1).expand(-1, spec.steps.group_size)
+    inputs = math.prod(shape) // max(shape[channel_axis], 1)
+    rows = step.reshape(-1, 1).expand(-1, _row_size(spec, inputs))
     return from_rows(rows, spec, shape, channel_axis)
 
 
 def sum_by_step(values: Tensor, spec: MuLawSpec, channel_axis: int) -> Tensor:
-    """Add up what shares a step: the transpose of `spread`. Values in a weight's shape; returns `Granularity.step_shape`."""
+    """Add up values in a weight's shape by step, to `Granularity.step_shape`: `spread` transposed."""
     matrix = to_matrix(values, channel_axis)
     if spec.steps.kind == "tensor":
         return matrix.sum().reshape(1, 1)
@@ -95,12 +101,20 @@ class QuantizedTensor:
 
     def __post_init__(self) -> None:
         shape = self.shape
+        if self.codes.dtype != torch.uint8 or self.step.dtype != torch.float32:
+            raise InputError(
+                f"codes are {self.codes.dtype} and steps {self.step.dtype}; expected uint8 and float32"
+            )
         if not shape or not -1 < self.channel_axis < len(shape):
-            raise InputError(f"channel axis {self.channel_axis} of a weight of shape {shape}; expected one of its axes")
+            raise InputError(
+                f"channel axis {self.channel_axis} of a weight of shape {shape}; expected one of its axes"
+            )
         channels = shape[self.channel_axis]
         expected = self.spec.steps.step_shape(channels, self.codes.numel() // max(channels, 1))
         if tuple(self.step.shape) != expected:
-            raise InputError(f"steps of shape {tuple(self.step.shape)} for a weight of shape {shape}; expected {expected}")
+            raise InputError(
+                f"steps of shape {tuple(self.step.shape)} for a weight of shape {shape}; expected {expected}"
+            )
         if not bool(torch.isfinite(self.step).all()) or bool((self.step < 0).any()):
             raise InputError("a step is negative or not finite; expected numbers from 0 up")
         if self.codes.numel() and int(self.codes.max()) >= 2**self.spec.bits:
@@ -131,7 +145,8 @@ class QuantizedTensor:
 
 
 def target(weight: Tensor, scale: Tensor, spec: MuLawSpec) -> Tensor:
-    """Return what the codes should come near to: the weight, or in the mapped domain scale * F(weight / scale).
+    """Return what the codes should come near to: the weight, or in the mapped domain scale * F(weight /
+    scale).
 
     Args:
         weight: float32, any shape.
@@ -147,8 +162,9 @@ def target(weight: Tensor, scale: Tensor, spec: MuLawSpec) -> Tensor:
 def nearest_codes(values: Tensor, step: Tensor, spec: MuLawSpec) -> Tensor:
     """Return the codes, uint8, whose levels lie nearest to `values` [rows, n], with steps [rows or 1, 1].
 
-    A value half-way between two levels takes the upper one, so that zero has the smallest positive level of mid-rise; with
-    a zero step every value takes that code. Equal levels (a grid too coarse for mu) take the last of them.
+    A value half-way between two levels takes the upper one, so that zero has the smallest positive level of
+    mid-rise; with a zero step every value takes that code. Equal levels (a grid too coarse for mu) take the
+    last of them.
     """
     levels = grid_levels(spec)[: spec.codes].float().to(values.device)
     boundaries = (levels[1:] + levels[:-1]) / 2

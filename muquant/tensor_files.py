@@ -26,8 +26,8 @@ def write_tensors(
 ) -> None:
     """Write tensors and manifest to `path`, whole or not at all.
 
-    The metadata holds the SHA-256 of the file itself, taken with that field blank (64 zeros), so that any changed byte is
-    found when the file is read.
+    The metadata holds the SHA-256 of the file itself, taken with that field blank (64 zeros), so that any
+    changed byte is found when the file is read.
 
     Args:
         path: of the file.
@@ -68,8 +68,8 @@ class TensorFile:
             differing = sorted({name for name, _ in set(found.items()) ^ set(expected.items())})
             name = differing[0]
             raise InputError(
-                f"{self.path}: {len(differing)} tensors differ from the model's, the first is {name}: expected "
-                f"{expected.get(name, 'none')}, found {found.get(name, 'none')}; take the file of this model"
+                f"{self.path}: {len(differing)} tensors differ from the model's, first {name}: "
+                f"expected {expected.get(name, 'none')}, found {found.get(name, 'none')}; take this model's file"
             )
         with torch.no_grad():
             for name, target in targets.items():
@@ -90,17 +90,26 @@ def read_tensors(path: str | os.PathLike[str], schema: str) -> TensorFile:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or 'no such file'}; name another") from error
     except SafetensorError as error:
-        raise InputError(f"{path} is not a whole muquant file ({error}); it is damaged, or something else wrote it") from error
+        raise InputError(
+            f"{path} is not a whole muquant file ({error}); it is damaged, or something else wrote it"
+        ) from error
     if _MANIFEST not in metadata or _CHECKSUM not in metadata:
-        raise InputError(f"{path} is a safetensors file that muquant did not write; expected one of kind {schema}")
+        raise InputError(
+            f"{path} is a safetensors file that muquant did not write; expected one of kind {schema}"
+        )
     checksum = metadata[_CHECKSUM]
     blank = _with_checksum(data, checksum, _BLANK)
     if len(checksum) != len(_BLANK) or hashlib.sha256(blank).hexdigest() != checksum:
         raise InputError(f"{path} was altered: its SHA-256 does not match; take an unchanged copy")
-    manifest = json.loads(metadata[_MANIFEST])
-    if manifest.get("schema") != schema:
-        raise InputError(f"{path}: expected a file of kind {schema}, found {manifest.get('schema')!r:.60}; name another")
-    return TensorFile(path, manifest, load(data))
+    try:  # the checksum holds, but anyone can compute one
+        manifest = json.loads(metadata[_MANIFEST])
+        found = manifest.get("schema")
+        tensors = load(data)
+    except (ValueError, AttributeError, KeyError, RecursionError, SafetensorError) as error:
+        raise InputError(f"{path} is malformed ({error!r:.200}); write it with muquant") from error
+    if found != schema:
+        raise InputError(f"{path}: expected a file of kind {schema}, found {found!r:.60}; name another")
+    return TensorFile(path, manifest, tensors)
 
 
 def _with_checksum(data: bytes, old: str, new: str) -> bytes:

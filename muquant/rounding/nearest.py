@@ -7,7 +7,7 @@ from muquant.tensor import QuantizedTensor, from_rows, nearest_codes, spread, st
 
 
 def nearest(weight: Tensor, scale: Tensor, spec: MuLawSpec, channel_axis: int) -> QuantizedTensor:
-    """Quantize `weight` (float32, any shape) with `scale` (`Granularity.step_shape`) to the nearest levels."""
+    """Quantize `weight` (float32) with `scale` (`Granularity.step_shape`) to its nearest levels."""
     shape = tuple(weight.shape)
     step = step_of(scale, spec)
     wanted = target(weight, spread(scale, spec, shape, channel_axis), spec)
