@@ -96,9 +96,14 @@ class SearchObserver(WeightObserver):
     One mu is chosen for the tensor (from a sample of its rows where there are many), one scale for each row.
     """
 
-    BINS = 256
-    MUS = (0, 0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 255)
-    SAMPLE = 2**19
+    BINS = 128
+    """For 3 bits; twice as many for each bit more."""
+    MUS = (0.0, *(0.25 * 2 ** (0.4 * i) for i in range(26)))
+    """The values of mu that are tried first, to 256."""
+    REFINED = 3
+    """The best so many of them are refined: rounding to the grid makes the error a bumpy function of mu."""
+    SAMPLE = 2**18
+    """Cells (rows x bins) that the search for mu looks at."""
 
     def choose(self, rows: Tensor, padding: Tensor | None) -> tuple[Tensor, float]:
         """Search; the mapped domain takes its scale from the absolute maximum, on which F is defined."""
@@ -138,9 +143,14 @@ class SearchObserver(WeightObserver):
         def gain(mu: float) -> float:
             return self.gain(sample, self.spec.with_mu(mu))
 
-        best = max(range(len(self.MUS)), key=[gain(mu) for mu in self.MUS].__getitem__)
-        low, high = self.MUS[max(best - 1, 0)], self.MUS[min(best + 1, len(self.MUS) - 1)]
-        return max((low + (high - low) * i / 8 for i in range(9)), key=gain)
+        gains = [gain(mu) for mu in self.MUS]
+        tried = {}
+        for best in sorted(range(len(gains)), key=gains.__getitem__)[-self.REFINED :]:
+            low, high = self.MUS[max(best - 1, 0)], self.MUS[min(best + 1, len(gains) - 1)]
+            for i in range(9):
+                mu = low + (high - low) * i / 8
+                tried[mu] = tried.get(mu) or gain(mu)
+        return max(tried, key=tried.__getitem__)
 
     def gain(self, sample: "_Histogram", spec: MuLawSpec) -> float:
         """Squared error that `spec` saves on a sample of the rows, against decoding all to zero."""
@@ -186,7 +196,7 @@ class _Histogram:
     def __init__(self, rows: Tensor, padding: Tensor | None, bins: int, whole: bool) -> None:
         self.bins = bins
         self.top = _top(rows, whole).double()
-        self.count = torch.zeros(len(self.top), bins, dtype=torch.float64)
+        self.count = torch.zeros(len(self.top), bins)
         self.sum = torch.zeros_like(self.count)
         for part in row_chunks(rows):
             own = self.top if whole else self.top[part]
@@ -226,5 +236,6 @@ class _Histogram:
         centre = ((torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins).square()
         boundaries = (levels[1:] + levels[:-1]) / 2
         assigned = levels[torch.bucketize(centre[:, None] / ratios, boundaries, right=True)]
+        assigned = assigned.float()
         power = self.count @ assigned.square()
-        return self.sum @ assigned, power.clamp(min=torch.finfo(torch.float64).tiny)
+        return (self.sum @ assigned).double(), power.double().clamp(min=torch.finfo(torch.float64).tiny)
