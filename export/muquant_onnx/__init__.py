@@ -2,5 +2,18 @@
 
 from muquant_onnx.from_torch import ExportReport, export_float, export_onnx
 from muquant_onnx.lowering import Served
+from muquant_onnx.reference import decode_file
+from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session
+from muquant_onnx.verify import VerifyReport, verify
 
-__all__ = ["ExportReport", "Served", "export_float", "export_onnx"]
+__all__ = [
+    "RUNTIME_SETTINGS",
+    "ExportReport",
+    "Served",
+    "VerifyReport",
+    "decode_file",
+    "export_float",
+    "export_onnx",
+    "load_session",
+    "verify",
+]

@@ -22,7 +22,15 @@ DOMAIN_VERSION = 1
 OPSET = 21
 
 _TYPES = {"int8": ir.DataType.INT8, "int16": ir.DataType.INT16}
-_CODES_PER_WORD = {2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1}  # the widest words whose table stays within 2^14 entries
+_CODES_PER_WORD = {
+    2: 4,
+    3: 4,
+    4: 2,
+    5: 2,
+    6: 2,
+    7: 2,
+    8: 1,
+}  # the widest words whose table stays within 2^14 entries
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,10 @@ class Decoder:
             "bytes = Cast <to = 6> (run_bytes)",
         ]
         for q in range(self.bits):
-            lines += [f"at{q} = Constant <value = int64[1] {{{q}}}> ()", f"byte{q} = Gather <axis = 1> (bytes, at{q})"]
+            lines += [
+                f"at{q} = Constant <value = int64[1] {{{q}}}> ()",
+                f"byte{q} = Gather <axis = 1> (bytes, at{q})",
+            ]
         count = RUN // per_word
         for i in range(count):
             lines += _word(i, i * width, width)

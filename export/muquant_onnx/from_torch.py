@@ -9,7 +9,7 @@ import copy
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,19 +66,34 @@ def export_onnx(
         InputError: the policy is unknown, the file cannot be written, or the model cannot be exported.
     """
     asked = check_policy(policy)
+    model = trace_placeholders(compressed, example)
+    served = fill_placeholders(model, compressed, asked)
+    return ExportReport(os.fspath(path), write(model, path), asked, tuple(served))
+
+
+def trace_placeholders(compressed: CompressedModel, example: Tensor | Sequence[Tensor]) -> ir.Model:
+    """Export `compressed` with the node `muquant.Weight <name = ...> ()` in place of each of its compressed weights."""
     module = copy.deepcopy(compressed.module)
     for weight in quantizable_weights(module):
         name = compressed.aliases.get(weight.name, weight.name)
         if name in compressed.tensors:
             placeholder = _Placeholder(name, tuple(weight.value.shape))
             parametrize.register_parametrization(weight.module, weight.attribute, placeholder, unsafe=True)
-    model = trace(module, example)
-    found = _placeholders(model, compressed.tensors)
-    served = lower(model, found, asked)
-    for value in found:
+    return trace(module, example)
+
+
+def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Policy) -> list[Served]:
+    """Put packed codes and decoders in place of the placeholders, in place, and describe them in the metadata."""
+    weights = {}
+    for node in model.graph:
+        if node.domain == DOMAIN and node.op_type == _PLACEHOLDER:
+            name = node.attributes["name"].as_string()
+            weights[node.outputs[0]] = (name, compressed.tensors[name])
+    served = lower(model, weights, policy)
+    for value in weights:
         model.graph.remove(value.producer(), safe=True)  # type: ignore[arg-type]
-    model.metadata_props[METADATA] = json.dumps(describe(compressed.tensors, asked, served))
-    return ExportReport(os.fspath(path), write(model, path), asked, tuple(served))
+    model.metadata_props[METADATA] = json.dumps(describe(compressed.tensors, policy, served))
+    return served
 
 
 def export_float(module: nn.Module, path: str | os.PathLike[str], example: Tensor | Sequence[Tensor]) -> int:
@@ -89,14 +104,21 @@ def export_float(module: nn.Module, path: str | os.PathLike[str], example: Tenso
 def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
     """Export by torch's dynamo exporter, the first axis of every input dynamic, and drop its notes about source lines."""
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    batched = tuple(torch.cat((value, value)) if len(value) == 1 else value for value in inputs)  # a size of 1 would be fixed
+    batched = tuple(
+        torch.cat((value, value)) if len(value) == 1 else value for value in inputs
+    )  # a size of 1 would be fixed
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its one fused operator has no ONNX form
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations and notes; failures raise
             program = torch.onnx.export(
-                module.eval(), batched, dynamo=True, opset_version=OPSET, verbose=False, optimize=True,
+                module.eval(),
+                batched,
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                optimize=True,
                 dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in inputs),
             )
     except Exception as error:
@@ -131,7 +153,7 @@ def write(model: ir.Model, path: str | os.PathLike[str]) -> int:
         return temporary.write_bytes(proto.SerializeToString())
 
 
-def describe(tensors: dict[str, QuantizedTensor] | Any, policy: str, served: Sequence[Served]) -> dict[str, Any]:
+def describe(tensors: Mapping[str, QuantizedTensor], policy: str, served: Sequence[Served]) -> dict[str, Any]:
     """Return the metadata block: what a reader of the file alone should know."""
     return {
         "producer": f"muquant {muquant.__version__}",
@@ -158,14 +180,10 @@ class _Placeholder(nn.Module):
 
     def forward(self, _: Tensor) -> Tensor:
         return torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{_PLACEHOLDER}", (), {"name": self.name}, dtype=torch.float32, shape=self.shape, version=1
+            f"{DOMAIN}::{_PLACEHOLDER}",
+            (),
+            {"name": self.name},
+            dtype=torch.float32,
+            shape=self.shape,
+            version=1,
         )
-
-
-def _placeholders(model: ir.Model, tensors: Any) -> dict[ir.Value, tuple[str, QuantizedTensor]]:
-    found = {}
-    for node in model.graph:
-        if node.domain == DOMAIN and node.op_type == _PLACEHOLDER:
-            name = node.attributes["name"].as_string()
-            found[node.outputs[0]] = (name, tensors[name])
-    return found

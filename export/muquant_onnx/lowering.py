@@ -73,7 +73,11 @@ def lower(
                 served.append(Served(name, consumer.op_type, "float", str(why)))
         for consumer, index in floats:
             consumer.replace_input_with(index, store.decoded())
-    for decoder in {Decoder.of(store.quantized.spec) for store in stores.values()}:
+    for value in [
+        value for value in graph.initializers.values() if not value.uses() and not value.is_graph_output()
+    ]:
+        del graph.initializers[value.name]  # biases that a form has replaced
+    for decoder in dict.fromkeys(Decoder.of(store.quantized.spec) for store in stores.values()):
         function = decoder.function()
         model.functions[function.identifier()] = function
     graph.opset_imports[DOMAIN] = DOMAIN_VERSION
@@ -102,37 +106,62 @@ class _Store:
         """Return the initializer NAME.part."""
         if part not in self._initializers:
             name = f"{self.name}.{part}"
-            value = ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-                             shape=ir.Shape(array.shape), const_value=ir.tensor(array, name=name))
+            value = ir.Value(
+                name=name,
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                shape=ir.Shape(array.shape),
+                const_value=ir.tensor(array, name=name),
+            )
             self.graph.register_initializer(value)
             self._initializers[part] = value
         return self._initializers[part]
 
-    def node(self, op: str, inputs: list[ir.Value], name: str, dtype: ir.DataType, shape: Iterable[int | str | ir.SymbolicDim | None] | None,
-             domain: str = "", **attributes: int | list[int]) -> ir.Value:
+    def node(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        name: str,
+        dtype: ir.DataType,
+        shape: Iterable[int | str | ir.SymbolicDim | None] | None,
+        domain: str = "",
+        **attributes: int | list[int],
+    ) -> ir.Value:
         """Append a node with one output, called NAME.name, of stated type and shape."""
         label = f"{self.name}.{name}{self.count(name)}"
-        output = ir.Value(name=label, type=ir.TensorType(dtype), shape=shape if shape is None else ir.Shape(shape))
+        output = ir.Value(
+            name=label, type=ir.TensorType(dtype), shape=shape if shape is None else ir.Shape(shape)
+        )
         self.graph.append(ir.node(op, inputs, attributes, domain=domain, outputs=[output], name=label))
         return output
 
     def levels(self) -> ir.Value:
-        """Decode to integer levels in the weight's shape. Each caller has its own: a shared one would not be fused."""
+        """Decode to integer levels in the weight's shape; each caller gets levels of its own.
+
+        onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after the first is
+        followed by a slice that cuts nothing, past the end by a number of its own: equal values, another computation.
+        """
         spec, shape = self.quantized.spec, self.quantized.shape
         decoder = Decoder.of(spec)
-        number = self.count("decoder")  # with a mu of its own each, equal decoders are not merged into one
         inputs = [
             self.constant("packed", self.quantized.packed()),
-            self.constant(f"mu{number}", np.array(spec.expansion_mu)),
+            self.constant("mu", np.array(spec.expansion_mu)),
             self.constant("shape", np.array(shape, np.int64)),
         ]
-        return self.node(decoder.name, inputs, "levels", decoder.dtype, shape, domain=DOMAIN)
+        levels = self.node(decoder.name, inputs, "levels", decoder.dtype, shape, domain=DOMAIN)
+        number = self._counts["levels"] - 1
+        if number:
+            start = self.constant("start", np.zeros(1, np.int64))
+            end = self.constant(f"end.{number}", np.array([shape[0] + number]))
+            levels = self.node("Slice", [levels, start, end], "own_levels", decoder.dtype, shape)
+        return levels
 
     def decoded(self) -> ir.Value:
         """Decode to the float32 weight, float32(k) * step; made once, shared by all float uses."""
         if self._decoded is None:
             shape = self.quantized.shape
-            levels = self.node("Cast", [self.levels()], "float_levels", ir.DataType.FLOAT, shape, to=ir.DataType.FLOAT)
+            levels = self.node(
+                "Cast", [self.levels()], "float_levels", ir.DataType.FLOAT, shape, to=ir.DataType.FLOAT
+            )
             self._decoded = self.node("Mul", [levels, self.wide_step()], "decoded", ir.DataType.FLOAT, shape)
         return self._decoded
 
@@ -147,11 +176,22 @@ class _Store:
             return self.constant("step", step.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
         others = [size for i, size in enumerate(shape) if i != axis]
         inputs = int(np.prod(others))
-        wide = self.node("Gather", [self.constant("step", step), self.group_of_input(inputs)], "step_matrix",
-                         ir.DataType.FLOAT, (shape[axis], inputs), axis=1)
+        wide = self.node(
+            "Gather",
+            [self.constant("step", step), self.group_of_input(inputs)],
+            "step_matrix",
+            ir.DataType.FLOAT,
+            (shape[axis], inputs),
+            axis=1,
+        )
         moved = (shape[axis], *others)
-        wide = self.node("Reshape", [wide, self.constant("step_shape", np.array(moved, np.int64))], "step_moved",
-                         ir.DataType.FLOAT, moved)
+        wide = self.node(
+            "Reshape",
+            [wide, self.constant("step_shape", np.array(moved, np.int64))],
+            "step_moved",
+            ir.DataType.FLOAT,
+            moved,
+        )
         if axis:
             order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
             wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, shape, perm=order)
@@ -159,8 +199,15 @@ class _Store:
 
     def group_of_input(self, inputs: int) -> ir.Value:
         """Index of the group that each input belongs to, int64 [inputs]."""
-        bounds = [self.constant(part, np.array(number, np.int64)) for part, number in
-                  (("first_input", 0), ("inputs", inputs), ("next_input", 1), ("group_size", self.quantized.spec.steps.group_size))]
+        bounds = [
+            self.constant(part, np.array(number, np.int64))
+            for part, number in (
+                ("first_input", 0),
+                ("inputs", inputs),
+                ("next_input", 1),
+                ("group_size", self.quantized.spec.steps.group_size),
+            )
+        ]
         place = self.node("Range", bounds[:3], "input", ir.DataType.INT64, (inputs,))
         return self.node("Div", [place, bounds[3]], "group", ir.DataType.INT64, (inputs,))
 
@@ -179,7 +226,11 @@ def _serve_int8(store: _Store, consumer: ir.Node, index: int, policy: Policy) ->
 def _gemm(store: _Store, gemm: ir.Node, index: int, policy: Policy) -> None:
     """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias, which onnxruntime fuses into its 8-bit kernel."""
     attributes = {name: gemm.attributes[name].value for name in gemm.attributes}
-    plain = attributes.get("transA", 0) == 0 and attributes.get("alpha", 1.0) == 1 and attributes.get("beta", 1.0) == 1
+    plain = (
+        attributes.get("transA", 0) == 0
+        and attributes.get("alpha", 1.0) == 1
+        and attributes.get("beta", 1.0) == 1
+    )
     if index != 1 or not plain:
         raise NotServedError("the weight is not the plain right-hand side of the Gemm")
     weight = _dequantized(store, transpose=attributes.get("transB", 0) == 1, policy=policy)
@@ -187,7 +238,14 @@ def _gemm(store: _Store, gemm: ir.Node, index: int, policy: Policy) -> None:
     assert x is not None
     result = store.node("MatMul", [x, weight], "matmul", ir.DataType.FLOAT, output.shape)
     if bias is not None:
-        result = store.node("Add", [result, bias], "biased", ir.DataType.FLOAT, output.shape)
+        fusible = any(node.op_type in _GEMM_ACTIVATIONS for node, _ in output.uses())
+        if (
+            fusible and bias.const_value is not None
+        ):  # Add and activation would become one Gemm and lose the 8-bit kernel
+            negated = store.constant("negated_bias", -bias.const_value.numpy())
+            result = store.node("Sub", [result, negated], "biased", ir.DataType.FLOAT, output.shape)
+        else:
+            result = store.node("Add", [result, bias], "biased", ir.DataType.FLOAT, output.shape)
     _replace(store.graph, output, result)
 
 
@@ -201,9 +259,14 @@ def _matmul(store: _Store, matmul: ir.Node, index: int, policy: Policy) -> None:
 def _transpose(store: _Store, transpose: ir.Node, index: int, policy: Policy) -> None:
     """MatMul(x, Transpose(W)), W [outputs, inputs] -> MatMul(x, DequantizeLinear(Transpose(levels)))."""
     uses = list(transpose.outputs[0].uses())
-    swapped = len(store.quantized.shape) == 2 and list(transpose.attributes.get_ints("perm", [1, 0])) == [1, 0]
-    if not swapped or transpose.outputs[0].is_graph_output() or any(
-        node.op_type != "MatMul" or place != 1 for node, place in uses
+    swapped = len(store.quantized.shape) == 2 and list(transpose.attributes.get_ints("perm", [1, 0])) == [
+        1,
+        0,
+    ]
+    if (
+        not swapped
+        or transpose.outputs[0].is_graph_output()
+        or any(node.op_type != "MatMul" or place != 1 for node, place in uses)
     ):
         raise NotServedError("the transposed weight is not only the right-hand side of a MatMul")
     for node, place in uses:
@@ -217,8 +280,12 @@ def _gather(store: _Store, gather: ir.Node, index: int, policy: Policy) -> None:
     if index != 0 or gather.attributes.get_int("axis", 0) != 0 or quantized.channel_axis != 0:
         raise NotServedError("the weight is not gathered by its rows")
     assert indices is not None
-    rows = store.node("Gather", [store.levels(), indices], "row_levels", ir.DataType.INT8, output.shape, axis=0)
-    levels = store.node("Cast", [rows], "float_row_levels", ir.DataType.FLOAT, output.shape, to=ir.DataType.FLOAT)
+    rows = store.node(
+        "Gather", [store.levels(), indices], "row_levels", ir.DataType.INT8, output.shape, axis=0
+    )
+    levels = store.node(
+        "Cast", [rows], "float_row_levels", ir.DataType.FLOAT, output.shape, to=ir.DataType.FLOAT
+    )
     kind = quantized.spec.steps.kind
     if kind == "group":
         step = store.constant("step", quantized.step.numpy())
@@ -245,6 +312,18 @@ SMALLEST_INT8_MATRIX = 2**17
 """Weights from which "auto" prefers the 8-bit kernel: it reads a quarter of the bytes, but its call costs more. At batch 1 they
 break even at about 10^5 weights."""
 
+_GEMM_ACTIVATIONS = {
+    "Elu",
+    "HardSigmoid",
+    "LeakyRelu",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "ThresholdedRelu",
+}
 _FUSED_GROUPS = {16, 32, 64, 128, 256}
 
 
@@ -259,17 +338,27 @@ def _dequantized(store: _Store, *, transpose: bool, policy: Policy) -> ir.Value:
     if policy == "auto" and inputs * outputs < SMALLEST_INT8_MATRIX:
         raise NotServedError(f"{inputs * outputs} weights are too few for the 8-bit kernel to pay")
     if steps.kind == "group" and (steps.group_size not in _FUSED_GROUPS or inputs % steps.group_size):
-        raise NotServedError(f"the 8-bit kernel does not take groups of {steps.group_size} in {inputs} inputs")
+        raise NotServedError(
+            f"the 8-bit kernel does not take groups of {steps.group_size} in {inputs} inputs"
+        )
     levels = store.levels()
     if transpose:
-        levels = store.node("Transpose", [levels], "matrix_levels", ir.DataType.INT8, (inputs, outputs), perm=[1, 0])
+        levels = store.node(
+            "Transpose", [levels], "matrix_levels", ir.DataType.INT8, (inputs, outputs), perm=[1, 0]
+        )
     if steps.kind == "group":
         scale, attributes = np.ascontiguousarray(step.T), {"axis": 0, "block_size": steps.group_size}
     else:
         scale, attributes = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), {"axis": 1}
-    number = store.count("dequantized")
-    return store.node("DequantizeLinear", [levels, store.constant(f"scale{number}", scale)], "dequantized",
-                      ir.DataType.FLOAT, (inputs, outputs), **attributes)
+    number = store.count("scale")
+    return store.node(
+        "DequantizeLinear",
+        [levels, store.constant(f"scale{number}", scale)],
+        "dequantized",
+        ir.DataType.FLOAT,
+        (inputs, outputs),
+        **attributes,
+    )
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

@@ -1,0 +1,113 @@
+"""Decode the weights of an exported file with numpy alone: the format as FORMAT.md states it, and an oracle for `verify`.
+
+Nothing here uses the rest of the package but its error type: it is written from the document, not from the code.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from muquant.errors import InputError
+
+METADATA = "muquant"
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Return an exported file and its metadata block.
+
+    Raises:
+        InputError: the file is missing, is not ONNX, or was not written by muquant.
+    """
+    try:
+        model = onnx.load_from_string(Path(path).read_bytes())
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
+    except Exception as error:  # protobuf and onnx have no common base
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path} is not a whole ONNX file ({line}); name one that muquant exported"
+        ) from error
+    block = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
+    if block is None:
+        raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
+    try:
+        metadata: dict[str, Any] = json.loads(block)
+        dict(metadata["weights"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its muquant metadata is malformed ({error!r}); export it again") from error
+    return model, metadata
+
+
+def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return the float32 weights of an exported file by name, each in its own shape.
+
+    Raises:
+        InputError: the file cannot be read, or its parts do not fit together.
+    """
+    model, metadata = read_model(path)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = {}
+    for name, entry in metadata["weights"].items():
+        try:
+            packed = numpy_helper.to_array(initializers[f"{name}.packed"])
+            mu = float(numpy_helper.to_array(initializers[f"{name}.mu"]))
+            if f"{name}.step" in initializers:
+                step = numpy_helper.to_array(initializers[f"{name}.step"])
+            else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
+                step = numpy_helper.to_array(initializers[f"{name}.scale"]).T
+            weights[name] = decode(packed, mu, step, entry)
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path}: the parts of {name} do not fit together ({error!r}); export it again"
+            ) from error
+    return weights
+
+
+def decode(
+    packed: np.ndarray[Any, Any], mu: float, step: np.ndarray[Any, Any], entry: dict[str, Any]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return one weight, float32: unpack the codes, look up `k`, multiply by the step.
+
+    Args:
+        packed: uint8, 8 codes in `bits` bytes, least significant bit first.
+        mu: of the expansion; 0 for uniform levels.
+        step: float32, one number, one for each channel in any shape, or [channels, groups].
+        entry: the weight's metadata: bits, levels, grid, granularity, shape, channel_axis.
+    """
+    bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
+    count = math.prod(shape)
+    if packed.size != -(-count // 8) * bits:
+        raise ValueError(f"{packed.size} bytes for {count} codes of {bits} bits")
+    stream = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
+    codes = stream @ (1 << np.arange(bits))
+    k = codebook(bits, mu, entry["levels"], entry["grid"])[codes].reshape(shape).astype(np.float32)
+
+    channels = shape[axis]
+    rows = np.moveaxis(k, axis, 0).reshape(channels, -1)
+    kind, _, size = entry["granularity"].partition(":")
+    if kind == "group":
+        wide = np.repeat(step.reshape(channels, -1), int(size), axis=1)[:, : rows.shape[1]]
+    else:
+        wide = step.reshape(-1, 1)
+    moved = [channels, *(size for i, size in enumerate(shape) if i != axis)]
+    return np.moveaxis((rows * wide).reshape(moved), 0, axis)
+
+
+def codebook(bits: int, mu: float, levels: str, grid: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return `k` for each code: round(grid_max F^-1(y)), half to even, in float64."""
+    n = 2**bits - 1 if levels == "mid-rise" else 2 ** (bits - 1) - 1
+    y = np.arange(-n, n + 1, 2 if levels == "mid-rise" else 1) / n
+    if levels == "mid-tread":
+        y = np.append(y, 0.0)  # the spare code
+    largest = {"int8": 127, "int16": 32767}[grid]
+    if mu == 0 and n <= largest:
+        return np.round(largest // n * n * y).astype(np.int64)
+    expanded = y if mu == 0 else np.sign(y) * np.expm1(np.abs(y) * np.log1p(mu)) / mu
+    return np.round(largest * expanded).astype(np.int64)

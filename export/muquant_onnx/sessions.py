@@ -1,0 +1,133 @@
+"""Sessions of stock onnxruntime: settings by name, the operators that really run, and what loading costs."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from muquant.errors import InputError
+
+
+@dataclass(frozen=True)
+class RuntimeSetting:
+    """How onnxruntime is asked to run a file.
+
+    Attributes:
+        description: what it is for, in a line.
+        optimize: whether graphs are optimised.
+        entries: session configuration entries.
+        rounds_activations: whether the 8-bit kernel rounds activations to int8, so that parity is not exact.
+    """
+
+    description: str
+    optimize: bool = True
+    entries: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    rounds_activations: bool = False
+
+
+RUNTIME_SETTINGS: dict[str, RuntimeSetting] = {
+    "default": RuntimeSetting(
+        "as onnxruntime comes: fast 8-bit kernels that round activations too", rounds_activations=True
+    ),
+    "accuracy-1": RuntimeSetting(
+        "8-bit kernels that compute in float32", entries={"session.qdq_matmulnbits_accuracy_level": "1"}
+    ),
+    "unoptimized": RuntimeSetting("no graph optimisation: every node as the file states it", optimize=False),
+}
+
+
+def load_session(
+    path: str | os.PathLike[str],
+    setting: str = "default",
+    *,
+    threads: int = 0,
+    optimized_path: str | None = None,
+) -> ort.InferenceSession:
+    """Open an ONNX file on the CPU.
+
+    Args:
+        path: of the file.
+        setting: a name of `RUNTIME_SETTINGS`.
+        threads: used within an operator; 0 leaves the number to onnxruntime.
+        optimized_path: where to write the optimised model, if anywhere.
+
+    Raises:
+        InputError: the setting is unknown, or onnxruntime cannot load the file.
+    """
+    if setting not in RUNTIME_SETTINGS:
+        raise InputError(f"setting {setting!r} is unknown; expected one of {', '.join(RUNTIME_SETTINGS)}")
+    chosen, options = RUNTIME_SETTINGS[setting], ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if not chosen.optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for key, value in chosen.entries.items():
+        options.add_session_config_entry(key, value)
+    if optimized_path is not None:
+        options.optimized_model_filepath = optimized_path
+    if not Path(path).is_file():
+        raise InputError(f"cannot read {path}: no such file; name an ONNX file")
+    try:
+        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(f"onnxruntime cannot load {path}: {str(error).strip().splitlines()[0]}") from error
+
+
+def running_operators(path: str | os.PathLike[str], setting: str = "default") -> dict[str, int]:
+    """Return the operator types that onnxruntime runs after its optimisations, with their number."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = str(Path(folder, "optimized.onnx"))
+        load_session(path, setting, optimized_path=optimized)
+        counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
+    return dict(sorted(counts.items()))
+
+
+@dataclass(frozen=True)
+class LoadCost:
+    """What a file costs before its first answer, in a process of its own.
+
+    Attributes:
+        nbytes: size of the file.
+        seconds: to open the session, median.
+        resident: bytes of memory that the session added, median.
+        peak: bytes that the process's memory peak grew by, median.
+    """
+
+    nbytes: int
+    seconds: float
+    resident: int
+    peak: int
+
+
+_PROBE = """
+import json, resource, sys, time
+import psutil
+from muquant_onnx.sessions import load_session
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+process = psutil.Process()
+before, before_peak, start = process.memory_info().rss, peak(), time.perf_counter()
+session = load_session(sys.argv[1])
+seconds = time.perf_counter() - start
+print(json.dumps([seconds, process.memory_info().rss - before, peak() - before_peak]))
+"""
+
+
+def load_cost(path: str | os.PathLike[str], repetitions: int = 3) -> LoadCost:
+    """Measure what loading `path` costs, each time in a fresh process."""
+    runs: list[Any] = []
+    for _ in range(repetitions):
+        command = [sys.executable, "-c", _PROBE, os.fspath(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        runs.append(json.loads(done.stdout))
+    seconds, resident, peak = (sorted(column)[len(runs) // 2] for column in zip(*runs, strict=True))
+    return LoadCost(Path(path).stat().st_size, seconds, resident, peak)
