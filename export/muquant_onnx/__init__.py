@@ -3,7 +3,7 @@
 from muquant_onnx.from_torch import ExportReport, export_float, export_onnx
 from muquant_onnx.lowering import Served
 from muquant_onnx.reference import decode_file
-from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session
+from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, running_operators
 from muquant_onnx.verify import VerifyReport, verify
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "export_float",
     "export_onnx",
     "load_session",
+    "running_operators",
     "verify",
 ]

@@ -1,0 +1,93 @@
+"""`muquant inspect`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muquant.artifact import read_artifact
+from muquant.compress import LayerReport
+from muquant.errors import InputError
+from muquant.training import read_run
+from muquant_cli.output import Output, command, kilobytes
+from muquant_onnx import running_operators
+from muquant_onnx.reference import read_model
+
+_HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "||dW||_2", "size", "of float")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@command
+def inspect(output: Output, file: Path) -> None:
+    """Show what is in FILE, layer by layer: a .mq or .onnx file, or a run folder."""
+    if file.is_dir():
+        _inspect_run(output, file)
+    elif file.suffix == ".onnx":
+        _inspect_onnx(output, file)
+    elif file.suffix == ".mq":
+        report = read_artifact(file).report
+        show_layers(output, str(file), layer_rows(report))
+        output.result({"path": str(file), "nbytes": file.stat().st_size, **layers_document(report)})
+    else:
+        raise InputError(f"cannot tell what {file} is; expected a .mq or .onnx file, or a run folder")
+
+
+def show_layers(output: Output, title: str, rows: Iterable[Sequence[object]]) -> None:
+    """Print the table of compressed layers."""
+    output.table(title, _HEADER, rows)
+
+
+def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
+    """Return the rows of that table, the sum of all as the last."""
+    rows: list[tuple[object, ...]] = [
+        (
+            layer.name, "x".join(map(str, layer.shape)), layer.bits, f"{layer.mu:.3g}",
+            "-" if layer.sqnr is None else f"{layer.sqnr:.2f}",
+            f"{layer.delta_norm:.3g}{' (> 1)' if layer.delta_norm > 1 else ''}",
+            kilobytes(layer.nbytes), f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
+        )
+        for layer in report
+    ]  # fmt: skip
+    stored, plain = sum(layer.nbytes for layer in report), sum(layer.float_nbytes for layer in report)
+    return [*rows, ("all", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
+
+
+def layers_document(report: Sequence[LayerReport]) -> dict[str, Any]:
+    """Return the report as JSON values."""
+    return {"layers": [asdict(layer) for layer in report]}
+
+
+def _inspect_run(output: Output, folder: Path) -> None:
+    run = read_run(folder)
+    document = {
+        "path": str(folder),
+        "config": asdict(run.config),
+        "architecture": run.architecture.to_dict(),
+        "test_accuracy": run.test_accuracy,
+        "history": [asdict(epoch) for epoch in run.history],
+    }
+    rows = [
+        (epoch.epoch, f"{epoch.train_loss:.4f}", f"{epoch.train_accuracy:.2%}",
+         "-" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2%}", f"{epoch.seconds:.0f} s")
+        for epoch in run.history
+    ]  # fmt: skip
+    title = f"{folder}: {run.config.model} on {run.config.data}, {run.test_accuracy:.2%} on the test set"
+    output.table(title, ("epoch", "training loss", "training", "validation", "time"), rows)
+    output.result(document)
+
+
+def _inspect_onnx(output: Output, file: Path) -> None:
+    _, metadata = read_model(file)
+    rows = [
+        (name, "x".join(map(str, entry["shape"])), entry["bits"], f"{entry['mu']:.3g}", entry["granularity"],
+         entry["domain"], ", ".join(entry["served"]))
+        for name, entry in metadata["weights"].items()
+    ]  # fmt: skip
+    title = f"{file}: {metadata['producer']}, policy {metadata['policy']}, {file.stat().st_size:,} bytes"
+    output.table(title, ("weight", "shape", "bits", "mu", "granularity", "domain", "served as"), rows)
+    operators = running_operators(file)
+    output.say("onnxruntime runs: " + ", ".join(f"{count} {name}" for name, count in operators.items()))
+    output.result({"path": str(file), "nbytes": file.stat().st_size, **metadata, "operators": operators})

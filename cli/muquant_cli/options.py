@@ -1,0 +1,76 @@
+"""Options that several commands take."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+
+import muquant
+from muquant.errors import InputError
+from muquant.observers import OBSERVERS
+from muquant.rounding import ROUNDINGS
+from muquant.spec import Domain, Levels
+from muquant_onnx.lowering import Policy
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+policy_option = click.option(
+    "--policy",
+    type=click.Choice(get_args(Policy)),
+    default="auto",
+    help="How onnxruntime gets the weights: decoded to float, kept as int8 where an operator can, or auto: by layer.",
+)
+root_option = click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the data sets.  [default: MUQUANT_DATA]",
+)
+
+
+def out_option(suffixes: str) -> Decorator:
+    """Return the option that names the output file."""
+    return click.option(
+        "-o", "--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {suffixes}."
+    )
+
+
+def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the number format and of how it is chosen."""
+    for option in reversed(
+        (
+            click.option("--bits", type=int, default=3, help="Width of a code, 2 to 8."),
+            click.option("--mu", default="auto", metavar="NUMBER|auto", help="Companding parameter, 0 for uniform levels."),
+            click.option("--domain", type=click.Choice(get_args(Domain)), default="decoded",
+                         help="Decode the weights, or deploy them mapped by the law."),
+            click.option("--granularity", default="channel", metavar="tensor|channel|group:G",
+                         help="Which weights share a scale."),
+            click.option("--levels", type=click.Choice(get_args(Levels)), default="mid-rise",
+                         help="Levels without, or with, an exact zero."),
+            click.option("--layers", default="all", metavar="all|last:K|REGEX", help="Which layers to compress."),
+            click.option("--rounding", type=click.Choice(list(ROUNDINGS)), default="nearest", help="How codes are chosen."),
+            click.option("--observer", type=click.Choice(list(OBSERVERS)), default="search",
+                         help="How scale and mu are chosen."),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def parse_mu(text: str) -> float | Literal["auto"]:
+    """Read the value of `--mu`."""
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f'--mu is {text!r}; expected a number from 0 up, or "auto"') from None
+
+
+def input_shape(compressed: muquant.CompressedModel, path: Path) -> tuple[int, ...]:
+    """Return the shape of one input of a model of ours."""
+    architecture = getattr(compressed.module, "architecture", None)
+    if architecture is None:
+        raise InputError(f"{path} holds a model that is not one of ours; use the Python API for it")
+    shape: tuple[int, ...] = architecture.input_shape
+    return shape

@@ -1,0 +1,92 @@
+"""`muquant verify`."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+import muquant
+from muquant.data import load_dataset
+from muquant_cli.options import input_shape, root_option
+from muquant_cli.output import FAILED, Output, command, kilobytes
+from muquant_onnx import VerifyReport
+from muquant_onnx import verify as verify_file
+
+_RANDOM_INPUTS = 256
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--data", help="Data set whose test images are compared; random images where none is named.")
+@click.option("--limit", type=click.IntRange(min=1), help="Compare only the first so many images.")
+@root_option
+@command
+def verify(
+    output: Output, model: Path, file: Path, data: str | None, limit: int | None, root: Path | None
+) -> None:
+    """Prove that FILE, an ONNX file, computes what MODEL, the .mq file behind it, computes.
+
+    Exit status 1 if it does not.
+    """
+    compressed = muquant.load(model)
+    if data is None:
+        shape = (limit or _RANDOM_INPUTS, *input_shape(compressed, model))
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    else:
+        images = load_dataset(data, "test", root=root).inputs()[:limit]
+    report = run_verify(output, compressed, file, images, data or "random images")
+    output.result(verify_document(report))
+    if not report.passed:
+        sys.exit(FAILED)
+
+
+def run_verify(
+    output: Output, compressed: muquant.CompressedModel, file: Path, images: Tensor, what: str
+) -> VerifyReport:
+    """Verify, and say how it went."""
+    with output.progress(f"Verifying {file.name}") as update:
+        update(0, 1, f"on {len(images)} inputs")
+        report = verify_file(compressed, file, images)
+    rows: list[tuple[object, ...]] = [
+        (
+            check.name,
+            *("equal" if same else "DIFFERENT" for same in (check.numpy, check.folded, check.unfolded)),
+        )
+        for check in report.weights
+    ]
+    output.table("Weights, bit for bit", ("weight", "numpy", "onnxruntime, folded", "not folded"), rows)
+    rows = [
+        (check.setting, f"{check.difference:.1e}", f"{check.agreement:.2%}", _verdict(check.passed),
+         ", ".join(f"{count} {name}" for name, count in check.operators.items()) if check.setting != "unoptimized" else "all")
+        for check in report.runtimes
+    ]  # fmt: skip
+    title = f"Outputs against PyTorch on {report.count} inputs ({what})"
+    output.table(title, ("onnxruntime setting", "difference", "same argmax", "", "operators that run"), rows)
+    cost, plain = report.cost, report.float_cost
+    rows = [
+        ("file", kilobytes(cost.nbytes), kilobytes(plain.nbytes), f"1/{plain.nbytes / max(cost.nbytes, 1):.2f}"),
+        ("load time", f"{cost.seconds * 1e3:.0f} ms", f"{plain.seconds * 1e3:.0f} ms", _ratio(cost.seconds, plain.seconds)),
+        ("memory after load", kilobytes(cost.resident), kilobytes(plain.resident), _ratio(cost.resident, plain.resident)),
+        ("peak while loading", kilobytes(cost.peak), kilobytes(plain.peak), _ratio(cost.peak, plain.peak)),
+    ]  # fmt: skip
+    output.table("Cost", ("", "compressed", "float", "ratio"), rows)
+    output.say(f"{_verdict(report.passed)}: {file}")
+    return report
+
+
+def verify_document(report: VerifyReport) -> dict[str, Any]:
+    """Return the report as JSON values."""
+    return {"passed": report.passed, **asdict(report)}
+
+
+def _verdict(passed: bool) -> str:
+    return "PASS" if passed else "FAIL"
+
+
+def _ratio(value: float, reference: float) -> str:
+    return f"{value / reference:.2f}" if reference > 0 else "-"
