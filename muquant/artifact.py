@@ -113,8 +113,10 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
             raise InputError(
                 f"{path} holds weights of a model that is not one of ours; pass it: load(path, module=...)"
             )
-        with torch.device("meta"):  # the shapes are compared before memory is taken for them
-            _fit(artifact, artifact.architecture.build(), path)
+        # the shapes are compared before memory is taken for them
+        with naming(str(path)), torch.device("meta"):
+            shapes = artifact.architecture.build()
+        _fit(artifact, shapes, path)
         module = artifact.architecture.build()
     names, state = _fit(artifact, module, path)
     owners = {weight.name: weight for weight in quantizable_weights(module)}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from muquant.companding import grid_levels
 from muquant.errors import InputError
+from muquant.registry import look_up
 from muquant.spec import MuLawSpec
 from muquant.tensor import row_chunks, to_rows
 from muquant.torch_ao import ObserverBase
@@ -97,10 +98,10 @@ class SearchObserver(WeightObserver):
     """
 
     BINS = 128
-    """For 3 bits; twice as many for each bit more."""
+    """For 3 bits; twice as many for each bit more, to 6."""
     MUS = (0.0, *(0.25 * 2 ** (0.4 * i) for i in range(26)))
     """The values of mu that are tried first, to 256."""
-    REFINED = 3
+    REFINED = 2
     """The best so many of them are refined: rounding to the grid makes the error a bumpy function of mu."""
     SAMPLE = 2**18
     """Cells (rows x bins) that the search for mu looks at."""
@@ -123,12 +124,15 @@ class SearchObserver(WeightObserver):
 
     def ratios(self) -> Tensor:
         """The ratios of scale to the largest magnitude that are tried, float64 [ratios]."""
-        finer = max(self.spec.bits - 3, 0)
+        finer = self._finer()
         return torch.logspace(-1.7 + 0.2 * finer, 0.05, 72 * (1 + finer), dtype=torch.float64)
 
     def bins(self) -> int:
         """The number of bins of a histogram."""
-        return self.BINS << max(self.spec.bits - 3, 0)
+        return self.BINS << self._finer()
+
+    def _finer(self) -> int:
+        return min(max(self.spec.bits - 3, 0), 3)
 
     def choose_mu(self, rows: Tensor, padding: Tensor | None) -> float:
         """Return the spec's mu, or search it over a coarse and then a fine grid."""
@@ -140,17 +144,21 @@ class SearchObserver(WeightObserver):
             rows[::stride], None if padding is None else padding[::stride], self.bins(), whole
         )
 
+        tried: dict[tuple[int, ...], float] = {}  # many mus round to one codebook, most of all at few bits
+
         def gain(mu: float) -> float:
-            return self.gain(sample, self.spec.with_mu(mu))
+            spec = self.spec.with_mu(mu)
+            codebook = tuple(grid_levels(spec).tolist())
+            if codebook not in tried:
+                tried[codebook] = self.gain(sample, spec)
+            return tried[codebook]
 
         gains = [gain(mu) for mu in self.MUS]
-        tried = {}
+        finer = []
         for best in sorted(range(len(gains)), key=gains.__getitem__)[-self.REFINED :]:
             low, high = self.MUS[max(best - 1, 0)], self.MUS[min(best + 1, len(gains) - 1)]
-            for i in range(9):
-                mu = low + (high - low) * i / 8
-                tried[mu] = tried.get(mu) or gain(mu)
-        return max(tried, key=tried.__getitem__)
+            finer += [low + (high - low) * i / 24 for i in range(25)]
+        return max(finer, key=gain)
 
     def gain(self, sample: "_Histogram", spec: MuLawSpec) -> float:
         """Squared error that `spec` saves on a sample of the rows, against decoding all to zero."""
@@ -177,9 +185,7 @@ OBSERVERS: dict[str, type[WeightObserver]] = {
 
 def observer_class(name: str) -> type[WeightObserver]:
     """Return the observer called `name`."""
-    if name not in OBSERVERS:
-        raise InputError(f"observer {name!r} is unknown; expected one of {', '.join(OBSERVERS)}")
-    return OBSERVERS[name]
+    return look_up("observer", name, OBSERVERS)
 
 
 def _top(rows: Tensor, whole: bool) -> Tensor:

@@ -101,6 +101,7 @@ class QuantizedTensor:
 
     def __post_init__(self) -> None:
         shape = self.shape
+        _ = self.spec.expansion_mu  # refuses a mu that is still open
         if self.codes.dtype != torch.uint8 or self.step.dtype != torch.float32:
             raise InputError(
                 f"codes are {self.codes.dtype} and steps {self.step.dtype}; expected uint8 and float32"
@@ -163,8 +164,8 @@ def nearest_codes(values: Tensor, step: Tensor, spec: MuLawSpec) -> Tensor:
     """Return the codes, uint8, whose levels lie nearest to `values` [rows, n], with steps [rows or 1, 1].
 
     A value half-way between two levels takes the upper one, so that zero has the smallest positive level of
-    mid-rise; with a zero step every value takes that code. Equal levels (a grid too coarse for mu) take the
-    last of them.
+    mid-rise; with a zero step every value takes that code. Which of equal levels (a
+    grid too coarse for mu) is taken is left open: they decode alike.
     """
     levels = grid_levels(spec)[: spec.codes].float().to(values.device)
     boundaries = (levels[1:] + levels[:-1]) / 2

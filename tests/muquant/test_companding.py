@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muquant import MuLawSpec
@@ -37,7 +37,9 @@ def test_both_are_odd_and_rise_from_end_to_end(mu: float, function: Any) -> None
     y = function(X, mu)
     torch.testing.assert_close(function(-X, mu), -y, rtol=0, atol=0)
     assert (y.diff() > 0).all()
-    assert function(torch.tensor([-1.0, 0.0, 1.0]).double(), mu).tolist() == pytest.approx([-1, 0, 1], abs=1e-15)
+    assert function(torch.tensor([-1.0, 0.0, 1.0]).double(), mu).tolist() == pytest.approx(
+        [-1, 0, 1], abs=1e-15
+    )
 
 
 @pytest.mark.parametrize("function", [compand, expand])
@@ -70,7 +72,9 @@ def test_the_slope_is_the_finite_difference(mu: float) -> None:
 @pytest.mark.parametrize("mu", [0.0, 1e-5, 1.0, 255.0])
 def test_the_slope_is_zero_where_the_curves_meet(mu: float) -> None:
     ends = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(expand_slope(ends, mu), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        expand_slope(ends, mu), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-15
+    )
 
 
 GOLDEN = [  # computed by hand from round(grid_max ((1 + mu)^|y| - 1) / mu)
@@ -80,7 +84,12 @@ GOLDEN = [  # computed by hand from round(grid_max ((1 + mu)^|y| - 1) / mu)
     (2, 3.0, "mid-rise", [-127, -25, 25, 127]),
     (2, 255.0, "mid-tread", [-127, 0, 127, 0]),
     (4, 0.0, "mid-rise", [-120, -104, -88, -72, -56, -40, -24, -8, 8, 24, 40, 56, 72, 88, 104, 120]),
-    (3, 7.0, "mid-tread", [-127, -54, -18, 0, 18, 54, 127, 0]),  # 8^(1/3) = 2: 127 (2 - 1) / 7, 127 (4 - 1) / 7
+    (
+        3,
+        7.0,
+        "mid-tread",
+        [-127, -54, -18, 0, 18, 54, 127, 0],
+    ),  # 8^(1/3) = 2: 127 (2 - 1) / 7, 127 (4 - 1) / 7
 ]
 
 
@@ -101,9 +110,7 @@ def codebook(bits: int, mu: float, levels: str, grid: str) -> list[int]:
     if mu == 0:
         top = largest - largest % n if n <= largest else largest
         return [round(top * float(each)) for each in y]
-    return [
-        round(largest * float(np.sign(each) * np.expm1(abs(each) * np.log1p(mu)) / mu)) for each in y
-    ]
+    return [round(largest * float(np.sign(each) * np.expm1(abs(each) * np.log1p(mu)) / mu)) for each in y]
 
 
 def check_codebook(bits: int, mu: float, levels: Any, grid: Any) -> None:
@@ -123,6 +130,7 @@ def test_every_codebook_is_the_formula(bits: int, levels: str, grid: str) -> Non
         check_codebook(bits, mu, levels, grid)
 
 
+@settings(deadline=None)  # the first call starts torch up
 @given(st.integers(2, 6), st.floats(0, 65536), st.sampled_from(["mid-rise", "mid-tread"]))
 def test_any_codebook_is_the_formula(bits: int, mu: float, levels: str) -> None:
     check_codebook(bits, mu, levels, "auto")

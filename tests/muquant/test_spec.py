@@ -31,7 +31,10 @@ def test_values_in_range_are_taken(bits: int, mu: Any) -> None:
             ("granularity", value)
             for value in ("group", "group:", "group:0", "group:-1", "group:1.5", "group: 4", "channel:2")
         ],
-        *[("granularity", value) for value in ("Tensor", "", f"group:{2**31}", "group:" + "9" * 99, 64, None)],
+        *[
+            ("granularity", value)
+            for value in ("Tensor", "", f"group:{2**31}", "group:" + "9" * 99, 64, None)
+        ],
     ],
     ids=lambda value: f"{value!r:.20}",
 )

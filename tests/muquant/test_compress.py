@@ -1,0 +1,234 @@
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fusion, parametrizations
+
+import muquant as mq
+from muquant import InputError, MuLawSpec
+from muquant.layers import quantizable_weights, select_weights
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [("all", "024"), ("last:1", "4"), ("last:2", "24"), ("last:99", "024"), ("^[02]$", "02"), ("4", "4")],
+)
+def test_selections(layers: str, names: str) -> None:
+    assert [weight.layer for weight in select_weights(mlp(), layers)] == list(names)
+    assert list(mq.compress(mlp(), layers=layers).tensors) == [f"{name}.weight" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("fc9", "'fc9' matches no layer; the layers are 0, 2, 4"),
+        ("last:0", "count from 1"),
+        ("last:x", "count from 1"),
+        ("(", "not a regular expression"),
+    ],
+)
+def test_selections_that_pick_nothing(layers: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mq.compress(mlp(), layers=layers)
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    with pytest.raises(InputError, match="ReLU has no layer"):
+        mq.compress(nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    "spec", [MuLawSpec(), MuLawSpec(4, 255.0, "mapped", "tensor"), mq.SOURCE_SPEC], ids=str
+)
+def test_the_report_is_what_numpy_finds(spec: MuLawSpec) -> None:
+    model = mlp()
+    before = copy.deepcopy(model.state_dict())
+    calls: list[tuple[str, int, int]] = []
+    compressed = mq.compress(model, spec, on_layer=lambda *call: calls.append(call))
+    assert calls == [("0.weight", 0, 3), ("2.weight", 1, 3), ("4.weight", 2, 3)]
+    assert not compressed.module.training
+    for name, value in model.state_dict().items():  # the model itself is as it was
+        assert torch.equal(value, before[name])
+    for entry in compressed.report:
+        weight = before[entry.name].double().numpy()
+        decoded = compressed.module.state_dict()[entry.name]
+        assert torch.equal(decoded, compressed.tensors[entry.name].dequantize())
+        delta = weight - decoded.double().numpy()
+        assert entry.sqnr == pytest.approx(10 * np.log10((weight**2).sum() / (delta**2).sum()))
+        assert entry.delta_norm == pytest.approx(np.linalg.norm(delta, ord=2), rel=1e-5)
+        assert (entry.shape, entry.bits) == (weight.shape, spec.bits)
+        assert entry.float_nbytes == 4 * weight.size
+        steps = 1 if spec.granularity == "tensor" else weight.shape[0]
+        assert entry.nbytes == -(-weight.size // 8) * spec.bits + 4 * steps
+    for name in ("0.bias", "3.running_mean", "3.weight"):
+        assert torch.equal(compressed.module.state_dict()[name], before[name])
+
+
+def test_shared_weights_are_stored_once_and_stay_shared() -> None:
+    model = nn.ModuleDict({"embed": nn.Embedding(7, 5), "head": nn.Linear(5, 7, bias=False)})
+    model["head"].weight = model["embed"].weight
+    compressed = mq.compress(model)
+    assert list(compressed.tensors) == ["embed.weight"]
+    assert compressed.aliases == {"head.weight": "embed.weight"}
+    module: Any = compressed.module
+    assert module["head"].weight is module["embed"].weight
+    picked_by_one = mq.compress(model, layers="head")
+    assert picked_by_one.aliases == compressed.aliases
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_taken_as_float32(dtype: torch.dtype) -> None:
+    compressed = mq.compress(mlp().to(dtype))
+    assert compressed.module(torch.rand(2, 6)).dtype == torch.float32
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    model = mlp()
+    model[2].weight.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"^2\.weight: .* 1 values"):
+        mq.compress(model)
+
+
+def test_other_parametrizations_are_computed_out() -> None:
+    model = mlp()
+    parametrizations.weight_norm(model[0])
+    model[0].parametrizations.weight.original0.data *= 3
+    value = model[0].weight.detach().clone()
+    compressed = mq.compress(model)
+    plain = mlp()
+    plain[0].weight.data = value
+    assert torch.equal(compressed.tensors["0.weight"].codes, mq.compress(plain).tensors["0.weight"].codes)
+    assert torch.equal(model[0].weight, value)
+    assert "0.weight" in compressed.module.state_dict()
+
+
+def test_folding_batchnorm_afterwards_keeps_the_function() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    model(torch.randn(32, 3, 9, 9))  # statistics that are not 0 and 1
+    module: Any = mq.compress(model).module
+    folded = fusion.fuse_conv_bn_eval(module[0], module[1])
+    x = torch.randn(4, 3, 9, 9)
+    torch.testing.assert_close(folded(x), module(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", ["rounding", "observer"])
+def test_unknown_names_are_refused(option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} 'x' is unknown"):
+        mq.compress(mlp(), **{option: "x"})  # type: ignore[arg-type]
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+    "linear": (lambda: nn.Linear(5, 4), lambda: torch.randn(3, 5)),
+    "conv1d": (lambda: nn.Conv1d(4, 6, 3, groups=2), lambda: torch.randn(2, 4, 8)),
+    "conv2d": (lambda: nn.Conv2d(3, 6, 3), lambda: torch.randn(2, 3, 5, 5)),
+    "conv3d": (lambda: nn.Conv3d(2, 3, 2), lambda: torch.randn(1, 2, 4, 4, 4)),
+    "transposed1d": (lambda: nn.ConvTranspose1d(4, 6, 3, groups=2), lambda: torch.randn(2, 4, 8)),
+    "transposed2d": (lambda: nn.ConvTranspose2d(3, 2, 3), lambda: torch.randn(2, 3, 5, 5)),
+    "transposed3d": (lambda: nn.ConvTranspose3d(2, 3, 2), lambda: torch.randn(1, 2, 4, 4, 4)),
+    "embedding": (lambda: nn.Embedding(9, 4), lambda: torch.arange(9)),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+        lambda: torch.randn(2, 5, 8),
+    ),
+    "conv and norm": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        lambda: torch.randn(4, 3, 5, 5),
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "example"), LAYERS.values(), ids=LAYERS.keys())
+def test_training_then_freezing_keeps_the_logits_bit_for_bit(build: Any, example: Any) -> None:
+    torch.manual_seed(0)
+    model, x = build(), example()
+    weights = [weight.name for weight in quantizable_weights(model)]
+    assert mq.prepare_qat(model) is model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():  # with an encoder layer, its fast path
+        expected = model(x)
+        compressed = mq.compress(model)
+        assert torch.equal(compressed.module(x), expected)
+        assert torch.equal(model(x), expected)  # the prepared model still works
+    assert sorted(compressed.tensors) == sorted(weights)
+    model.train()
+    model(x).sum().backward()
+    plain = build()
+    assert compressed.module.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_attention_is_prepared() -> None:
+    torch.manual_seed(0)
+    model, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(2, 3, 8)
+    mq.prepare_qat(model)
+    model.eval()
+    compressed = mq.compress(model)
+    assert set(compressed.tensors) == {"in_proj_weight", "out_proj.weight"}
+    with torch.no_grad():  # both take torch's fast path only without gradients
+        expected = model(x, x, x, need_weights=False)[0]
+        assert torch.equal(compressed.module(x, x, x, need_weights=False)[0], expected)
+
+
+def test_shared_weights_share_their_fake_quantization() -> None:
+    model: Any = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+    model[1].weight = model[0].weight
+    mq.prepare_qat(model)
+    assert model[0].parametrizations.weight[0] is model[1].parametrizations.weight[0]
+    compressed = mq.compress(model)
+    assert compressed.aliases == {"1.weight": "0.weight"}
+
+
+def test_what_cannot_be_prepared_is_refused_and_left_alone() -> None:
+    model = mlp()
+    model[4].weight.data[0, 0] = float("inf")
+    with pytest.raises(InputError, match=r"4\.weight"):
+        mq.prepare_qat(model)
+    assert not hasattr(model[0], "parametrizations")
+    model = mlp()
+    mq.prepare_qat(model, layers="0")
+    with pytest.raises(InputError, match=r"0\.weight is parametrized already"):
+        mq.prepare_qat(model)
+    with pytest.raises(InputError, match="no option"):
+        mq.compress(model, MuLawSpec())
+    with pytest.raises(InputError, match="no option"):
+        mq.compress(model, rounding="x")
+    with pytest.raises(InputError, match="mapped"):
+        mq.prepare_qat(mlp(), MuLawSpec(mu=5.0, domain="mapped"))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.ao.quantization.*:DeprecationWarning"
+)  # upstream's move to torchao
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # torch.ao speaks of its own observers
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("name", ["linear", "conv2d", "conv3d"])
+def test_the_qconfig_works_with_torch_ao(name: str, learn: bool) -> None:
+    from torch.ao import quantization
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(LAYERS[name][0]()), LAYERS[name][1]()
+    model.qconfig = mq.mulaw_qconfig(MuLawSpec(4), learn=learn)  # type: ignore[assignment]
+    prepared: Any = quantization.prepare_qat(model.train())  # type: ignore[no-untyped-call]
+    prepared(x).sum().backward()
+    assert isinstance(prepared[0].weight_fake_quant, mq.MuLawFakeQuantize)
+    assert (prepared[0].weight_fake_quant.log_scale.grad is not None) == learn
+    prepared.eval()
+    expected: Tensor = prepared(x)
+    compressed = mq.compress(prepared)
+    assert compressed.tensors["0.weight"].spec.bits == 4
+    assert torch.equal(compressed.module(x), expected)
+    assert torch.equal(prepared(x), expected)

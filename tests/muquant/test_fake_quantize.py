@@ -1,0 +1,167 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.ao import quantization as torch_ao
+
+from muquant import InputError, MuLawFakeQuantize, MuLawSpec
+from muquant.tensor import spread
+
+GRANULARITIES = ["tensor", "channel", "group:4"]
+
+
+def prepared(weight: Tensor, **fields: Any) -> MuLawFakeQuantize:
+    axis = fields.pop("channel_axis", 0)
+    fake = MuLawFakeQuantize(MuLawSpec(**fields), axis)
+    fake(weight)
+    fake.disable_observer()
+    return fake
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("bits", [2, 3, 8])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_forward_is_what_is_deployed(axis: int, bits: int, granularity: str) -> None:
+    weight = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(0))
+    fake = prepared(weight, bits=bits, granularity=granularity, channel_axis=axis)
+    other = weight + 0.1
+    assert torch.equal(fake(other), fake.quantize(other).dequantize())
+
+
+def surrogate(weight: Any, scale: Any, mu: float, codes: Any, residual: Any) -> Any:
+    """clip(w, -s, s) + s (L - r) in float64, the codes and r = clip(w / s) held fixed; L not rounded to the grid."""
+    y = (2.0 * codes - 7) / 7
+    level = np.sign(y) * ((1 + mu) ** np.abs(y) - 1) / mu
+    return np.clip(weight, -scale, scale) + scale * (level - residual)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gradients_are_those_of_the_surrogate(axis: int, granularity: str) -> None:
+    random = torch.Generator().manual_seed(3)
+    weight = torch.randn(4, 6, generator=random).requires_grad_()
+    upstream = torch.randn(4, 6, generator=random)
+    fake = prepared(weight, granularity=granularity, channel_axis=axis)
+    spec = fake.spec
+    fake.log_mu.data.fill_(np.log(4.0))
+    fake.log_scale.data -= 0.4  # so that some weights are clipped
+    (fake(weight) * upstream).sum().backward()  # type: ignore[no-untyped-call]
+
+    w, g = weight.detach().double().numpy(), upstream.double().numpy()
+    codes = fake.quantize(weight).codes.numpy().astype(float)
+    log_scale, mu = fake.log_scale.detach().double(), 4.0
+
+    def wide(log: Tensor) -> Any:
+        return spread(log.exp(), spec, (4, 6), axis).expand(4, 6).numpy()
+
+    base = wide(log_scale)
+    residual = np.clip(w / base, -1, 1)
+    clipped = np.abs(w) > base
+    assert 0 < clipped.sum() < clipped.size
+
+    def loss(w: Any = w, log: Tensor = log_scale, mu: float = mu) -> float:
+        return float((g * surrogate(w, wide(log), mu, codes, residual)).sum())
+
+    h = 1e-6
+    for index in np.ndindex(4, 6):
+        shift = np.zeros((4, 6))
+        shift[index] = h
+        expected = (loss(w=w + shift) - loss(w=w - shift)) / (2 * h)
+        assert weight.grad is not None
+        assert weight.grad[index].item() == pytest.approx(expected, abs=1e-5)
+    for place in range(log_scale.numel()):
+        step = torch.zeros_like(log_scale)
+        step.view(-1)[place] = h
+        expected = (loss(log=log_scale + step) - loss(log=log_scale - step)) / (2 * h)
+        assert fake.log_scale.grad is not None
+        # the levels are rounded to the grid of 127, the surrogate's are not
+        assert fake.log_scale.grad.view(-1)[place].item() == pytest.approx(expected, abs=0.06)
+    expected = (loss(mu=mu * np.exp(h)) - loss(mu=mu * np.exp(-h))) / (2 * h)
+    assert fake.log_mu.grad is not None
+    assert fake.log_mu.grad.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_switches_are_those_of_torch_ao() -> None:
+    weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    fake = MuLawFakeQuantize()
+    assert isinstance(fake, torch_ao.FakeQuantizeBase)
+    fake.apply(torch_ao.disable_fake_quant)
+    assert fake(weight) is weight
+    seen = fake.scale.clone()
+    fake.apply(torch_ao.disable_observer)
+    fake(5 * weight)
+    assert torch.equal(fake.scale, seen)
+    fake.apply(torch_ao.enable_fake_quant)
+    assert torch.equal(fake(weight), fake.quantize(weight).dequantize())
+    fake.apply(torch_ao.enable_observer)
+    fake(5 * weight)
+    torch.testing.assert_close(fake.scale, 5 * seen)
+    assert len(fake.calculate_qparams()) == 2
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9, weight_decay=0.1),
+        lambda p: torch.optim.Adam(p, lr=0.3, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, lr=0.3),
+    ],
+    ids=["sgd", "adam", "adamw"],
+)
+def test_scale_and_mu_stay_positive_and_zero_channels_zero(optimizer: Any) -> None:
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(4, 10))
+    weight.data[2] = 0
+    fake = prepared(weight)
+    steps = optimizer([weight, *fake.parameters()])
+    before = fake.scale.detach().clone()
+    for _ in range(20):
+        steps.zero_grad()
+        (fake(weight) - 3).square().mean().backward()
+        steps.step()
+    decoded = fake(weight)
+    assert torch.isfinite(decoded).all()
+    assert (fake.scale[[0, 1, 3]] > 0).all()
+    assert not torch.equal(fake.scale, before)
+    assert fake.mu > 0
+    assert (decoded[2] == 0).all()
+
+
+@pytest.mark.parametrize("mu", ["auto", 0.0, 5.0])
+def test_what_learns(mu: Any) -> None:
+    weight = torch.randn(3, 8).requires_grad_()
+    fake = prepared(weight, mu=mu)
+    fake(weight).sum().backward()
+    assert (fake.log_mu.grad is not None) == (mu == "auto")
+    if mu != "auto":
+        assert fake.mu == mu
+    fixed = MuLawFakeQuantize(learn=False)
+    assert not any(parameter.requires_grad for parameter in fixed.parameters())
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_its_state_goes_into_a_fresh_module(granularity: str) -> None:
+    weight = torch.randn(3, 10, generator=torch.Generator().manual_seed(2))
+    fake = prepared(weight, granularity=granularity)
+    fresh = MuLawFakeQuantize(MuLawSpec(granularity=granularity))
+    fresh.load_state_dict(fake.state_dict())
+    assert torch.equal(fresh(weight), fake(weight))
+    assert torch.equal(fresh.scale, fake.scale)
+
+
+def test_half_precision_weights_keep_their_type() -> None:
+    weight = torch.randn(3, 8).half().requires_grad_()
+    fake = prepared(weight)
+    decoded = fake(weight)
+    assert decoded.dtype == torch.float16
+    assert torch.equal(decoded, fake.quantize(weight).dequantize().half())
+    decoded.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float16
+
+
+def test_the_mapped_domain_is_refused() -> None:
+    with pytest.raises(InputError, match="mapped"):
+        MuLawFakeQuantize(MuLawSpec(mu=255, domain="mapped"))
