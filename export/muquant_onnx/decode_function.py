@@ -1,11 +1,12 @@
 """The companding decoder as an ONNX function: standard operators only, so that stock onnxruntime runs it.
 
-`MuLawDecode3(packed, mu, shape) -> levels` computes the codebook `round(grid_max F^-1(y))` from mu in float64, turns it into a
-table of all words of `codes_per_word` codes, cuts the bytes into words, and looks them up. One function serves all weights of
-one width, kind of levels and grid; onnxruntime inlines it and folds it at load.
+`MuLawDecode3(packed, mu, shape) -> levels` computes the codebook `round(grid_max F^-1(y))` from mu in
+float64, turns it into a table of all words of a few codes, cuts the bytes into words, and looks them up. One
+function serves all weights of one width, kind of levels and grid; onnxruntime inlines and folds it at load.
 
-F^-1 is computed as `2 t / (1 - t) / mu` with `t = tanh(|y| ln(1 + mu) / 2)`, which is (1 + mu)^|y| - 1 over mu without its
-cancellation for small mu, and `ln(1 + mu) = mu ln(u) / (u - 1)`, `u = 1 + mu`, for the same reason: ONNX has no expm1, log1p.
+F^-1 is computed as `2 t / (1 - t) / mu` with `t = tanh(|y| ln(1 + mu) / 2)`: ((1 + mu)^|y| - 1) / mu without
+its cancellation for small mu, and `ln(1 + mu) = mu ln(u) / (u - 1)`, `u = 1 + mu`, for the same
+reason: ONNX has no expm1, log1p.
 """
 
 from dataclasses import dataclass
@@ -22,15 +23,8 @@ DOMAIN_VERSION = 1
 OPSET = 21
 
 _TYPES = {"int8": ir.DataType.INT8, "int16": ir.DataType.INT16}
-_CODES_PER_WORD = {
-    2: 4,
-    3: 4,
-    4: 2,
-    5: 2,
-    6: 2,
-    7: 2,
-    8: 1,
-}  # the widest words whose table stays within 2^14 entries
+_CODES_PER_WORD = {2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1}
+"""The widest words that divide a run and whose table stays within 2^14 entries, by bits."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class Decoder:
 
     def function(self) -> ir.Function:
         """Build the function."""
-        return ir.from_proto(onnx.parser.parse_function(self.text()))
+        return ir.serde.deserialize_function(onnx.parser.parse_function(self.text()))
 
     def text(self) -> str:
         """The function in ONNX's textual form, as FORMAT.md shows it."""
@@ -135,7 +129,7 @@ class Decoder:
 """
 
     def _words(self, per_word: int) -> str:
-        """Cut each run of `bits` bytes into words: bytes shifted by multiplying and dividing, which folds fast."""
+        """Cut each run of `bits` bytes into words; bytes are shifted by Mul and Div, which fold fast."""
         width = self.bits * per_word
         if width == 8:
             return "\n  words = Cast <to = 6> (packed)"
@@ -158,21 +152,22 @@ class Decoder:
 
 def _word(i: int, offset: int, width: int) -> list[str]:
     """Lines that build word `i`, the `width` bits from `offset` on, out of the bytes that it touches."""
-    lines, total = [], ""
+    lines: list[str] = []
+    total = ""
+
+    def apply(operator: str, part: str, number: int, stem: str) -> str:
+        lines.append(f"{stem}_by = Constant <value = int32 {{{number}}}> ()")
+        lines.append(f"{stem} = {operator} ({part}, {stem}_by)")
+        return stem
+
     for q in range(offset // 8, (offset + width - 1) // 8 + 1):
         part, low, high = f"byte{q}", max(offset - 8 * q, 0), min(offset + width - 8 * q, 8)
-
-        def apply(operator: str, number: int, stem: str) -> str:
-            lines.append(f"{stem}_by = Constant <value = int32 {{{number}}}> ()")
-            lines.append(f"{stem} = {operator} ({part}, {stem}_by)")
-            return stem
-
         if high < 8:
-            part = apply("Mod", 1 << high, f"word{i}_byte{q}_low")
+            part = apply("Mod", part, 1 << high, f"word{i}_byte{q}_low")
         if low:
-            part = apply("Div", 1 << low, f"word{i}_byte{q}_high")
+            part = apply("Div", part, 1 << low, f"word{i}_byte{q}_high")
         if 8 * q > offset:
-            part = apply("Mul", 1 << (8 * q - offset), f"word{i}_byte{q}_place")
+            part = apply("Mul", part, 1 << (8 * q - offset), f"word{i}_byte{q}_place")
         if total:
             lines.append(f"word{i}_to{q} = Add ({total}, {part})")
         total = f"word{i}_to{q}" if total else part

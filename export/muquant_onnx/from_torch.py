@@ -1,8 +1,8 @@
-"""PyTorch to ONNX: trace the compressed model with a placeholder for each weight, then lower the placeholders.
+"""PyTorch to ONNX: trace the model with a placeholder for each compressed weight, then lower those.
 
-Exporting the float model and replacing its initializers afterwards would be fragile: the exporter folds BatchNorm into weights
-under the same names, transposes some into unnamed constants and duplicates shared ones. A placeholder that computes nothing it
-can fold keeps every weight whole and named.
+Exporting the float model and replacing its initializers afterwards would be fragile: the exporter folds
+BatchNorm into weights under the same names, transposes some into unnamed constants and duplicates shared
+ones. A placeholder that computes nothing it can fold keeps every weight whole and named.
 """
 
 import copy
@@ -59,7 +59,8 @@ def export_onnx(
     Args:
         compressed: what `muquant.compress` returned.
         path: of the file.
-        example: input of the model, or a sequence of its inputs; the first axis of each is the batch, which stays dynamic.
+        example: input of the model, or a sequence of its inputs; the first axis of each is the batch, which
+            stays dynamic.
         policy: "float", "int8" or "auto", see `lower`.
 
     Raises:
@@ -72,7 +73,7 @@ def export_onnx(
 
 
 def trace_placeholders(compressed: CompressedModel, example: Tensor | Sequence[Tensor]) -> ir.Model:
-    """Export `compressed` with the node `muquant.Weight <name = ...> ()` in place of each of its compressed weights."""
+    """Export `compressed` with a node `muquant.Weight <name = ...> ()` for each of its compressed weights."""
     module = copy.deepcopy(compressed.module)
     for weight in quantizable_weights(module):
         name = compressed.aliases.get(weight.name, weight.name)
@@ -83,15 +84,18 @@ def trace_placeholders(compressed: CompressedModel, example: Tensor | Sequence[T
 
 
 def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Policy) -> list[Served]:
-    """Put packed codes and decoders in place of the placeholders, in place, and describe them in the metadata."""
+    """Replace the placeholders by packed codes and decoders, in place, and describe them in the metadata."""
     weights = {}
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if node.domain == DOMAIN and node.op_type == _PLACEHOLDER:
             name = node.attributes["name"].as_string()
             weights[node.outputs[0]] = (name, compressed.tensors[name])
     served = lower(model, weights, policy)
     for value in weights:
-        model.graph.remove(value.producer(), safe=True)  # type: ignore[arg-type]
+        placeholder = value.producer()
+        assert placeholder is not None
+        assert placeholder.graph is not None
+        placeholder.graph.remove(placeholder, safe=True)
     model.metadata_props[METADATA] = json.dumps(describe(compressed.tensors, policy, served))
     return served
 
@@ -102,11 +106,14 @@ def export_float(module: nn.Module, path: str | os.PathLike[str], example: Tenso
 
 
 def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
-    """Export by torch's dynamo exporter, the first axis of every input dynamic, and drop its notes about source lines."""
+    """Export by torch's dynamo exporter, the first axis of every input dynamic; no notes on source lines."""
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    batched = tuple(
+    if not inputs or not all(value.dim() and len(value) for value in inputs):
+        shapes = [tuple(value.shape) for value in inputs]
+        raise InputError(f"example inputs of shape {shapes}; expected tensors whose first axis is the batch")
+    batched = tuple(  # a size of 1 would be fixed
         torch.cat((value, value)) if len(value) == 1 else value for value in inputs
-    )  # a size of 1 would be fixed
+    )
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its one fused operator has no ONNX form
     try:
@@ -150,11 +157,12 @@ def write(model: ir.Model, path: str | os.PathLike[str]) -> int:
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     with atomic_path(path) as temporary:
-        return temporary.write_bytes(proto.SerializeToString())
+        return temporary.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def describe(tensors: Mapping[str, QuantizedTensor], policy: str, served: Sequence[Served]) -> dict[str, Any]:
     """Return the metadata block: what a reader of the file alone should know."""
+    used = {use.weight for use in served}
     return {
         "producer": f"muquant {muquant.__version__}",
         "policy": policy,
@@ -167,7 +175,9 @@ def describe(tensors: Mapping[str, QuantizedTensor], policy: str, served: Sequen
                 "served": sorted({use.form for use in served if use.weight == name}),
             }
             for name, quantized in tensors.items()
+            if name in used
         },
+        "unused": sorted(set(tensors) - used),
     }
 
 

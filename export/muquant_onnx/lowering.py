@@ -1,15 +1,16 @@
 """Replace float weights in an ONNX graph by packed codes and the nodes that decode them.
 
-The graph may come from anywhere: a weight is any `ir.Value`, and each of its uses gets the cheapest form that its consumer
-and the policy allow. A new form is one function and one line in `FORMS`.
+The graph may come from anywhere: a weight is any `ir.Value`, and each of its uses gets the cheapest form that
+its consumer and the policy allow. A new form is one function and one line in `FORMS`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from muquant.errors import InputError
 from muquant.tensor import QuantizedTensor
@@ -54,7 +55,8 @@ def lower(
     Args:
         model: its main graph uses the weights; what produced them is left for the caller to remove.
         weights: value -> name and quantized weight; values of one name share one set of codes.
-        policy: "float" decodes to float32; "int8" keeps int8 levels wherever an int8 form fits; "auto" where it also pays.
+        policy: "float" decodes to float32; "int8" keeps int8 levels wherever an int8 form fits; "auto" where
+            it also pays.
     """
     graph = model.graph
     stores: dict[str, _Store] = {}
@@ -66,6 +68,8 @@ def lower(
             try:
                 if policy == "float":
                     raise NotServedError("")
+                if consumer.graph is not graph:
+                    raise NotServedError("it is used inside a branch or a loop")
                 _serve_int8(store, consumer, index, policy)
                 served.append(Served(name, consumer.op_type, "int8"))
             except NotServedError as why:
@@ -73,9 +77,14 @@ def lower(
                 served.append(Served(name, consumer.op_type, "float", str(why)))
         for consumer, index in floats:
             consumer.replace_input_with(index, store.decoded())
+        if value.is_graph_output():
+            served.append(Served(name, "output", "float", "" if policy == "float" else "it is an output"))
+            shape = quantized.shape
+            _stand_in(value, store.node("Identity", [store.decoded()], "output", ir.DataType.FLOAT, shape))
     for value in [
         value for value in graph.initializers.values() if not value.uses() and not value.is_graph_output()
     ]:
+        assert value.name is not None
         del graph.initializers[value.name]  # biases that a form has replaced
     for decoder in dict.fromkeys(Decoder.of(store.quantized.spec) for store in stores.values()):
         function = decoder.function()
@@ -102,7 +111,7 @@ class _Store:
         self._counts[name] = number + 1
         return f".{number}" if number else ""
 
-    def constant(self, part: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+    def constant(self, part: str, array: NDArray[Any]) -> ir.Value:
         """Return the initializer NAME.part."""
         if part not in self._initializers:
             name = f"{self.name}.{part}"
@@ -137,8 +146,9 @@ class _Store:
     def levels(self) -> ir.Value:
         """Decode to integer levels in the weight's shape; each caller gets levels of its own.
 
-        onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after the first is
-        followed by a slice that cuts nothing, past the end by a number of its own: equal values, another computation.
+        onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after
+        the first is followed by a slice that cuts nothing, past the end by a number of its own: equal values,
+        another computation.
         """
         spec, shape = self.quantized.spec, self.quantized.shape
         decoder = Decoder.of(spec)
@@ -224,7 +234,7 @@ def _serve_int8(store: _Store, consumer: ir.Node, index: int, policy: Policy) ->
 
 
 def _gemm(store: _Store, gemm: ir.Node, index: int, policy: Policy) -> None:
-    """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias, which onnxruntime fuses into its 8-bit kernel."""
+    """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias: onnxruntime's 8-bit kernel."""
     attributes = {name: gemm.attributes[name].value for name in gemm.attributes}
     plain = (
         attributes.get("transA", 0) == 0
@@ -275,10 +285,12 @@ def _transpose(store: _Store, transpose: ir.Node, index: int, policy: Policy) ->
 
 
 def _gather(store: _Store, gather: ir.Node, index: int, policy: Policy) -> None:
-    """Gather(W, indices) -> rows of int8 levels and of steps, multiplied: an embedding that is never decoded as a whole."""
+    """Gather(W, indices) -> rows of int8 levels times rows of steps: no embedding is decoded as a whole."""
     quantized, output, indices = store.quantized, gather.outputs[0], gather.inputs[1]
     if index != 0 or gather.attributes.get_int("axis", 0) != 0 or quantized.channel_axis != 0:
         raise NotServedError("the weight is not gathered by its rows")
+    if len(quantized.shape) != 2:
+        raise NotServedError("the weight is not a matrix")
     assert indices is not None
     rows = store.node(
         "Gather", [store.levels(), indices], "row_levels", ir.DataType.INT8, output.shape, axis=0
@@ -287,10 +299,7 @@ def _gather(store: _Store, gather: ir.Node, index: int, policy: Policy) -> None:
         "Cast", [rows], "float_row_levels", ir.DataType.FLOAT, output.shape, to=ir.DataType.FLOAT
     )
     kind = quantized.spec.steps.kind
-    if kind == "group":
-        step = store.constant("step", quantized.step.numpy())
-    else:
-        step = store.wide_step()
+    step = store.constant("step", quantized.step.numpy()) if kind == "group" else store.wide_step()
     if kind != "tensor":
         step = store.node("Gather", [step, indices], "row_step", ir.DataType.FLOAT, None, axis=0)
     if kind == "group":
@@ -309,8 +318,8 @@ FORMS: dict[str, Callable[[_Store, ir.Node, int, Policy], None]] = {
 
 
 SMALLEST_INT8_MATRIX = 2**17
-"""Weights from which "auto" prefers the 8-bit kernel: it reads a quarter of the bytes, but its call costs more. At batch 1 they
-break even at about 10^5 weights."""
+"""Weights from which "auto" prefers the 8-bit kernel: it reads a quarter of the bytes, but its call costs
+more. At batch 1 they break even at about 10^5 weights."""
 
 _GEMM_ACTIVATIONS = {
     "Elu",
@@ -328,7 +337,7 @@ _FUSED_GROUPS = {16, 32, 64, 128, 256}
 
 
 def _dequantized(store: _Store, *, transpose: bool, policy: Policy) -> ir.Value:
-    """DequantizeLinear of int8 levels as [inputs, outputs], in the shapes that onnxruntime fuses with a MatMul behind it."""
+    """DequantizeLinear of int8 levels as [inputs, outputs], in the shapes that onnxruntime fuses."""
     quantized = store.quantized
     steps, step = quantized.spec.steps, quantized.step.numpy()
     if len(quantized.shape) != 2 or quantized.channel_axis != (0 if transpose else 1):
@@ -347,9 +356,9 @@ def _dequantized(store: _Store, *, transpose: bool, policy: Policy) -> ir.Value:
             "Transpose", [levels], "matrix_levels", ir.DataType.INT8, (inputs, outputs), perm=[1, 0]
         )
     if steps.kind == "group":
-        scale, attributes = np.ascontiguousarray(step.T), {"axis": 0, "block_size": steps.group_size}
+        scale, axis, block = np.ascontiguousarray(step.T), 0, steps.group_size
     else:
-        scale, attributes = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), {"axis": 1}
+        scale, axis, block = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), 1, 0
     number = store.count("scale")
     return store.node(
         "DequantizeLinear",
@@ -357,16 +366,23 @@ def _dequantized(store: _Store, *, transpose: bool, policy: Policy) -> ir.Value:
         "dequantized",
         ir.DataType.FLOAT,
         (inputs, outputs),
-        **attributes,
+        axis=axis,
+        block_size=block,
     )
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Let `new` stand for `old` everywhere, and remove what produced `old`."""
+    producer = old.producer()
+    assert producer is not None
+    _stand_in(old, new)
+    graph.remove(producer, safe=True)
+
+
+def _stand_in(old: ir.Value, new: ir.Value) -> None:
     """Let `new` stand for `old` everywhere, under the name of `old` where that is an output of the graph."""
-    producer, name = old.producer(), old.name
     if old.is_graph_output():
+        name = old.name
         old.name = f"{name}.replaced"
         new.name = name
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    assert producer is not None
-    graph.remove(producer, safe=True)

@@ -1,6 +1,6 @@
-"""Decode the weights of an exported file with numpy alone: the format as FORMAT.md states it, and an oracle for `verify`.
+"""Decode the weights of an exported file with numpy alone: FORMAT.md as code, and an oracle for `verify`.
 
-Nothing here uses the rest of the package but its error type: it is written from the document, not from the code.
+Nothing here uses the rest of the package but its error type: it is written from the document.
 """
 
 import json
@@ -39,8 +39,9 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
         raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
     try:
         metadata: dict[str, Any] = json.loads(block)
-        dict(metadata["weights"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(metadata["weights"], dict) or not isinstance(metadata["unused"], list):
+            raise TypeError('"weights" or "unused"')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its muquant metadata is malformed ({error!r}); export it again") from error
     return model, metadata
 
@@ -63,7 +64,7 @@ def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dt
             else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
                 step = numpy_helper.to_array(initializers[f"{name}.scale"]).T
             weights[name] = decode(packed, mu, step, entry)
-        except (KeyError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(
                 f"{path}: the parts of {name} do not fit together ({error!r}); export it again"
             ) from error
@@ -83,6 +84,8 @@ def decode(
     """
     bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
     count = math.prod(shape)
+    if bits not in range(2, 9):
+        raise ValueError(f"codes of {bits} bits")
     if packed.size != -(-count // 8) * bits:
         raise ValueError(f"{packed.size} bytes for {count} codes of {bits} bits")
     stream = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
@@ -93,7 +96,7 @@ def decode(
     rows = np.moveaxis(k, axis, 0).reshape(channels, -1)
     kind, _, size = entry["granularity"].partition(":")
     if kind == "group":
-        wide = np.repeat(step.reshape(channels, -1), int(size), axis=1)[:, : rows.shape[1]]
+        wide = step.reshape(channels, -1)[:, np.arange(rows.shape[1]) // int(size)]
     else:
         wide = step.reshape(-1, 1)
     moved = [channels, *(size for i, size in enumerate(shape) if i != axis)]
@@ -102,12 +105,14 @@ def decode(
 
 def codebook(bits: int, mu: float, levels: str, grid: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return `k` for each code: round(grid_max F^-1(y)), half to even, in float64."""
-    n = 2**bits - 1 if levels == "mid-rise" else 2 ** (bits - 1) - 1
+    n = {"mid-rise": 2**bits - 1, "mid-tread": 2 ** (bits - 1) - 1}[levels]
     y = np.arange(-n, n + 1, 2 if levels == "mid-rise" else 1) / n
     if levels == "mid-tread":
         y = np.append(y, 0.0)  # the spare code
     largest = {"int8": 127, "int16": 32767}[grid]
-    if mu == 0 and n <= largest:
-        return np.round(largest // n * n * y).astype(np.int64)
-    expanded = y if mu == 0 else np.sign(y) * np.expm1(np.abs(y) * np.log1p(mu)) / mu
-    return np.round(largest * expanded).astype(np.int64)
+    if mu == 0:
+        levels_of_y, largest = y, largest // n * n or largest
+    else:
+        levels_of_y = np.sign(y) * np.expm1(np.abs(y) * np.log1p(mu)) / mu
+    k: np.ndarray[Any, np.dtype[np.int64]] = np.round(largest * levels_of_y).astype(np.int64)
+    return k
