@@ -36,7 +36,7 @@ def from_rows(rows: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axi
     channels = shape[channel_axis]
     others = (*shape[:channel_axis], *shape[channel_axis + 1 :])
     if spec.steps.kind == "group":
-        rows = rows.reshape(channels, -1)[:, : math.prod(others)]
+        rows = rows.reshape(channels, rows.numel() // max(channels, 1))[:, : math.prod(others)]
     return rows.reshape(channels, *others).movedim(0, channel_axis)
 
 

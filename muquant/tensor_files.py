@@ -69,7 +69,7 @@ class TensorFile:
             name = differing[0]
             raise InputError(
                 f"{self.path}: {len(differing)} tensors differ from the model's, first {name}: "
-                f"expected {expected.get(name, 'none')}, found {found.get(name, 'none')}; take this model's file"
+                f"expected {expected.get(name, 'none')}, found {found.get(name, 'none')}; take its own file"
             )
         with torch.no_grad():
             for name, target in targets.items():

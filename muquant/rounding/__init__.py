@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from muquant.errors import InputError
+from muquant.registry import look_up
 from muquant.rounding.nearest import nearest
 from muquant.spec import MuLawSpec
 from muquant.tensor import QuantizedTensor
@@ -19,9 +19,7 @@ ROUNDINGS: dict[str, Rounding] = {
 
 def rounding_method(name: str) -> Rounding:
     """Return the rounding method called `name`."""
-    if name not in ROUNDINGS:
-        raise InputError(f"rounding {name!r} is unknown; expected one of {', '.join(ROUNDINGS)}")
-    return ROUNDINGS[name]
+    return look_up("rounding", name, ROUNDINGS)
 
 
 __all__ = ["ROUNDINGS", "Rounding", "nearest", "rounding_method"]

@@ -27,7 +27,7 @@ from muquant.training.state import (
     save_checkpoint,
 )
 from muquant.training.step import Stepper
-from muquant.training.tensor_files import open_tensors
+from muquant.tensor_files import read_tensors
 
 
 def train(
@@ -119,7 +119,7 @@ class _Run:
         path = self.folder.checkpoint
         if not path.exists():
             return Position()
-        file = open_tensors(path, CHECKPOINT_SCHEMA)
+        file = read_tensors(path, CHECKPOINT_SCHEMA)
         for key, given in self.identity.items():
             refuse_changes(f"{key} of the checkpoint {path}", file.manifest.get(key), given)
         position = read_position(file, self.stepper.steps_per_epoch)

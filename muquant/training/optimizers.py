@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from muquant.training.registry import look_up
+from muquant.registry import look_up
 
 if TYPE_CHECKING:
     from muquant.training.config import TrainingConfig

@@ -13,7 +13,7 @@ from muquant.models import Architecture, Classifier
 from muquant.training.config import TrainingConfig
 from muquant.training.progress import EpochMetrics
 from muquant.training.state import read_history
-from muquant.training.tensor_files import TensorFile, open_tensors, write_tensors
+from muquant.tensor_files import TensorFile, read_tensors, write_tensors
 
 RUN_SCHEMA = "muquant.run/1"
 MODEL_SCHEMA = "muquant.model/1"
@@ -163,12 +163,12 @@ def refuse_changes(what: str, stored: object, given: Mapping[str, Any]) -> None:
 def _open_model(folder: str | os.PathLike[str]) -> TensorFile:
     path = Path(folder)
     if not path.is_dir():
-        return open_tensors(path, MODEL_SCHEMA)
+        return read_tensors(path, MODEL_SCHEMA)
     run = RunFolder(path)
     if not run.model.exists():
         found = "one that is not finished, resume it with --resume" if run.config.exists() else "none"
         raise InputError(f"{path}: expected a finished run ({run.model.name}), found {found}")
-    return open_tensors(run.model, MODEL_SCHEMA)
+    return read_tensors(run.model, MODEL_SCHEMA)
 
 
 def _read(file: TensorFile) -> FinishedRun:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from muquant.training.registry import look_up
+from muquant.registry import look_up
 
 
 def learning_rate(schedule: str, peak: float, step: int, steps: int, warmup: float) -> float:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from muquant.errors import InputError
 from muquant.training.progress import EpochMetrics
-from muquant.training.tensor_files import TensorFile, write_tensors
+from muquant.tensor_files import TensorFile, write_tensors
 
 CHECKPOINT_SCHEMA = "muquant.checkpoint/1"
 

@@ -208,5 +208,5 @@ def test_a_truncated_checkpoint_is_refused(keep: int, tiny: Tiny, tmp_path: Path
         train(tiny(), tmp_path, on_progress=stop_after(7))
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=r"checkpoint\.safetensors is not a whole safetensors file"):
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors is not a whole muquant file"):
         train(tiny(), tmp_path, resume=True)
