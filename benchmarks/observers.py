@@ -9,6 +9,7 @@ import argparse
 import logging
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -64,7 +65,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def brute_force(weights: NDArray[np.float64], bits: int) -> float:
-    """The least squared error of one row over a grid of mu and scale, by prefix sums over the sorted weights."""
+    """The least squared error of one row over a grid of mu and scale, by prefix sums."""
     ordered = np.sort(weights)
     sums = np.concatenate(([0], np.cumsum(ordered)))
     best = np.inf
@@ -107,6 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # inside onnxruntime
     torch.manual_seed(SEED)
     ours = torch.randn(options.size, options.size)
     theirs = torch.randn(options.hqq_size, options.hqq_size)

@@ -31,7 +31,7 @@ def test_forward_is_what_is_deployed(axis: int, bits: int, granularity: str) -> 
 
 
 def surrogate(weight: Any, scale: Any, mu: float, codes: Any, residual: Any) -> Any:
-    """clip(w, -s, s) + s (L - r) in float64, the codes and r = clip(w / s) held fixed; L not rounded to the grid."""
+    """clip(w, -s, s) + s (L - r) in float64, codes and r = clip(w / s) held fixed; L off the grid."""
     y = (2.0 * codes - 7) / 7
     level = np.sign(y) * ((1 + mu) ** np.abs(y) - 1) / mu
     return np.clip(weight, -scale, scale) + scale * (level - residual)

@@ -26,7 +26,7 @@ def codebook(spec: MuLawSpec, mu: float) -> Floats:
 
 
 def squared_errors(weights: Floats, levels: Floats, scales: Floats) -> Floats:
-    """The squared error [scales] of rounding to the nearest of scale * levels, by prefix sums over sorted weights."""
+    """The squared error [scales] of rounding to the nearest of scale * levels, by prefix sums."""
     ordered = np.sort(weights)
     sums = np.concatenate(([0], np.cumsum(ordered)))
     values = scales[:, None] * levels
