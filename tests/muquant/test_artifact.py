@@ -17,7 +17,7 @@ import muquant as mq
 from muquant import InputError, MuLawSpec
 from muquant.artifact import SCHEMA, read_artifact
 from muquant.files import atomic_path, read_json, write_json
-from muquant.models import build_model
+from muquant.models import Architecture, build_model
 from muquant.tensor_files import read_tensors, write_tensors
 
 
@@ -193,6 +193,26 @@ def test_a_forged_file_is_refused_before_memory_is_taken(file: Path, edit: Edit)
         tracemalloc.stop()
     assert "\n" not in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_an_architecture_that_does_not_fit_is_built_as_shapes_only(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = read_tensors(file, SCHEMA)
+    manifest, tensors = dict(true.manifest), dict(true.tensors)
+    EDITS["architecture of another model"](manifest, tensors)
+    write_tensors(file, manifest.pop("schema"), tensors, manifest)
+    devices = []
+    build = Architecture.build
+
+    def watched(architecture: Architecture) -> nn.Module:
+        devices.append(torch.get_default_device().type)
+        return build(architecture)
+
+    monkeypatch.setattr(Architecture, "build", watched)
+    with pytest.raises(InputError, match="does not fit"):
+        mq.load(file)
+    assert devices == ["meta"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from muquant import InputError, MuLawSpec
 from muquant.layers import quantizable_weights, select_weights
 
 
-def mlp() -> nn.Sequential:
+def mlp() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
 
@@ -87,8 +87,8 @@ def test_shared_weights_are_stored_once_and_stay_shared() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_taken_as_float32(dtype: torch.dtype) -> None:
-    compressed = mq.compress(mlp().to(dtype))
-    assert compressed.module(torch.rand(2, 6)).dtype == torch.float32
+    module: Any = mq.compress(mlp().to(dtype)).module
+    assert module(torch.rand(2, 6)).dtype == torch.float32
 
 
 def test_a_weight_that_is_not_finite_is_named() -> None:
@@ -181,6 +181,16 @@ def test_attention_is_prepared() -> None:
     with torch.no_grad():  # both take torch's fast path only without gradients
         expected = model(x, x, x, need_weights=False)[0]
         assert torch.equal(compressed.module(x, x, x, need_weights=False)[0], expected)
+
+
+def test_a_prepared_model_learns_its_scales_and_no_longer_observes() -> None:
+    model: Any = mq.prepare_qat(mlp())
+    fake = model[0].parametrizations.weight[0]
+    before = fake.scale.detach().clone()
+    model[0].parametrizations.weight.original.data *= 2
+    model(torch.randn(4, 6)).sum().backward()
+    assert torch.equal(fake.scale, before)
+    assert fake.log_scale.grad.abs().sum() > 0
 
 
 def test_shared_weights_share_their_fake_quantization() -> None:

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 MUS = [0.0, *np.geomspace(0.05, 300, 31).tolist()]
 
 
-def codebook(spec: MuLawSpec, mu: float) -> Floats:
+def codebook(spec: MuLawSpec, mu: float) -> Any:
     """Unit levels on the grid, from the formula."""
     n = 2**spec.bits - 1 if spec.levels == "mid-rise" else 2 ** (spec.bits - 1) - 1
     y = np.linspace(-1, 1, spec.codes)
@@ -25,7 +25,7 @@ def codebook(spec: MuLawSpec, mu: float) -> Floats:
     return np.round(top * level) / top
 
 
-def squared_errors(weights: Floats, levels: Floats, scales: Floats) -> Floats:
+def squared_errors(weights: Floats, levels: Floats, scales: Floats) -> Any:
     """The squared error [scales] of rounding to the nearest of scale * levels, by prefix sums."""
     ordered = np.sort(weights)
     sums = np.concatenate(([0], np.cumsum(ordered)))
@@ -106,7 +106,7 @@ def test_absmax_takes_the_largest_magnitude_and_the_best_mu_for_it(name: str) ->
 
     def error(candidate: float) -> float:
         levels = codebook(observer.spec, candidate)
-        return sum(squared_errors(row, levels, np.abs(row).max(keepdims=True))[0] for row in rows)
+        return float(sum(squared_errors(row, levels, np.abs(row).max(keepdims=True))[0] for row in rows))
 
     assert error(float(mu)) <= 1.01 * min(error(candidate) for candidate in MUS)
 

@@ -93,11 +93,11 @@ def test_the_shape_of_the_steps(text: str, shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_how_many_levels_there_are(bits: int) -> None:
-    rise, tread = (MuLawSpec(bits, mu=0.0, levels=levels) for levels in ("mid-rise", "mid-tread"))  # type: ignore[arg-type]
+    rise, tread = (MuLawSpec(bits, mu=0.0, levels=levels) for levels in ("mid-rise", "mid-tread"))
     assert (rise.codes, rise.positive_steps) == (2**bits, 2**bits - 1)
     assert (tread.codes, tread.positive_steps) == (2**bits - 1, 2 ** (bits - 1) - 1)
-    assert len(grid_levels(rise).unique()) == 2**bits  # "auto" takes a grid fine enough for each of them
-    assert len(grid_levels(tread).unique()) == 2**bits - 1
+    assert len(set(grid_levels(rise).tolist())) == 2**bits  # "auto" takes a grid fine enough for each of them
+    assert len(set(grid_levels(tread).tolist())) == 2**bits - 1
     assert rise.grid_type == ("int8" if bits <= 6 else "int16")
 
 
