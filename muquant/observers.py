@@ -192,7 +192,7 @@ def _top(rows: Tensor, whole: bool) -> Tensor:
     """Largest magnitude of each row [rows], or with `whole` of all of them [1]."""
     if rows.numel() == 0:
         return torch.zeros(1 if whole else len(rows))
-    top = torch.maximum(rows.amax(1), -rows.amin(1))
+    top = torch.maximum(rows.amax(1), -rows.amin(1)).abs()  # of zeros: 0, not -0
     return top.amax(0, keepdim=True) if whole else top
 
 

@@ -37,9 +37,13 @@ def compress(
     model = load_run(source)
     with output.progress("Compressing") as update:
         compressed = muquant.compress(
-            model, spec, layers=layers, rounding=rounding, observer=observer,
+            model,
+            spec,
+            layers=layers,
+            rounding=rounding,
+            observer=observer,
             on_layer=lambda name, index, count: update(index, count, name),
-        )  # fmt: skip
+        )
     if out.suffix == ".mq":
         compressed.save(out)
         document: dict[str, Any] = {}

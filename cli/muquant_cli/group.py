@@ -1,4 +1,4 @@
-"""The group of commands. It imports a command's module only when that command runs, so that help and version need no torch."""
+"""The group of commands. A command's module is imported only when it runs: help and version need no torch."""
 
 from importlib import import_module
 

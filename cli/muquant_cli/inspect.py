@@ -44,13 +44,17 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
     """Return the rows of that table, the sum of all as the last."""
     rows: list[tuple[object, ...]] = [
         (
-            layer.name, "x".join(map(str, layer.shape)), layer.bits, f"{layer.mu:.3g}",
+            layer.name,
+            "x".join(map(str, layer.shape)),
+            layer.bits,
+            f"{layer.mu:.3g}",
             "-" if layer.sqnr is None else f"{layer.sqnr:.2f}",
             f"{layer.delta_norm:.3g}{' (> 1)' if layer.delta_norm > 1 else ''}",
-            kilobytes(layer.nbytes), f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
+            kilobytes(layer.nbytes),
+            f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
         )
         for layer in report
-    ]  # fmt: skip
+    ]
     stored, plain = sum(layer.nbytes for layer in report), sum(layer.float_nbytes for layer in report)
     return [*rows, ("all", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
 
@@ -70,10 +74,15 @@ def _inspect_run(output: Output, folder: Path) -> None:
         "history": [asdict(epoch) for epoch in run.history],
     }
     rows = [
-        (epoch.epoch, f"{epoch.train_loss:.4f}", f"{epoch.train_accuracy:.2%}",
-         "-" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2%}", f"{epoch.seconds:.0f} s")
+        (
+            epoch.epoch,
+            f"{epoch.train_loss:.4f}",
+            f"{epoch.train_accuracy:.2%}",
+            "-" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2%}",
+            f"{epoch.seconds:.0f} s",
+        )
         for epoch in run.history
-    ]  # fmt: skip
+    ]
     title = f"{folder}: {run.config.model} on {run.config.data}, {run.test_accuracy:.2%} on the test set"
     output.table(title, ("epoch", "training loss", "training", "validation", "time"), rows)
     output.result(document)
@@ -82,10 +91,17 @@ def _inspect_run(output: Output, folder: Path) -> None:
 def _inspect_onnx(output: Output, file: Path) -> None:
     _, metadata = read_model(file)
     rows = [
-        (name, "x".join(map(str, entry["shape"])), entry["bits"], f"{entry['mu']:.3g}", entry["granularity"],
-         entry["domain"], ", ".join(entry["served"]))
+        (
+            name,
+            "x".join(map(str, entry["shape"])),
+            entry["bits"],
+            f"{entry['mu']:.3g}",
+            entry["granularity"],
+            entry["domain"],
+            ", ".join(entry["served"]),
+        )
         for name, entry in metadata["weights"].items()
-    ]  # fmt: skip
+    ]
     title = f"{file}: {metadata['producer']}, policy {metadata['policy']}, {file.stat().st_size:,} bytes"
     output.table(title, ("weight", "shape", "bits", "mu", "granularity", "domain", "served as"), rows)
     operators = running_operators(file)

@@ -19,7 +19,7 @@ policy_option = click.option(
     "--policy",
     type=click.Choice(get_args(Policy)),
     default="auto",
-    help="How onnxruntime gets the weights: decoded to float, kept as int8 where an operator can, or auto: by layer.",
+    help="Decode weights to float, keep them int8 where an operator can, or choose by layer.",
 )
 root_option = click.option(
     "--root",
@@ -40,19 +40,44 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--bits", type=int, default=3, help="Width of a code, 2 to 8."),
-            click.option("--mu", default="auto", metavar="NUMBER|auto", help="Companding parameter, 0 for uniform levels."),
-            click.option("--domain", type=click.Choice(get_args(Domain)), default="decoded",
-                         help="Decode the weights, or deploy them mapped by the law."),
-            click.option("--granularity", default="channel", metavar="tensor|channel|group:G",
-                         help="Which weights share a scale."),
-            click.option("--levels", type=click.Choice(get_args(Levels)), default="mid-rise",
-                         help="Levels without, or with, an exact zero."),
-            click.option("--layers", default="all", metavar="all|last:K|REGEX", help="Which layers to compress."),
-            click.option("--rounding", type=click.Choice(list(ROUNDINGS)), default="nearest", help="How codes are chosen."),
-            click.option("--observer", type=click.Choice(list(OBSERVERS)), default="search",
-                         help="How scale and mu are chosen."),
+            click.option(
+                "--mu", default="auto", metavar="NUMBER|auto", help="Companding parameter; 0: uniform levels."
+            ),
+            click.option(
+                "--domain",
+                type=click.Choice(get_args(Domain)),
+                default="decoded",
+                help="Decode the weights, or deploy them mapped by the law.",
+            ),
+            click.option(
+                "--granularity",
+                default="channel",
+                metavar="tensor|channel|group:G",
+                help="Which weights share a scale.",
+            ),
+            click.option(
+                "--levels",
+                type=click.Choice(get_args(Levels)),
+                default="mid-rise",
+                help="Levels without, or with, an exact zero.",
+            ),
+            click.option(
+                "--layers", default="all", metavar="all|last:K|REGEX", help="Which layers to compress."
+            ),
+            click.option(
+                "--rounding",
+                type=click.Choice(list(ROUNDINGS)),
+                default="nearest",
+                help="How codes are chosen.",
+            ),
+            click.option(
+                "--observer",
+                type=click.Choice(list(OBSERVERS)),
+                default="search",
+                help="How scale and mu are chosen.",
+            ),
         )
-    ):  # fmt: skip
+    ):
         function = option(function)
     return function
 

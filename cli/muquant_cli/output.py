@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,22 +26,22 @@ BAD_INPUT, FAILED = 2, 1
 
 
 class Output:
-    """Where a command prints: tables for people on stdout, or with `--json` one document; the rest goes to stderr."""
+    """Where a command prints: tables on stdout, or with `--json` one document there, the rest on stderr."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.log = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = _console(stderr=False)
+        self.log = _console(stderr=True)
 
     def say(self, text: str) -> None:
         """Print a line for people."""
         (self.log if self.as_json else self.console).print(text)
 
     def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table for people; columns after the first are flush right."""
-        table = Table(title=title, title_justify="left", title_style="bold")
+        """Print a table for people; the first column is never wrapped."""
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(header):
-            table.add_column(column, justify="right" if index else "left", overflow="fold")
+            table.add_column(column, no_wrap=not index, overflow="fold")
         for row in rows:
             table.add_row(*map(str, row))
         (self.log if self.as_json else self.console).print(table)
@@ -54,9 +55,13 @@ class Output:
     def progress(self, description: str) -> Iterator[Callable[[int, int, str], None]]:
         """Show a bar on a terminal, nothing elsewhere; yields `update(done, total, note)`."""
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=self.log, disable=not self.log.is_terminal, transient=True) as bar:
             task = bar.add_task(description, total=None, note="")
 
@@ -67,7 +72,7 @@ class Output:
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--json`, pass an `Output` as first argument, and turn `InputError` into one line and exit status 2."""
+    """Add `--json`, pass an `Output` first, and turn an `InputError` into one line and exit status 2."""
 
     @click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document on stdout; logs go to stderr."
@@ -81,6 +86,13 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(BAD_INPUT)
 
     return wrapped
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width; tables should not fold there
+    return console
 
 
 def kilobytes(count: int) -> str:

@@ -1,5 +1,6 @@
 """`muquant train`."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _HELP = {
     "validation": "Fraction of the training data held out.",
     "device": "auto, cpu or cuda.",
 }
-_CHOICES = {
+_CHOICES: dict[str, Iterable[str]] = {
     "method": METHODS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,

@@ -61,19 +61,41 @@ def run_verify(
     ]
     output.table("Weights, bit for bit", ("weight", "numpy", "onnxruntime, folded", "not folded"), rows)
     rows = [
-        (check.setting, f"{check.difference:.1e}", f"{check.agreement:.2%}", _verdict(check.passed),
-         ", ".join(f"{count} {name}" for name, count in check.operators.items()) if check.setting != "unoptimized" else "all")
+        (
+            check.setting,
+            f"{check.difference:.1e}",
+            f"{check.agreement:.2%}",
+            _verdict(check.passed),
+            ", ".join(f"{count} {name}" for name, count in check.operators.items())
+            if check.setting != "unoptimized"
+            else "all",
+        )
         for check in report.runtimes
-    ]  # fmt: skip
+    ]
     title = f"Outputs against PyTorch on {report.count} inputs ({what})"
     output.table(title, ("onnxruntime setting", "difference", "same argmax", "", "operators that run"), rows)
     cost, plain = report.cost, report.float_cost
     rows = [
-        ("file", kilobytes(cost.nbytes), kilobytes(plain.nbytes), f"1/{plain.nbytes / max(cost.nbytes, 1):.2f}"),
-        ("load time", f"{cost.seconds * 1e3:.0f} ms", f"{plain.seconds * 1e3:.0f} ms", _ratio(cost.seconds, plain.seconds)),
-        ("memory after load", kilobytes(cost.resident), kilobytes(plain.resident), _ratio(cost.resident, plain.resident)),
+        (
+            "file",
+            kilobytes(cost.nbytes),
+            kilobytes(plain.nbytes),
+            f"1/{plain.nbytes / max(cost.nbytes, 1):.2f}",
+        ),
+        (
+            "load time",
+            f"{cost.seconds * 1e3:.0f} ms",
+            f"{plain.seconds * 1e3:.0f} ms",
+            _ratio(cost.seconds, plain.seconds),
+        ),
+        (
+            "memory after load",
+            kilobytes(cost.resident),
+            kilobytes(plain.resident),
+            _ratio(cost.resident, plain.resident),
+        ),
         ("peak while loading", kilobytes(cost.peak), kilobytes(plain.peak), _ratio(cost.peak, plain.peak)),
-    ]  # fmt: skip
+    ]
     output.table("Cost", ("", "compressed", "float", "ratio"), rows)
     output.say(f"{_verdict(report.passed)}: {file}")
     return report

@@ -1,0 +1,74 @@
+"""Runs of the command line, and one small trained and compressed model for all of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from muquant_cli import main
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def invoke(*arguments: object) -> Result:
+    """Run `muquant` with these arguments; an exception that is not an exit fails the test."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def invoke_json(*arguments: object) -> Any:
+    """Run with `--json`, expect success, and return the one document that stdout holds."""
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def fails(*arguments: object) -> str:
+    """Run, expect exit status 2 and one line on stderr, and return that line."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, (result.exit_code, result.output)
+    assert result.stderr.startswith("muquant: error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    options = (
+        "--data",
+        "digits",
+        "--model",
+        "cnn4-small",
+        "--epochs",
+        8,
+        "--augment",
+        "none",
+        "--lr",
+        "5e-3",
+    )
+    invoke_json("train", *options, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifact(run: Path) -> Path:
+    path = run.parent / "model.mq"
+    invoke_json("compress", run, "-o", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(artifact: Path) -> Path:
+    path = artifact.parent / "model.onnx"
+    invoke_json("export", artifact, "-o", path)
+    return path

@@ -1,0 +1,161 @@
+"""Every command on a real model: what it writes, what it prints, and its document."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+import muquant
+from muquant.data import load_dataset
+from muquant.training import evaluate, load_run
+from muquant_cli.demo import DEMO_CONFIG
+from muquant_cli.group import COMMANDS
+from muquant_cli.train import _DEFAULTS
+
+from .conftest import invoke, invoke_json
+
+
+def test_train_keeps_a_run_and_reports_its_accuracy(run: Path) -> None:
+    document = invoke_json("inspect", run)
+    assert document["config"]["data"] == "digits"
+    assert [epoch["epoch"] for epoch in document["history"]] == list(range(1, 9))
+    assert document["test_accuracy"] == evaluate(load_run(run), load_dataset("digits", "test")) > 0.8
+
+
+def test_train_resumes_a_finished_run_without_training_again(run: Path) -> None:
+    before = (run / "model.safetensors").read_bytes()
+    options = (
+        "--data",
+        "digits",
+        "--model",
+        "cnn4-small",
+        "--epochs",
+        8,
+        "--augment",
+        "none",
+        "--lr",
+        "5e-3",
+    )
+    assert len(invoke_json("train", *options, "--out", run, "--resume")["history"]) == 8
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_every_training_option_is_on_the_command_line() -> None:
+    text = invoke("train", "--help").stdout
+    assert all(f"--{name.replace('_', '-')}" in text for name in _DEFAULTS)
+
+
+def test_compress_writes_what_the_library_computes(run: Path, artifact: Path) -> None:
+    expected = muquant.compress(load_run(run))
+    found = muquant.load(artifact)
+    for name, quantized in expected.tensors.items():
+        assert torch.equal(found.tensors[name].dequantize(), quantized.dequantize())
+
+
+def test_compress_takes_every_option_of_the_format(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.mq"
+    options = (
+        "--bits",
+        4,
+        "--mu",
+        2.5,
+        "--domain",
+        "mapped",
+        "--granularity",
+        "tensor",
+        "--levels",
+        "mid-tread",
+    )
+    document = invoke_json("compress", run, "-o", out, *options, "--layers", "last:2", "--observer", "absmax")
+    assert [(layer["name"], layer["bits"], layer["mu"]) for layer in document["layers"]] == [
+        ("fc1.weight", 4, 2.5),
+        ("fc2.weight", 4, 2.5),
+    ]
+    specs = {quantized.spec for quantized in muquant.load(out).tensors.values()}
+    assert specs == {muquant.MuLawSpec(4, 2.5, "mapped", "tensor", "mid-tread")}
+
+
+def test_compress_exports_at_once(run: Path, exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    document = invoke_json("compress", run, "-o", out)
+    assert document["nbytes"] == out.stat().st_size
+    assert out.read_bytes() == exported.read_bytes()
+
+
+@pytest.mark.parametrize("policy", ["float", "int8", "auto"])
+def test_export_and_verify_agree_with_pytorch(policy: str, artifact: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    document = invoke_json("export", artifact, "-o", out, "--policy", policy)
+    assert {use["form"] for use in document["served"]} == (
+        {"float", "int8"} if policy == "int8" else {"float"}
+    )
+    images = load_dataset("digits", "test").inputs()
+    session = ort.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    logits = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    with torch.inference_mode():
+        expected = muquant.load(artifact).module(images).numpy()
+    tolerance = 2e-2 if policy == "int8" else 1e-5
+    np.testing.assert_allclose(logits, expected, atol=tolerance * np.abs(expected).max(), rtol=0)
+    report = invoke_json("verify", artifact, out, "--data", "digits")
+    assert report["passed"]
+    assert report["count"] == len(images)
+
+
+def test_verify_fails_with_status_1_on_another_models_file(
+    artifact: Path, exported: Path, tmp_path: Path
+) -> None:
+    other = muquant.load(artifact)
+    with torch.no_grad():
+        other.module.get_parameter("fc2.bias").add_(1.0)
+    other.save(tmp_path / "other.mq")
+    result = invoke("verify", tmp_path / "other.mq", exported, "--limit", 8, "--json")
+    assert result.exit_code == 1
+    assert not json.loads(result.stdout)["passed"]
+    assert "FAIL" in result.stderr
+
+
+def test_inspect_shows_an_artifact_and_an_onnx_file(artifact: Path, exported: Path) -> None:
+    layers = invoke_json("inspect", artifact)["layers"]
+    weights = invoke_json("inspect", exported)["weights"]
+    assert [layer["name"] for layer in layers] == list(weights)
+    assert all(layer["mu"] == weights[layer["name"]]["mu"] for layer in layers)
+    text = invoke("inspect", artifact).stdout
+    assert "conv1.weight" in text
+    assert "||dW||_2" in text
+
+
+def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "muquant_cli.demo.DEMO_CONFIG", DEMO_CONFIG.__class__(**{**vars(DEMO_CONFIG), "epochs": 3})
+    )
+    document: Any = invoke_json("demo", "-o", tmp_path / "demo")
+    assert document["verify"]["passed"]
+    assert document["accuracy"]["muquant, 3 bits"] > 0.8
+    assert document["export"]["nbytes"] < document["float_nbytes"] / 5
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "run",
+        "model.mq",
+        "model.onnx",
+        "float.onnx",
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_line_that_the_group_shows_and_json(name: str) -> None:
+    text = " ".join(invoke(name, "--help").stdout.split())
+    assert "--json" in text
+
+
+def test_help_and_version_import_no_torch() -> None:
+    code = "import sys; sys.argv = ['muquant', {!r}]; from muquant_cli import main\ntry: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    for option in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(option)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "False"
