@@ -155,8 +155,10 @@ def test_zero_rows_have_scale_zero(observer: Any, granularity: str) -> None:
     if granularity != "tensor":
         assert (watch.scale[[0, 2]] == 0).all()
     assert (watch.scale[min(1, len(watch.scale) - 1)] > 0).all()
-    watch(torch.zeros(3, 10))
-    assert (watch.scale == 0).all()
+    for zeros in (torch.zeros(3, 10), -torch.zeros(3, 10)):
+        watch(zeros)
+        assert (watch.scale == 0).all()
+        assert not watch.scale.signbit().any()  # a scale of -0 would decode to -0
 
 
 def test_the_zeros_behind_a_short_last_group_do_not_count() -> None:
