@@ -109,11 +109,14 @@ def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
     """Export by torch's dynamo exporter, the first axis of every input dynamic; no notes on source lines."""
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
     if not inputs or not all(value.dim() and len(value) for value in inputs):
-        shapes = [tuple(value.shape) for value in inputs]
-        raise InputError(f"example inputs of shape {shapes}; expected tensors whose first axis is the batch")
+        found = [tuple(value.shape) for value in inputs]
+        raise InputError(f"example inputs of shape {found}; expected tensors whose first axis is the batch")
     batched = tuple(  # a size of 1 would be fixed
         torch.cat((value, value)) if len(value) == 1 else value for value in inputs
     )
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for example_input in batched:
+        shapes[example_input] = {0: torch.export.Dim.AUTO}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its one fused operator has no ONNX form
     try:
@@ -126,12 +129,12 @@ def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
                 opset_version=OPSET,
                 verbose=False,
                 optimize=True,
-                dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in inputs),
+                dynamic_shapes=shapes.dynamic_shapes(module, batched),
             )
     except Exception as error:
         raise InputError(
             f"torch could not export {type(module).__name__} for inputs of shape "
-            f"{[tuple(value.shape) for value in inputs]}: {str(error).strip().splitlines()[0]}; "
+            f"{[tuple(value.shape) for value in inputs]}: {_reason(error)}; "
             "check that the model runs on the example and that torch.export can trace it"
         ) from error
     finally:
@@ -148,6 +151,13 @@ def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of the error at the root; the exporter's own only say at which step it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def write(model: ir.Model, path: str | os.PathLike[str]) -> int:
