@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from muquant.errors import InputError
+from muquant.registry import look_up
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.methods import METHODS
 from muquant.training.optimizers import OPTIMIZERS
-from muquant.registry import look_up
 from muquant.training.schedules import SCHEDULES
 
 PRECISIONS = ("float32", "bf16")

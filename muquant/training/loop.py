@@ -12,6 +12,7 @@ import torch
 from muquant.data import Dataset
 from muquant.errors import InputError
 from muquant.models import Classifier, build_model
+from muquant.tensor_files import read_tensors
 from muquant.training.config import TrainingConfig
 from muquant.training.evaluation import evaluate
 from muquant.training.progress import EpochMetrics, OnProgress, Progress
@@ -27,7 +28,6 @@ from muquant.training.state import (
     save_checkpoint,
 )
 from muquant.training.step import Stepper
-from muquant.tensor_files import read_tensors
 
 
 def train(

@@ -10,10 +10,10 @@ from typing import Any
 from muquant.errors import InputError
 from muquant.files import make_folder, read_json, write_bytes, write_json
 from muquant.models import Architecture, Classifier
+from muquant.tensor_files import TensorFile, read_tensors, write_tensors
 from muquant.training.config import TrainingConfig
 from muquant.training.progress import EpochMetrics
 from muquant.training.state import read_history
-from muquant.tensor_files import TensorFile, read_tensors, write_tensors
 
 RUN_SCHEMA = "muquant.run/1"
 MODEL_SCHEMA = "muquant.model/1"

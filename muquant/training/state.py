@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from muquant.errors import InputError
-from muquant.training.progress import EpochMetrics
 from muquant.tensor_files import TensorFile, write_tensors
+from muquant.training.progress import EpochMetrics
 
 CHECKPOINT_SCHEMA = "muquant.checkpoint/1"
 

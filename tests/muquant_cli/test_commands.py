@@ -147,7 +147,7 @@ def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_the_line_that_the_group_shows_and_json(name: str) -> None:
+def test_every_command_speaks_json(name: str) -> None:
     text = " ".join(invoke(name, "--help").stdout.split())
     assert "--json" in text
 
