@@ -2,10 +2,13 @@
 
 import math
 
-import torch
+import numpy as np
+from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from muquant.tensor import to_matrix
+
+_SMALL = 128
 
 
 def sqnr(reference: Tensor, quantized: Tensor) -> float:
@@ -20,12 +23,13 @@ def sqnr(reference: Tensor, quantized: Tensor) -> float:
 def spectral_norm(delta: Tensor, channel_axis: int = 0) -> float:
     """||dW||_2, the largest singular value of dW as a matrix [channels, inputs].
 
-    This is the paper's Lipschitz constant of the quantization error, exact for linear layers. From the
-    eigenvalues of the smaller Gram matrix, in float64.
+    This is the paper's Lipschitz constant of the quantization error, exact for linear layers. Computed in
+    float64: small matrices by LAPACK, large ones by Lanczos iterations to full accuracy.
     """
-    matrix = to_matrix(delta, channel_axis).double()
-    if matrix.numel() == 0:
+    matrix = to_matrix(delta, channel_axis).double().numpy()
+    if not matrix.any():
         return 0.0
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = matrix.T
-    return math.sqrt(max(float(torch.linalg.eigvalsh(matrix @ matrix.T)[-1]), 0.0))
+    if min(matrix.shape) <= _SMALL:
+        return float(np.linalg.norm(matrix, ord=2))
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    return float(svds(matrix, k=1, v0=start, return_singular_vectors=False)[0])
