@@ -8,6 +8,7 @@ import torch
 
 import muquant
 from muquant.data import load_dataset
+from muquant.plots import plot_weights
 from muquant.training import TrainingConfig, evaluate
 from muquant_cli.export import report_export
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
@@ -33,6 +34,7 @@ def demo(output: Output, out: Path) -> None:
 
     compressed = muquant.compress(trained)
     compressed.save(out / "model.mq")
+    plot_weights(compressed.tensors, out / "weights.png", dict(trained.named_parameters()))
     show_layers(output, f"Compressed: {out / 'model.mq'}", layer_rows(compressed.report))
     exported = report_export(output, export_onnx(compressed, out / "model.onnx", example))
     float_bytes = export_float(trained, out / "float.onnx", example)
@@ -52,7 +54,7 @@ def demo(output: Output, out: Path) -> None:
             for name, (accuracy, size) in rows.items()
         ],
     )
-    output.say(f"All files are in {out}; look at one with: muquant inspect {out / 'model.onnx'}")
+    output.say(f"All files are in {out}; weights.png shows where the 8 levels of each layer lie")
     output.result(
         {
             "folder": str(out),

@@ -10,7 +10,8 @@ import click
 from muquant.artifact import read_artifact
 from muquant.compress import LayerReport
 from muquant.errors import InputError
-from muquant.training import read_run
+from muquant.plots import plot_weights
+from muquant.training import load_run, read_run
 from muquant_cli.output import Output, command, kilobytes
 from muquant_onnx import running_operators
 from muquant_onnx.reference import read_model
@@ -20,15 +21,28 @@ _HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "||dW||_2", "size", "of f
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="Picture of the levels to draw, for a .mq file."
+)
+@click.option(
+    "--run", type=click.Path(path_type=Path), help="Run folder with the float weights, to draw behind."
+)
 @command
-def inspect(output: Output, file: Path) -> None:
+def inspect(output: Output, file: Path, plot: Path | None, run: Path | None) -> None:
     """Show what is in FILE, layer by layer: a .mq or .onnx file, or a run folder."""
+    if plot is not None and file.suffix != ".mq":
+        raise InputError(f"--plot draws .mq files, found {file}; name one")
     if file.is_dir():
         _inspect_run(output, file)
     elif file.suffix == ".onnx":
         _inspect_onnx(output, file)
     elif file.suffix == ".mq":
-        report = read_artifact(file).report
+        artifact = read_artifact(file)
+        report = artifact.report
+        if plot is not None:
+            originals = None if run is None else dict(load_run(run).named_parameters())
+            plot_weights(artifact.tensors, plot, originals)
+            output.say(f"Drew {plot}")
         show_layers(output, str(file), layer_rows(report))
         output.result({"path": str(file), "nbytes": file.stat().st_size, **layers_document(report)})
     else:

@@ -92,6 +92,7 @@ def test_a_file_that_is_not_what_its_name_says(
     shutil.copy(run / "model.safetensors", tmp_path / "b.mq")
     assert "muquant.compressed/1" in fails("inspect", tmp_path / "b.mq")
     assert "expected a .mq or .onnx file" in fails("inspect", tmp_path / "c.txt")
+    assert "--plot draws .mq files" in fails("inspect", exported, "--plot", tmp_path / "w.png")
 
 
 def test_missing_files_are_named(artifact: Path, tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "model.mq",
         "model.onnx",
         "float.onnx",
+        "weights.png",
     }
 
 
@@ -167,3 +168,8 @@ def test_help_and_version_import_no_torch() -> None:
         command = [sys.executable, "-c", _IMPORTS_TORCH, option]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_inspect_draws_the_levels_of_an_artifact(run: Path, artifact: Path, tmp_path: Path) -> None:
+    invoke_json("inspect", artifact, "--plot", tmp_path / "weights.png", "--run", run)
+    assert (tmp_path / "weights.png").read_bytes().startswith(b"\x89PNG")
