@@ -5,7 +5,7 @@
 Trains cnn4 with the defaults of `muquant train` where the run folder is empty (about 20 minutes on two
 cores; an interrupted run goes on), compresses all layers to 3 bits without retraining or data, exports each
 policy, verifies each file on the whole test set, and times onnxruntime at batch 1, interleaved with the float
-file. Writes `results/mnist_cnn4.json`.
+file. Writes `results/mnist_cnn4.json` and a picture of the levels beside it.
 """
 
 import argparse
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from provenance import write_results
+from provenance import RESULTS, write_results
 
 import muquant
 from muquant.data import load_dataset
+from muquant.plots import plot_weights
 from muquant.training import TrainingConfig, evaluate, train
 from muquant_onnx import export_float, export_onnx, load_session, verify
 
@@ -54,6 +55,8 @@ def main() -> None:
     for name, accuracy in document["accuracy"].items():
         print(f"{accuracy:8.2%}  {name}")
     document["layers"] = [asdict(layer) for layer in compressed.report]
+
+    plot_weights(compressed.tensors, RESULTS / "mnist_cnn4.png", dict(model.named_parameters()))
 
     with tempfile.TemporaryDirectory() as folder:
         example = test.inputs()[:2]

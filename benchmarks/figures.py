@@ -1,0 +1,84 @@
+"""Write the README's figures from `results/`: python benchmarks/figures.py [--check]."""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from muquant.files import write_bytes
+
+ROOT = Path(__file__).parent.parent
+
+
+def mnist_cnn4(document: dict[str, Any]) -> str:
+    """Return the table of the whole path on MNIST."""
+    plain, ours, source = document["accuracy"].values()
+    policies = document["policies"]
+    auto = policies["auto"]
+    agreement = {
+        name: next(
+            check["agreement"]
+            for check in policies[name]["verify"]["runtimes"]
+            if check["setting"] == "default"
+        )
+        for name in ("float", "auto")
+    }
+    rows = (
+        ("", "float32", "**muquant, 3 bits**", "the paper's 3-bit quantizer"),
+        ("---",) * 4,
+        (f"accuracy, {document['count']:,} test images", f"{plain:.2%}", f"**{ours:.2%}**", f"{source:.2%}"),
+        (
+            "ONNX file",
+            f"{document['float_nbytes'] / 1e6:.2f} MB",
+            f"**{auto['nbytes'] / 1e6:.2f} MB** (1/{auto['float_over_file']:.2f})",
+            "",
+        ),
+        (
+            "same answer as PyTorch, policy `float` / `auto`",
+            "",
+            f"{agreement['float']:.2%} / {agreement['auto']:.2%}",
+            "",
+        ),
+        (
+            "time for one image, policy `auto`",
+            "1",
+            f"**{document['latency_batch_1']['auto']['ratio_to_float_file']:.2f}**",
+            "",
+        ),
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+FIGURES = {"mnist_cnn4": mnist_cnn4}
+"""Name of a file in `results/`, and of a place in the README -> what makes one of the other."""
+
+
+def with_figures(text: str) -> str:
+    """Return the README's text with every figure taken anew from its file."""
+    for name, render in FIGURES.items():
+        document = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        begin, end = f"<!-- figures: {name} -->\n", "\n<!-- end of figures -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(text):
+            sys.exit(f"README.md has no place for {name}; expected a line {begin.strip()}")
+        text = pattern.sub(lambda _: f"{begin}{render(document)}{end}", text)  # noqa: B023  # used at once
+    return text
+
+
+def main() -> None:
+    """Write, or with `--check` exit with status 1 if there is something to write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    readme = ROOT / "README.md"
+    before = readme.read_text()
+    after = with_figures(before)
+    if not parser.parse_args().check:
+        write_bytes(readme, after.encode())
+    elif before != after:
+        sys.exit("README.md differs from benchmarks/results; run: python benchmarks/figures.py")
+
+
+if __name__ == "__main__":
+    main()
