@@ -28,6 +28,9 @@ from muquant_onnx.decode_function import DOMAIN, OPSET
 from muquant_onnx.lowering import Policy, Served, check_policy, lower
 
 METADATA = "muquant"
+FORMAT = 1
+"""Version of the file format, see FORMAT.md."""
+
 _PLACEHOLDER = "Weight"
 
 
@@ -114,7 +117,8 @@ def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
     batched = tuple(  # a size of 1 would be fixed
         torch.cat((value, value)) if len(value) == 1 else value for value in inputs
     )
-    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    collection: Any = torch.export.ShapesCollection  # torch has no types for it
+    shapes = collection()
     for example_input in batched:
         shapes[example_input] = {0: torch.export.Dim.AUTO}
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -174,6 +178,7 @@ def describe(tensors: Mapping[str, QuantizedTensor], policy: str, served: Sequen
     """Return the metadata block: what a reader of the file alone should know."""
     used = {use.weight for use in served}
     return {
+        "format": FORMAT,
         "producer": f"muquant {muquant.__version__}",
         "policy": policy,
         "weights": {

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from muquant.errors import InputError
 
 METADATA = "muquant"
+FORMAT = 1
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -39,10 +40,13 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
         raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
     try:
         metadata: dict[str, Any] = json.loads(block)
+        version = metadata["format"]
         if not isinstance(metadata["weights"], dict) or not isinstance(metadata["unused"], list):
             raise TypeError('"weights" or "unused"')
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its muquant metadata is malformed ({error!r}); export it again") from error
+    if version != FORMAT:
+        raise InputError(f"{path} has the format {version!r}, expected {FORMAT}; use a newer muquant")
     return model, metadata
 
 

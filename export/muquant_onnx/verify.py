@@ -139,8 +139,8 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
     expected, found = set(compressed.tensors), {*metadata["weights"], *metadata["unused"]}
     if expected != found:
         raise InputError(
-            f"{path} holds other weights than the model: {sorted(expected ^ found)[:3]} are on one side only; "
-            "name the file that was exported from it"
+            f"{path} holds other weights than the model: {sorted(expected ^ found)[:3]} are on one side "
+            "only; name the file that was exported from it"
         )
     by_numpy = decode_file(path)
     values = _decoding_part(ir.from_proto(proto), set(by_numpy))
