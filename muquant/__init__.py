@@ -2,8 +2,8 @@
 
 from importlib.metadata import version
 
-from muquant.artifact import load
-from muquant.compress import CompressedModel, LayerReport, compress
+from muquant.artifact import CompressedModel, LayerReport, load
+from muquant.compress import compress
 from muquant.errors import InputError
 from muquant.fake_quantize import MuLawFakeQuantize
 from muquant.observers import AbsMaxObserver, SearchObserver

@@ -1,18 +1,17 @@
-"""A compressed model on disk: one safetensors file, its manifest in the metadata."""
+"""A compressed model, in memory and on disk: one safetensors file, its manifest in the metadata."""
 
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muquant.compress import CompressedModel, LayerReport, install
 from muquant.errors import InputError, naming
-from muquant.layers import quantizable_weights
+from muquant.layers import quantizable_weights, replace_weight
 from muquant.models import Architecture
 from muquant.packing import unpack
 from muquant.spec import MuLawSpec
@@ -22,41 +21,82 @@ from muquant.tensor_files import TensorFile, read_tensors, write_tensors
 SCHEMA = "muquant.compressed/1"
 
 
-def save(compressed: CompressedModel, path: str | os.PathLike[str]) -> None:
-    """Write `compressed` to `path`, whole or not at all.
+@dataclass(frozen=True)
+class LayerReport:
+    """What compression did to one weight.
 
-    Tensors in the file: `codes.NAME` (packed bytes) and `step.NAME` for each compressed weight, `state.NAME`
-    for everything else in the module's state; what several names share is there once.
+    Attributes:
+        name: path of the weight.
+        shape: its shape.
+        bits: width of a code.
+        mu: companding parameter.
+        sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
+        delta_norm: ||dW||_2, the paper's Lipschitz constant of the quantization error.
+        nbytes: bytes of packed codes and steps.
+        float_nbytes: bytes of the float32 weight.
     """
-    decoded = {*compressed.tensors, *compressed.aliases}
-    tensors: dict[str, Tensor] = {}
-    aliases = dict(compressed.aliases)
-    seen: dict[int, str] = {}
-    for name, value in compressed.module.state_dict(keep_vars=True).items():
-        if name in decoded:
-            continue
-        first = seen.setdefault(id(value), name)
-        if first == name:
-            tensors[f"state.{name}"] = value.detach().clone()
-        else:
-            aliases[name] = first
-    weights = {}
-    for name, quantized in compressed.tensors.items():
-        tensors[f"codes.{name}"] = torch.from_numpy(quantized.packed())
-        tensors[f"step.{name}"] = quantized.step
-        weights[name] = {
-            "format": quantized.spec.to_dict(),
-            "shape": list(quantized.shape),
-            "channel_axis": quantized.channel_axis,
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    mu: float
+    sqnr: float | None
+    delta_norm: float
+    nbytes: int
+    float_nbytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedModel:
+    """A model some of whose weights are in few bits.
+
+    Attributes:
+        module: runs in PyTorch, in evaluation mode; its compressed weights are the decoded ones, bit for bit.
+        tensors: weight name -> quantized weight; a shared weight is there once.
+        aliases: other names of shared weights -> the name in `tensors`.
+        report: one entry for each of `tensors`.
+    """
+
+    module: nn.Module
+    tensors: Mapping[str, QuantizedTensor]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    report: tuple[LayerReport, ...] = ()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, whole or not at all; `muquant.load` reads it.
+
+        Tensors in the file: `codes.NAME` (packed bytes) and `step.NAME` for each compressed weight,
+        `state.NAME` for everything else in the module's state; what several names share is there once.
+        """
+        decoded = {*self.tensors, *self.aliases}
+        tensors: dict[str, Tensor] = {}
+        aliases = dict(self.aliases)
+        seen: dict[int, str] = {}
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            if name in decoded:
+                continue
+            first = seen.setdefault(id(value), name)
+            if first == name:
+                tensors[f"state.{name}"] = value.detach().clone()
+            else:
+                aliases[name] = first
+        weights = {}
+        for name, quantized in self.tensors.items():
+            tensors[f"codes.{name}"] = torch.from_numpy(quantized.packed())
+            tensors[f"step.{name}"] = quantized.step
+            weights[name] = {
+                "format": quantized.spec.to_dict(),
+                "shape": list(quantized.shape),
+                "channel_axis": quantized.channel_axis,
+            }
+        architecture = getattr(self.module, "architecture", None)
+        manifest = {
+            "weights": weights,
+            "aliases": aliases,
+            "architecture": architecture.to_dict() if isinstance(architecture, Architecture) else None,
+            "report": [asdict(layer) for layer in self.report],
         }
-    architecture = getattr(compressed.module, "architecture", None)
-    manifest = {
-        "weights": weights,
-        "aliases": aliases,
-        "architecture": architecture.to_dict() if isinstance(architecture, Architecture) else None,
-        "report": [asdict(layer) for layer in compressed.report],
-    }
-    write_tensors(path, SCHEMA, tensors, manifest)
+        write_tensors(path, SCHEMA, tensors, manifest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +162,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
     owners = {weight.name: weight for weight in quantizable_weights(module)}
     module.float().load_state_dict(state, strict=False)
     for name, quantized in artifact.tensors.items():
-        install([owners[each] for each in names[name]], quantized)
+        replace_weight([owners[each] for each in names[name]], quantized.dequantize())
     shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
     return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report)
 

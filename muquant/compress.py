@@ -2,69 +2,20 @@
 
 import copy
 import math
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from muquant.artifact import CompressedModel, LayerReport
 from muquant.errors import InputError, naming
 from muquant.fake_quantize import MuLawFakeQuantize
-from muquant.layers import Weight, quantizable_weights, select_weights
+from muquant.layers import Weight, quantizable_weights, replace_weight, select_weights
 from muquant.observers import observer_class
 from muquant.rounding import rounding_method
 from muquant.sensitivity import spectral_norm, sqnr
 from muquant.spec import MuLawSpec
 from muquant.tensor import QuantizedTensor
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What compression did to one weight.
-
-    Attributes:
-        name: path of the weight.
-        shape: its shape.
-        bits: width of a code.
-        mu: companding parameter.
-        sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
-        delta_norm: ||dW||_2, the paper's Lipschitz constant of the quantization error.
-        nbytes: bytes of packed codes and steps.
-        float_nbytes: bytes of the float32 weight.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    bits: int
-    mu: float
-    sqnr: float | None
-    delta_norm: float
-    nbytes: int
-    float_nbytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class CompressedModel:
-    """A model some of whose weights are in few bits.
-
-    Attributes:
-        module: runs in PyTorch, in evaluation mode; its compressed weights are the decoded ones, bit for bit.
-        tensors: weight name -> quantized weight; a shared weight is there once.
-        aliases: other names of shared weights -> the name in `tensors`.
-        report: one entry for each of `tensors`.
-    """
-
-    module: nn.Module
-    tensors: Mapping[str, QuantizedTensor]
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    report: tuple[LayerReport, ...] = ()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, whole or not at all; `muquant.load` reads it."""
-        from muquant.artifact import save  # the artifact is built from this class
-
-        save(self, path)
 
 
 def compress(
@@ -130,15 +81,8 @@ def compress(
         tensors[first.name] = quantized
         aliases.update({owner.name: first.name for owner in owners[1:]})
         report.append(_report(first.name, before, quantized))
-        install(owners, quantized)
+        replace_weight(owners, quantized.dequantize())
     return CompressedModel(module, tensors, aliases, tuple(report))
-
-
-def install(owners: list[Weight], quantized: QuantizedTensor) -> None:
-    """Give all `owners` the decoded weight, as one shared parameter."""
-    decoded = nn.Parameter(quantized.dequantize(), requires_grad=False)
-    for owner in owners:
-        setattr(owner.module, owner.attribute, decoded)
 
 
 def _unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:

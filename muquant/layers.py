@@ -94,6 +94,13 @@ def select_weights(model: nn.Module, layers: str) -> list[Weight]:
     return [weight for weight in weights if weight.layer in picked]
 
 
+def replace_weight(owners: list[Weight], value: Tensor) -> None:
+    """Give all `owners` the weight `value`, as one shared parameter that is not trained."""
+    parameter = nn.Parameter(value, requires_grad=False)
+    for owner in owners:
+        setattr(owner.module, owner.attribute, parameter)
+
+
 def _pick(names: list[str], layers: str) -> list[str]:
     if layers == "all":
         return names

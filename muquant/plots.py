@@ -57,8 +57,8 @@ def plot_weights(
 def _panel(axes: Axes, name: str, quantized: QuantizedTensor, original: Tensor | None) -> None:
     spec = quantized.spec
     levels = grid_levels(spec)[: spec.codes].numpy() / spec.grid_max
-    share = np.bincount(quantized.codes.numpy().reshape(-1), minlength=2**spec.bits)[: spec.codes]
-    share = share / max(quantized.codes.numel(), 1)
+    counts = np.bincount(quantized.codes.numpy().reshape(-1), minlength=2**spec.bits)[: spec.codes]
+    share = counts / max(quantized.codes.numel(), 1)
     if original is not None:
         if tuple(original.shape) != quantized.shape:
             raise InputError(
@@ -67,8 +67,8 @@ def _panel(axes: Axes, name: str, quantized: QuantizedTensor, original: Tensor |
             )
         scale = spread(quantized.step, spec, quantized.shape, quantized.channel_axis) * spec.grid_max
         ratio = (original.detach() / scale.where(scale > 0, 1.0)).reshape(-1).numpy()
-        counts, edges = np.histogram(ratio, bins=160, range=(-2, 2))
-        heights = counts / max(counts.max(), 1) * share.max(initial=0.0)
+        inside, edges = np.histogram(ratio, bins=160, range=(-2, 2))
+        heights = inside / max(inside.max(), 1) * share.max(initial=0.0)
         axes.stairs(heights, edges, fill=True, color=_WEIGHTS, label="weights")
     axes.vlines(levels, 0, share, color=_LEVELS, linewidth=2, label="levels, and share of codes")
     axes.plot(levels, share, "o", color=_LEVELS, markersize=4)

@@ -1,10 +1,10 @@
 """The number format, defined once: everything else (packing, files, ONNX) derives from a `MuLawSpec`."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, get_args
 
+from muquant.documents import field_values
 from muquant.errors import InputError
 
 Domain = Literal["decoded", "mapped"]
@@ -149,14 +149,9 @@ class MuLawSpec:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+    def from_dict(cls, document: object) -> Self:
         """Build from `to_dict`'s output; unknown or missing fields are an `InputError`."""
-        names = {field.name for field in fields(cls)}
-        if set(document) != names:
-            raise InputError(
-                f"a format has the fields {sorted(names)}, found {sorted(document)}; write the file again"
-            )
-        return cls(**document)
+        return cls(**field_values(cls, document, "number format"))
 
 
 SOURCE_SPEC = MuLawSpec(bits=3, mu=0.0, granularity="tensor", levels="mid-tread")

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from muquant.artifact import read_artifact
-from muquant.compress import LayerReport
+from muquant.artifact import LayerReport, read_artifact
 from muquant.errors import InputError
 from muquant.plots import plot_weights
 from muquant.training import load_run, read_run

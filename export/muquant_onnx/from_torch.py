@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import muquant
-from muquant.compress import CompressedModel
+from muquant.artifact import CompressedModel
 from muquant.errors import InputError
 from muquant.files import atomic_path
 from muquant.layers import quantizable_weights
@@ -89,7 +89,7 @@ def trace_placeholders(compressed: CompressedModel, example: Tensor | Sequence[T
 def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Policy) -> list[Served]:
     """Replace the placeholders by packed codes and decoders, in place, and describe them in the metadata."""
     weights = {}
-    for node in model.graph.all_nodes():
+    for node in model.graph:
         if node.domain == DOMAIN and node.op_type == _PLACEHOLDER:
             name = node.attributes["name"].as_string()
             weights[node.outputs[0]] = (name, compressed.tensors[name])
@@ -97,8 +97,7 @@ def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Poli
     for value in weights:
         placeholder = value.producer()
         assert placeholder is not None
-        assert placeholder.graph is not None
-        placeholder.graph.remove(placeholder, safe=True)
+        model.graph.remove(placeholder, safe=True)
     model.metadata_props[METADATA] = json.dumps(describe(compressed.tensors, policy, served))
     return served
 

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from muquant.compress import CompressedModel
+from muquant.artifact import CompressedModel
 from muquant.errors import InputError
 from muquant.tensor import QuantizedTensor
 from muquant_onnx.from_torch import export_float

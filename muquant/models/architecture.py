@@ -1,12 +1,12 @@
 """`Architecture`: all that is needed to build a model again, as a value that JSON can carry."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from muquant.documents import field_values
 from muquant.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,17 +106,7 @@ class Architecture:
         Raises:
             InputError: a field is missing, unknown, of another type or out of range.
         """
-        expected = {field.name for field in fields(cls)}
-        if not isinstance(document, Mapping) or set(document) != expected:
-            found = sorted(map(str, document)) if isinstance(document, Mapping) else type(document).__name__
-            raise InputError(
-                f"architecture: expected the fields {sorted(expected)}, found {found}; take a file that "
-                f"muquant wrote"
-            )
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
-        }
-        return cls(**values)  # checks every type and range
+        return cls(**field_values(cls, document, "architecture"))
 
 
 def _is_int(value: object, low: int, high: int) -> bool:

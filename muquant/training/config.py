@@ -1,11 +1,11 @@
 """`TrainingConfig`: everything that decides what a run computes."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 
+from muquant.documents import field_values
 from muquant.errors import InputError
 from muquant.registry import look_up
 from muquant.training.augmentations import AUGMENTATIONS
@@ -119,15 +119,7 @@ class TrainingConfig:
         Raises:
             InputError: a field is missing, unknown, of another type or out of range.
         """
-        expected = {field.name for field in fields(cls)}
-        if not isinstance(document, Mapping) or set(document) != expected:
-            found = sorted(map(str, document)) if isinstance(document, Mapping) else type(document).__name__
-            raise InputError(
-                f"training options: expected the fields {sorted(expected)}, found {found}; take a file that "
-                f"muquant wrote"
-            )
-        values: dict[str, Any] = dict(document)
-        return cls(**values)
+        return cls(**field_values(cls, document, "training options"))
 
 
 _RANGES: dict[str, tuple[float, float]] = {
