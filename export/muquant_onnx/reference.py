@@ -100,6 +100,8 @@ def decode(
     rows = np.moveaxis(k, axis, 0).reshape(channels, -1)
     kind, _, size = entry["granularity"].partition(":")
     if kind == "group":
+        if int(size) < 1:
+            raise ValueError(f"groups of {size}")
         wide = step.reshape(channels, -1)[:, np.arange(rows.shape[1]) // int(size)]
     else:
         wide = step.reshape(-1, 1)
