@@ -100,7 +100,7 @@ class LoadCost:
         nbytes: size of the file.
         seconds: to open the session, median.
         resident: bytes of memory that the session added, median.
-        peak: bytes that the process's memory peak grew by, median.
+        peak: bytes of memory that loading added at its highest, median.
     """
 
     nbytes: int
@@ -109,16 +109,21 @@ class LoadCost:
     peak: int
 
 
-# as `load_session` opens it, without importing torch, which would take seconds
+# As `load_session` opens it, without importing torch, which would take seconds. The peak is the kernel's own
+# high-water mark, reset before loading; where the system keeps none, the memory after loading stands in.
 _PROBE = """
-import json, resource, sys, time
+import json, pathlib, re, sys, time
 import onnxruntime, psutil
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-process = psutil.Process()
-before, before_peak, start = process.memory_info().rss, peak(), time.perf_counter()
+status, clear = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
+def resident(): return psutil.Process().memory_info().rss
+try: clear.write_text("5")
+except OSError: pass
+before, start = resident(), time.perf_counter()
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-seconds = time.perf_counter() - start
-print(json.dumps([seconds, process.memory_info().rss - before, peak() - before_peak]))
+seconds, after = time.perf_counter() - start, resident()
+mark = re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()) if status.exists() else None
+peak = max(after, int(mark[1]) * 1024 if mark else 0)
+print(json.dumps([seconds, after - before, peak - before]))
 """
 
 
