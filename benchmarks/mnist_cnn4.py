@@ -9,6 +9,9 @@ file. Writes `results/mnist_cnn4.json` and a picture of the levels beside it.
 """
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -84,6 +87,14 @@ def main() -> None:
             {"float file": plain, **{policy: Path(folder, f"{policy}.onnx") for policy in POLICIES}},
             test.inputs()[:1].numpy(),
         )
+        start = time.perf_counter()
+        demo = [sys.executable, "-m", "muquant_cli", "demo", "--json", "--out", str(Path(folder, "demo"))]
+        done = subprocess.run(demo, check=True, capture_output=True)
+        document["demo"] = {
+            "seconds": time.perf_counter() - start,
+            "accuracy": json.loads(done.stdout)["accuracy"],
+        }
+    print(f"the demo took {document['demo']['seconds']:.0f} s")
     for name, figures in document["latency_batch_1"].items():
         print(
             f"{name:10} {figures['median_ms']:.3f} ms, {figures['ratio_to_float_file']:.3f} of the float file"
