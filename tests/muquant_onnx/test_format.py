@@ -95,6 +95,20 @@ def test_the_functions_text() -> None:
     assert _block("onnx") == Decoder(3, "mid-rise", "int8").text()
 
 
+@pytest.mark.parametrize(
+    ("decoder", "name"),
+    [
+        (Decoder(3, "mid-rise", "int8"), "MuLawDecode3"),
+        (Decoder(3, "mid-tread", "int8"), "MuLawDecode3MidTread"),
+        (Decoder(8, "mid-rise", "int16"), "MuLawDecode8Int16"),
+        (Decoder(8, "mid-tread", "int16"), "MuLawDecode8MidTreadInt16"),
+    ],
+)
+def test_the_functions_names(decoder: Decoder, name: str) -> None:
+    assert decoder.name == name == decoder.function().name
+    assert name in DOCUMENT or name == "MuLawDecode8MidTreadInt16"  # the document's rule, not its examples
+
+
 @pytest.mark.parametrize("policy", ["float", "int8"])
 @pytest.mark.parametrize(
     "spec",
