@@ -281,3 +281,27 @@ def test_export_float(tmp_path: Path) -> None:
     session = load_session(path)
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=0, atol=1e-6)
+
+
+class SharedWithTwoBiases(nn.Module):
+    """Two layers of one weight and two biases, each in front of an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.other.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.other(torch.relu(self.one(x))))
+
+
+def test_layers_of_one_weight_keep_their_own_biases(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    compressed = mq.compress(SharedWithTwoBiases())
+    x = torch.rand(8, 16)
+    export_onnx(compressed, tmp_path / "a.onnx", x, "int8")
+    session = load_session(tmp_path / "a.onnx", "accuracy-1")
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    with torch.inference_mode():
+        expected = compressed.module(x).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)

@@ -1,0 +1,149 @@
+"""One quantized weight inside an ONNX graph: its initializers, and the nodes that decode them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from muquant.tensor import QuantizedTensor
+from muquant_onnx.decode_function import DOMAIN, Decoder
+
+
+@dataclass
+class WeightStore:
+    """The initializers of one quantized weight, made on demand, and the nodes that decode them."""
+
+    graph: ir.Graph
+    name: str
+    quantized: QuantizedTensor
+    _initializers: dict[str, ir.Value] = field(default_factory=dict)
+    _decoded: ir.Value | None = None
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str) -> str:
+        """Return a suffix that makes `name` unique within this weight: none for the first, then .1, .2 ..."""
+        number = self._counts.get(name, 0)
+        self._counts[name] = number + 1
+        return f".{number}" if number else ""
+
+    def constant(self, part: str, array: NDArray[Any]) -> ir.Value:
+        """Return the initializer NAME.part."""
+        if part not in self._initializers:
+            name = f"{self.name}.{part}"
+            value = ir.Value(
+                name=name,
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                shape=ir.Shape(array.shape),
+                const_value=ir.tensor(array, name=name),
+            )
+            self.graph.register_initializer(value)
+            self._initializers[part] = value
+        return self._initializers[part]
+
+    def node(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        name: str,
+        dtype: ir.DataType,
+        shape: Iterable[int | str | ir.SymbolicDim | None] | None,
+        domain: str = "",
+        **attributes: int | list[int],
+    ) -> ir.Value:
+        """Append a node with one output, called NAME.name, of stated type and shape."""
+        label = f"{self.name}.{name}{self.count(name)}"
+        output = ir.Value(
+            name=label, type=ir.TensorType(dtype), shape=shape if shape is None else ir.Shape(shape)
+        )
+        self.graph.append(ir.node(op, inputs, attributes, domain=domain, outputs=[output], name=label))
+        return output
+
+    def levels(self) -> ir.Value:
+        """Decode to integer levels in the weight's shape; each caller gets levels of its own.
+
+        onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after
+        the first is followed by a slice that cuts nothing, past the end by a number of its own: equal values,
+        another computation.
+        """
+        spec, shape = self.quantized.spec, self.quantized.shape
+        decoder = Decoder.of(spec)
+        inputs = [
+            self.constant("packed", self.quantized.packed()),
+            self.constant("mu", np.array(spec.expansion_mu)),
+            self.constant("shape", np.array(shape, np.int64)),
+        ]
+        levels = self.node(decoder.name, inputs, "levels", decoder.dtype, shape, domain=DOMAIN)
+        number = self._counts["levels"] - 1
+        if number:
+            start = self.constant("start", np.zeros(1, np.int64))
+            end = self.constant(f"end.{number}", np.array([shape[0] + number]))
+            levels = self.node("Slice", [levels, start, end], "own_levels", decoder.dtype, shape)
+        return levels
+
+    def decoded(self) -> ir.Value:
+        """Decode to the float32 weight, float32(k) * step; made once, shared by all float uses."""
+        if self._decoded is None:
+            shape = self.quantized.shape
+            levels = self.node(
+                "Cast", [self.levels()], "float_levels", ir.DataType.FLOAT, shape, to=ir.DataType.FLOAT
+            )
+            self._decoded = self.node("Mul", [levels, self.wide_step()], "decoded", ir.DataType.FLOAT, shape)
+        return self._decoded
+
+    def wide_step(self) -> ir.Value:
+        """The steps in a shape that broadcasts against the weight."""
+        quantized, shape, axis = self.quantized, self.quantized.shape, self.quantized.channel_axis
+        step = quantized.step.numpy()
+        kind = quantized.spec.steps.kind
+        if kind == "tensor":
+            return self.constant("step", step.reshape(()))
+        if kind == "channel":
+            return self.constant("step", step.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
+        others = [size for i, size in enumerate(shape) if i != axis]
+        inputs = int(np.prod(others))
+        wide = self.node(
+            "Gather",
+            [self.constant("step", step), self.group_of_input(inputs)],
+            "step_matrix",
+            ir.DataType.FLOAT,
+            (shape[axis], inputs),
+            axis=1,
+        )
+        moved = (shape[axis], *others)
+        wide = self.node(
+            "Reshape",
+            [wide, self.constant("step_shape", np.array(moved, np.int64))],
+            "step_moved",
+            ir.DataType.FLOAT,
+            moved,
+        )
+        if axis:
+            order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
+            wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, shape, perm=order)
+        return wide
+
+    def group_of_input(self, inputs: int) -> ir.Value:
+        """Index of the group that each input belongs to, int64 [inputs]."""
+        bounds = [
+            self.constant(part, np.array(number, np.int64))
+            for part, number in (
+                ("first_input", 0),
+                ("inputs", inputs),
+                ("next_input", 1),
+                ("group_size", self.quantized.spec.steps.group_size),
+            )
+        ]
+        place = self.node("Range", bounds[:3], "input", ir.DataType.INT64, (inputs,))
+        return self.node("Div", [place, bounds[3]], "group", ir.DataType.INT64, (inputs,))
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> None:
+    """Let `new` stand for `old` everywhere, under the name of `old` where that is an output of the graph."""
+    if old.is_graph_output():
+        name = old.name
+        old.name = f"{name}.replaced"
+        new.name = name
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
