@@ -44,14 +44,14 @@ def compress(
             observer=observer,
             on_layer=lambda name, index, count: update(index, count, name),
         )
-    if out.suffix == ".mq":
-        compressed.save(out)
-        document: dict[str, Any] = {}
-    else:
-        report = export_onnx(compressed, out, torch.zeros(2, *model.architecture.input_shape), policy)
-        document = report_export(output, report)
     show_layers(output, f"{source} at {spec.bits} bits", layer_rows(compressed.report))
-    output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
+    document: dict[str, Any] = {}
+    if out.suffix == ".onnx":
+        example = torch.zeros(2, *model.architecture.input_shape)
+        document = report_export(output, export_onnx(compressed, out, example, policy))
+    else:
+        compressed.save(out)
+        output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
     output.result(
         {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
     )
