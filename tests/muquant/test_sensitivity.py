@@ -23,11 +23,13 @@ def test_sqnr_of_simple_pairs() -> None:
     assert sqnr(torch.zeros(4), one) == -math.inf
 
 
-@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (4, 4), (7,), (3, 4, 2, 2), (1, 1), (140, 300)], ids=str)
-@pytest.mark.parametrize("axis", [0, 1])
+SHAPES = [(5, 9), (9, 5), (4, 4), (7,), (3, 4, 2, 2), (1, 1), (140, 300)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [(shape, axis) for shape in SHAPES for axis in range(min(2, len(shape)))], ids=str
+)
 def test_the_spectral_norm_is_the_largest_singular_value(shape: tuple[int, ...], axis: int) -> None:
-    if axis >= len(shape):
-        pytest.skip("no such axis")
     delta = np.random.default_rng(1).normal(size=shape)
     matrix = np.moveaxis(delta, axis, 0).reshape(shape[axis], -1)
     expected = np.linalg.norm(matrix, ord=2)
