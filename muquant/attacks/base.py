@@ -1,0 +1,244 @@
+"""What all attacks share: validation, batches, seeds, verification of every example, the result."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from muquant.attacks.norms import Norm, Threat, parse_epsilon, project, size
+from muquant.attacks.problem import Keep, Problem, checked_logits, inside
+from muquant.attacks.target import Target
+from muquant.errors import InputError
+from muquant.training.seeds import generator_for
+
+BATCH_SIZE = 100
+"""The unit of work and of the seed. 64 to 128 images fit the cache of a CPU best."""
+
+OnProgress = Callable[[int, int], None]
+"""(images done, images in all), after each batch"""
+
+PUSHES = (1.0, 1.001, 1.01)
+"""By what verification lengthens a perturbation that ends at the boundary, where rounding decides."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack did to N images; tensors are on the CPU.
+
+    Attributes:
+        adversarial: float32 [N, ...] in [0, 1]; the clean image wherever the attack did not succeed.
+        attacked: bool [N], the clean image was classified correctly; others are left alone.
+        success: bool [N], attacked, and the adversarial image is misclassified inside the threat.
+        queries: int64 [N], forward passes, those of the clean image and of the verification included.
+        l2: float32 [N], L2 distance to the clean image; 0 without success.
+        linf: float32 [N], Linf distance likewise.
+        seconds: wall time.
+    """
+
+    adversarial: Tensor
+    attacked: Tensor
+    success: Tensor
+    queries: Tensor
+    l2: Tensor
+    linf: Tensor
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of the N images that is classified correctly and withstood the attack, 0..1."""
+        return int((self.attacked & ~self.success).sum()) / len(self.success)
+
+    @classmethod
+    def join(cls, parts: Sequence["AttackResult"]) -> Self:
+        """Put the results of batches together, in their order."""
+        names = ("adversarial", "attacked", "success", "queries", "l2", "linf")
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return cls(**tensors, seconds=sum(part.seconds for part in parts))
+
+
+class Attack(ABC):
+    """An attack with its parameters: a frozen dataclass whose `run` looks for adversarial images.
+
+    Class attributes:
+        needs_gradients: it refuses a target that has none.
+        corruption: it is no search for a worst case; reported apart.
+    """
+
+    needs_gradients: ClassVar[bool] = False
+    corruption: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def threat(self) -> Threat:
+        """The ball in which adversarial images must lie."""
+
+    @property
+    def keep(self) -> Keep:
+        """Which successful iterate of an image is kept."""
+        return "first"
+
+    @property
+    def confidence(self) -> float:
+        """By how much the wrong logit must exceed that of the label."""
+        return 0.0
+
+    @abstractmethod
+    def run(self, problem: Problem) -> None:
+        """Show iterates to `problem.logits` or `problem.gradient`, which keep those that succeed."""
+
+    def attack(
+        self,
+        target: Target,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        seed: int = 0,
+        on_progress: OnProgress | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> AttackResult:
+        """Attack every correctly classified image.
+
+        Args:
+            target: what is attacked.
+            inputs: [N, ...] in [0, 1].
+            labels: int64 [N], the true classes.
+            seed: of all randomness; what happens to a batch depends on (seed, number of the batch) alone.
+            on_progress: called after each batch.
+            batch_size: images at a time; another size is another result for attacks that draw numbers.
+
+        Raises:
+            InputError: the inputs, the labels, the parameters or the target cannot be used.
+        """
+        check_inputs(inputs, labels)
+        if batch_size < 1:
+            raise InputError(f"batch_size: expected at least 1, found {batch_size}")
+        parts = []
+        for number, start in enumerate(range(0, len(inputs), batch_size)):
+            rows = slice(start, start + batch_size)
+            parts.append(self.attack_batch(target, inputs[rows], labels[rows], seed=seed, number=number))
+            if on_progress is not None:
+                on_progress(min(start + batch_size, len(inputs)), len(inputs))
+        return AttackResult.join(parts)
+
+    def attack_batch(
+        self, target: Target, inputs: Tensor, labels: Tensor, *, seed: int = 0, number: int = 0
+    ) -> AttackResult:
+        """Attack batch `number` of those of `attack`: several processes share the batches out by it."""
+        check_inputs(inputs, labels)
+        self.threat.fit(inputs)
+        if self.needs_gradients and not target.differentiable:
+            raise InputError(
+                f"{type(self).__name__} needs gradients, which the target does not have; attack the PyTorch "
+                f"model, or use an attack that needs none, such as Square"
+            )
+        begin = time.perf_counter()
+        with target.ready():
+            clean = inputs.detach().to(target.device, torch.float32)
+            labels = labels.to(target.device)
+            with torch.no_grad():
+                logits = checked_logits(target, clean)
+            if int(labels.max()) >= logits.shape[1]:
+                raise InputError(
+                    f"labels: expected 0 to {logits.shape[1] - 1}, the model's classes, "
+                    f"found {int(labels.max())}"
+                )
+            attacked = logits.argmax(1) == labels
+            problem = Problem(
+                target,
+                clean[attacked],
+                labels[attacked],
+                self.threat,
+                generator_for(seed, "attack", number),
+                keep=self.keep,
+                confidence=self.confidence,
+            )
+            if attacked.any():
+                self.run(problem)
+            verified = _verified(problem)
+        adversarial, queries = clean.clone(), torch.ones_like(labels)
+        adversarial[attacked], success = verified, torch.zeros_like(attacked)
+        queries[attacked] += problem.queries
+        success[attacked] = problem.fooled
+        difference = adversarial - clean
+        return AttackResult(
+            adversarial.cpu(),
+            attacked.cpu(),
+            success.cpu(),
+            queries.cpu(),
+            size(difference, "l2").cpu(),
+            size(difference, "linf").cpu(),
+            time.perf_counter() - begin,
+        )
+
+    def _check_at_least(self, least: float, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not value >= least:
+                raise InputError(
+                    f"{type(self).__name__}.{name}: expected at least {least:g}, found {value!r}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BallAttack(Attack):
+    """An attack inside a ball of given radius.
+
+    Attributes:
+        epsilon: radius, a number or text such as "8/255"; 0..1 for "linf".
+        norm: "linf" or "l2".
+    """
+
+    epsilon: float | str
+    norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        _ = self.threat  # raises where epsilon or norm cannot be used
+
+    @property
+    def threat(self) -> Threat:
+        """The ball of radius epsilon."""
+        return Threat(self.norm, parse_epsilon(self.epsilon))
+
+
+def check_inputs(inputs: Tensor, labels: Tensor) -> None:
+    """Refuse images outside [0, 1] and labels that are not one class number for each image."""
+    if not len(inputs) or inputs.dim() < 2 or not inputs[0].numel():
+        raise InputError(f"inputs: expected [N, ...] with at least one image, found {list(inputs.shape)}")
+    if labels.shape != inputs.shape[:1] or labels.dtype != torch.int64:
+        raise InputError(
+            f"labels: expected int64 [{len(inputs)}], found {str(labels.dtype).removeprefix('torch.')} "
+            f"{list(labels.shape)}"
+        )
+    if int(labels.min()) < 0:
+        raise InputError(f"labels: expected class numbers from 0, found {int(labels.min())}")
+    if not bool(((inputs >= 0) & (inputs <= 1)).all()):
+        raise InputError(
+            f"inputs: expected values in [0, 1], found {float(inputs.min()):g} to {float(inputs.max()):g}; "
+            f"scale the images, and normalise inside the model"
+        )
+
+
+def _verified(problem: Problem) -> Tensor:
+    """Show the kept images to the target once more; what does not stand becomes the clean image again."""
+    verified = problem.clean.clone()
+    pending = problem.fooled.nonzero()[:, 0]
+    for push in PUSHES:
+        if not len(pending):
+            break
+        clean = problem.clean[pending]
+        images = problem.best[pending]
+        if push > 1:
+            limit = torch.inf if problem.threat.radius is None else problem.threat.radius
+            images = project(clean + push * (images - clean), clean, limit, problem.threat.norm)
+        problem.queries[pending] += 1
+        with torch.no_grad():
+            wrong = problem.misclassified(checked_logits(problem.target, images), pending)
+        good = wrong & inside(images, size((images - clean).double(), problem.threat.norm), problem.threat)
+        verified[pending[good]] = images[good]
+        pending = pending[~good]
+    problem.fooled[pending] = False
+    return verified

@@ -1,0 +1,69 @@
+"""Decoupled direction and norm: the smallest L2 perturbation in few steps (Rony et al. 2019, algorithm 1)."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from muquant.attacks.base import Attack
+from muquant.attacks.losses import ce
+from muquant.attacks.norms import Threat, parse_epsilon, per_image, size, unit
+from muquant.attacks.problem import Keep, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDN(Attack):
+    """Follow the gradient of the cross-entropy on a sphere that shrinks at a success and grows at a failure.
+
+    Attributes:
+        epsilon: the L2 distance within which a success counts; None for any.
+        steps: at least 1.
+        first_norm: radius of the first sphere, in L2.
+        gamma: relative change of the radius at a step, 0..1 (exclusive).
+        first_step: length of the first step in L2; it falls to a hundredth along a cosine.
+    """
+
+    needs_gradients: ClassVar[bool] = True
+
+    epsilon: float | str | None = None
+    steps: int = 100
+    first_norm: float = 1.0
+    gamma: float = 0.05
+    first_step: float = 1.0
+
+    def __post_init__(self) -> None:
+        _ = self.threat
+        self._check_at_least(1, "steps")
+        self._check_at_least(1e-6, "first_norm", "gamma", "first_step")
+
+    @property
+    def threat(self) -> Threat:
+        """The L2 ball of radius epsilon, or all of it."""
+        return Threat("l2", None if self.epsilon is None else parse_epsilon(self.epsilon))
+
+    @property
+    def keep(self) -> Keep:
+        """The closest."""
+        return "smallest"
+
+    def run(self, problem: Problem) -> None:
+        """Take all steps for all images: one that is fooled already may be fooled from closer by."""
+        rows, clean = problem.rows(), problem.clean
+        offset = torch.zeros_like(clean)
+        norm = torch.full((len(clean),), self.first_norm, device=clean.device)
+        for number in range(self.steps):
+            inputs = (clean + offset).clamp_(0, 1)
+            logits, _, gradient = problem.gradient(
+                inputs, rows, lambda logits, rows: ce(logits, problem.labels[rows])
+            )
+            flat = size(gradient, "l2") == 0
+            if flat.any():
+                gradient[flat] = problem.normal(*gradient.shape)[flat]
+            if number:
+                wrong = problem.misclassified(logits, rows)
+                norm = norm * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
+            cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * number / self.steps)) / 2
+            offset = inputs - clean + self.first_step * cosine * unit(gradient)
+            offset = unit(offset) * per_image(norm, offset)
+        problem.logits((clean + offset).clamp_(0, 1), rows)

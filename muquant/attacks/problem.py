@@ -1,0 +1,156 @@
+"""One batch under attack: every forward pass goes through it, and so is counted, checked and judged."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from muquant.attacks.losses import margin
+from muquant.attacks.norms import TOLERANCE, Threat, size
+from muquant.attacks.target import Target
+from muquant.errors import InputError
+
+Keep = Literal["first", "last", "smallest"]
+"""Which of an image's successful iterates is kept."""
+
+BatchLoss = Callable[[Tensor, Tensor], Tensor]
+"""(logits [M, classes], rows [M]) -> loss [M]"""
+
+
+class Problem:
+    """The correctly classified images of a batch, and the best adversarial image found for each so far.
+
+    An attack calls `logits` and `gradient` with its iterates; any that is misclassified inside the threat is
+    kept without further ado. `rows` are the places in the batch to which the given images belong.
+
+    Attributes:
+        clean: float32 [N, ...].
+        labels: int64 [N].
+        threat: the ball.
+        generator: the batch's only source of randomness, on the CPU.
+        best: [N, ...], the clean image where nothing has been found.
+        fooled: bool [N].
+        queries: int64 [N], forward passes of each image.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        clean: Tensor,
+        labels: Tensor,
+        threat: Threat,
+        generator: torch.Generator,
+        *,
+        keep: Keep,
+        confidence: float = 0.0,
+    ) -> None:
+        self.target, self.clean, self.labels = target, clean, labels
+        self.threat, self.generator = threat, generator
+        self.keep, self.confidence = keep, confidence
+        self.best = clean.clone()
+        self.fooled = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+        self.queries = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
+        self._distance = torch.full((len(clean),), torch.inf, device=clean.device)
+
+    @property
+    def radius(self) -> float:
+        """The threat's radius, for attacks that have one."""
+        assert self.threat.radius is not None
+        return self.threat.radius
+
+    def rows(self) -> Tensor:
+        """All rows, int64 [N]."""
+        return torch.arange(len(self.clean), device=self.clean.device)
+
+    def alive(self) -> Tensor:
+        """The rows that are not fooled yet, int64 [M]."""
+        return (~self.fooled).nonzero()[:, 0]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Values drawn from [0, 1), on the batch's device."""
+        return torch.rand(shape, generator=self.generator).to(self.clean.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal values, on the batch's device."""
+        return torch.randn(shape, generator=self.generator).to(self.clean.device)
+
+    def signs(self, *shape: int) -> Tensor:
+        """Values -1 or 1, on the batch's device."""
+        return (self.uniform(*shape) < 0.5).float() * 2 - 1
+
+    def logits(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """Logits [M, classes] of iterates [M, ...]; one query each, and successes are kept."""
+        self.queries[rows] += 1
+        with torch.no_grad():
+            output = checked_logits(self.target, inputs)
+            self._record(inputs, rows, output)
+        return output
+
+    def gradient(self, inputs: Tensor, rows: Tensor, loss: BatchLoss) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [M, classes], loss [M] and its gradient [M, ...] at iterates [M, ...]; one query each.
+
+        A gradient that is not finite is replaced by zero.
+        """
+        self.queries[rows] += 1
+        leaf = inputs.detach().requires_grad_()
+        with torch.enable_grad():
+            output = checked_logits(self.target, leaf)
+            losses = loss(output, rows)
+            if not losses.requires_grad:
+                raise InputError(
+                    "the model's output does not depend on its input by differentiable operations; "
+                    "use attacks that need no gradients"
+                )
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        output = output.detach()
+        self._record(leaf.detach(), rows, output)
+        return output, losses.detach(), gradient.nan_to_num_(0, 0, 0)
+
+    def misclassified(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Whether each iterate has another class than its label, by the confidence asked."""
+        labels = self.labels[rows]
+        wrong = logits.argmax(1) != labels
+        return wrong & (margin(logits, labels) >= self.confidence) if self.confidence else wrong
+
+    def _record(self, inputs: Tensor, rows: Tensor, logits: Tensor) -> None:
+        wrong = self.misclassified(logits, rows)
+        if self.keep == "first":
+            wrong &= ~self.fooled[rows]
+        found = wrong.nonzero()[:, 0]
+        if not len(found):
+            return
+        candidates, places = inputs[found], rows[found]
+        distance = size(candidates - self.clean[places], self.threat.norm)
+        good = inside(candidates, distance, self.threat)
+        if self.keep == "smallest":
+            good &= distance < self._distance[places]
+        places = places[good]
+        self.best[places] = candidates[good]
+        self._distance[places] = distance[good]
+        self.fooled[places] = True
+
+
+def inside(inputs: Tensor, distance: Tensor, threat: Threat) -> Tensor:
+    """Whether each image is finite, in [0, 1] and at a distance that the threat allows."""
+    low, high = inputs.flatten(1).aminmax(dim=1)
+    good = (low >= 0) & (high <= 1)  # false for NaN
+    return good if threat.radius is None else good & (distance <= threat.radius + TOLERANCE)
+
+
+def checked_logits(target: Target, inputs: Tensor) -> Tensor:
+    """The target's logits in float32.
+
+    Raises:
+        InputError: they are not [N, classes] with at least two classes, or not finite.
+    """
+    output = target.logits(inputs)
+    if output.dim() != 2 or len(output) != len(inputs) or output.shape[1] < 2:
+        raise InputError(
+            f"the model's output: expected logits [{len(inputs)}, classes] with 2 or more classes, "
+            f"found {list(output.shape)}; attack a classifier"
+        )
+    output = output.float()
+    if not torch.isfinite(output).all():
+        raise InputError("the model's output: expected finite logits, found NaN or infinity; check the model")
+    return output

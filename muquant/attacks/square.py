@@ -1,0 +1,164 @@
+"""Square: random search over square windows that asks for logits only (Andriushchenko et al. 2020)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from muquant.attacks.base import BallAttack
+from muquant.attacks.losses import margin
+from muquant.attacks.norms import per_image, project, size, unit
+from muquant.attacks.problem import Problem
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Iterations of 10,000 at which the window's area is halved (section 5 of the paper)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(BallAttack):
+    """Change one window at a time, and keep what lowers the margin. One batch for each query.
+
+    Images are [N, C, H, W]; inputs of another shape are taken as one row of values.
+
+    Attributes:
+        queries: iterates shown to the target for each image, at least 1; the check of the clean image and
+            the verification are besides.
+        area: of the first window, as a fraction of the image, 0..1. 0.8 is AutoAttack's; the paper takes
+            0.05 to 0.8 in Linf and 0.1 in L2.
+    """
+
+    queries: int = 1000
+    area: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_at_least(1, "queries")
+        self._check_at_least(0, "area")
+
+    def run(self, problem: Problem) -> None:
+        """Start from stripes (Linf) or tiles (L2), then search."""
+        rows = problem.rows()
+        shape = problem.clean.shape
+        clean = problem.clean if len(shape) == 4 else problem.clean.flatten(1)[:, None, None]
+        start, propose = STARTS[self.norm]
+        inputs = project(clean + start(problem, clean), clean, problem.radius, self.norm)
+        best = margin(problem.logits(inputs.reshape(-1, *shape[1:]), rows), problem.labels)
+        for number in range(1, self.queries):
+            left = ~problem.fooled[rows]
+            if not left.all():
+                rows, clean, inputs, best = rows[left], clean[left], inputs[left], best[left]
+            if not len(rows):
+                return
+            candidate = propose(problem, inputs, clean, self._side(number, clean))
+            candidate = project(candidate, clean, problem.radius, self.norm)
+            value = margin(problem.logits(candidate.reshape(-1, *shape[1:]), rows), problem.labels[rows])
+            better = value > best
+            inputs = torch.where(per_image(better, inputs), candidate, inputs)
+            best = torch.where(better, value, best)
+
+    def _side(self, number: int, clean: Tensor) -> int:
+        """The window's side at a query."""
+        progress = number / self.queries * 10_000
+        area = self.area / 2 ** sum(progress > mark for mark in HALVINGS)
+        return max(round(math.sqrt(area * clean.shape[2] * clean.shape[3])), 1)
+
+
+def _stripes(problem: Problem, clean: Tensor) -> Tensor:
+    """Vertical stripes of plus or minus the radius, one sign for each column and channel."""
+    count, channels, _, width = clean.shape
+    return problem.radius * problem.signs(count, channels, 1, width).expand_as(clean)
+
+
+def _new_window(problem: Problem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
+    """Put plus or minus the radius into a random window of each image, one sign for each channel."""
+    count, channels = inputs.shape[:2]
+    window = _corners(problem, inputs, side)
+    sign = problem.signs(count, channels, 1, 1)
+    changed = clean + problem.radius * sign
+    same = ((changed.clamp(0, 1) - inputs).abs() < 1e-7) | ~window
+    idle = same.flatten(1).all(1)
+    changed = torch.where(per_image(idle, clean), clean - problem.radius * sign, changed)
+    return torch.where(window, changed, inputs)
+
+
+def _corners(problem: Problem, inputs: Tensor, side: int) -> Tensor:
+    """A random window of each image, as a mask [N, 1, H, W]."""
+    rows, columns = _places(problem, inputs, side)
+    mask = torch.zeros_like(inputs[:, :1], dtype=torch.bool)
+    mask[torch.arange(len(inputs), device=inputs.device)[:, None, None], 0, rows, columns] = True
+    return mask
+
+
+def _places(problem: Problem, inputs: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Rows [N, h, 1] and columns [N, 1, w] of a random window of each image."""
+    count, _, height, width = inputs.shape
+    h, w = min(side, height), min(side, width)
+    top = (problem.uniform(count, 1, 1) * (height - h + 1)).long()
+    left = (problem.uniform(count, 1, 1) * (width - w + 1)).long()
+    device = inputs.device
+    return top + torch.arange(h, device=device)[:, None], left + torch.arange(w, device=device)[None]
+
+
+def _tiles(problem: Problem, clean: Tensor) -> Tensor:
+    """A grid of five by five bumps of random signs, scaled to the radius."""
+    count, channels, height, width = clean.shape
+    h, w = max(height // 5, 1), max(width // 5, 1)
+    rows, columns = -(-height // h), -(-width // w)
+    bumps = _bump(h, w).to(clean.device).repeat(rows, columns)[:height, :width]
+    signs = problem.signs(count, channels, rows, columns)
+    signs = signs.repeat_interleave(h, 2).repeat_interleave(w, 3)[:, :, :height, :width]
+    offset = bumps * signs
+    return problem.radius * offset / per_image(size(offset, "l2"), offset)
+
+
+def _moved_mass(problem: Problem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
+    """Algorithm 3: empty one window, and spend its norm, and what is unused, on a bump in another."""
+    count, channels = inputs.shape[:2]
+    offset = inputs - clean
+    unused = (problem.radius**2 - offset.flatten(1).square().sum(1)).clamp(min=0)
+    rows, columns = _places(problem, inputs, side)
+    emptied = _corners(problem, inputs, side)
+    number = torch.arange(count, device=inputs.device)[:, None, None, None]
+    channel = torch.arange(channels, device=inputs.device)[None, :, None, None]
+    where = (number, channel, rows[:, None], columns[:, None])
+    both = emptied.clone()
+    both[number[:, 0], 0, rows, columns] = True
+    available = ((offset * both).square().sum((2, 3)) + unused[:, None] / channels).sqrt()
+    old = offset[where]
+    norm = old.flatten(2).norm(dim=2)[..., None, None].clamp(min=1e-12)
+    bump = _two_bumps(*old.shape[2:]).to(inputs.device)
+    turned = _two_bumps(old.shape[3], old.shape[2]).to(inputs.device).T
+    bump = torch.where(problem.uniform(count, 1, 1, 1) < 0.5, bump, turned)
+    new = problem.signs(count, channels, 1, 1) * bump + old / norm
+    new = new / new.flatten(2).norm(dim=2)[..., None, None].clamp(min=1e-12)
+    offset = torch.where(emptied, 0, offset)
+    offset[where] = new * available[..., None, None]
+    return clean + offset
+
+
+def _bump(height: int, width: int) -> Tensor:
+    """Equation 2: a pyramid of falling inverse squares around the middle, of L2 norm 1, [height, width]."""
+    n = height // 2
+    r = torch.arange(1, height + 1)[:, None] - n - 1
+    s = torch.arange(1, width + 1)[None] - width // 2 - 1
+    rings = torch.maximum(r.abs(), s.abs())
+    layers = n - rings
+    k = torch.arange(max(n, width // 2) + 1)
+    terms = 1.0 / (max(n, width // 2) + 1 - k) ** 2
+    sums = terms.cumsum(0)
+    top = layers + max(n, width // 2) - n
+    bump = sums[top.clamp(min=0)]
+    return unit(bump[None])[0]
+
+
+def _two_bumps(height: int, width: int) -> Tensor:
+    """A bump and its negative side by side, of L2 norm 1, [height, width]."""
+    half = height // 2
+    if not half:
+        return _bump(height, width)
+    pair = torch.cat([_bump(half, width), -_bump(height - half, width)])
+    return unit(pair[None])[0]
+
+
+STARTS = {"linf": (_stripes, _new_window), "l2": (_tiles, _moved_mass)}
