@@ -4,12 +4,14 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from muquant.documents import field_values
 from muquant.errors import InputError, naming
 from muquant.layers import quantizable_weights, replace_weight
 from muquant.models import Architecture
@@ -200,7 +202,7 @@ def _parse(file: TensorFile) -> Artifact:
     if not set(aliases.values()) <= {*tensors, *state} or not aliases.keys().isdisjoint({*tensors, *state}):
         raise InputError("an alias names no tensor of the file, or hides one; take an unchanged copy")
     architecture = manifest["architecture"]
-    report = tuple(LayerReport(**{**entry, "shape": tuple(entry["shape"])}) for entry in manifest["report"])
+    report = tuple(_layer_report(entry) for entry in manifest["report"])
     return Artifact(
         tensors,
         state,
@@ -208,6 +210,23 @@ def _parse(file: TensorFile) -> Artifact:
         None if architecture is None else Architecture.from_dict(architecture),
         report,
     )
+
+
+_REPORT_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "shape": (tuple,),
+    "sqnr": (int, float, NoneType),
+    "mu": (int, float),
+    "delta_norm": (int, float),
+}
+
+
+def _layer_report(document: object) -> LayerReport:
+    values = field_values(LayerReport, document, "layer report")
+    for name, value in values.items():
+        if not isinstance(value, _REPORT_TYPES.get(name, (int,))):
+            raise InputError(f"layer report: {name} is {value!r:.60}; take a file that muquant wrote")
+    return LayerReport(**values)
 
 
 def _weight(file: TensorFile, name: str, entry: Mapping[str, Any]) -> QuantizedTensor:

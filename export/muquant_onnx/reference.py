@@ -18,6 +18,20 @@ from muquant.errors import InputError
 METADATA = "muquant"
 FORMAT = 1
 
+_BLOCK_TYPES: dict[str, tuple[type, ...]] = {
+    "format": (int,),
+    "producer": (str,),
+    "policy": (str,),
+    "weights": (dict,),
+    "unused": (list,),
+}
+_WEIGHT_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("domain", "granularity", "levels", "grid"), (str,)),
+    **dict.fromkeys(("bits", "channel_axis"), (int,)),
+    **dict.fromkeys(("shape", "served"), (list,)),
+    "mu": (int, float),
+}
+
 
 def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Return an exported file and its metadata block.
@@ -40,14 +54,29 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
         raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
     try:
         metadata: dict[str, Any] = json.loads(block)
-        version = metadata["format"]
-        if not isinstance(metadata["weights"], dict) or not isinstance(metadata["unused"], list):
-            raise TypeError('"weights" or "unused"')
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: its muquant metadata is malformed ({error!r}); export it again") from error
-    if version != FORMAT:
-        raise InputError(f"{path} has the format {version!r}, expected {FORMAT}; use a newer muquant")
+        _check_types("metadata", metadata, _BLOCK_TYPES)
+        for name, entry in metadata["weights"].items():
+            _check_types(name, entry, _WEIGHT_TYPES)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: its muquant metadata is malformed ({error}); export it again") from error
+    if metadata["format"] != FORMAT:
+        found = metadata["format"]
+        raise InputError(f"{path} has the format {found}, expected {FORMAT}; use a newer muquant")
     return model, metadata
+
+
+def _check_types(what: str, document: Any, types: dict[str, tuple[type, ...]]) -> None:
+    """Raise ValueError where a field that a reader relies on is missing or of another type."""
+    if not isinstance(document, dict):
+        raise ValueError(f"{what} is no object")
+    items = {"shape": int, "served": str}
+    for field, kinds in types.items():
+        value = document.get(field)
+        right = isinstance(value, kinds) and not isinstance(value, bool)
+        if right and field in items:
+            right = all(type(item) is items[field] for item in document[field])
+        if not right:
+            raise ValueError(f"{what}: {field} is {value!r:.60}")
 
 
 def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

@@ -154,6 +154,8 @@ EDITS: dict[str, Edit] = {
     "weights that are a list": lambda m, t: m.update(weights=[1]),
     "no weights": lambda m, t: m.pop("weights"),
     "report malformed": lambda m, t: m.update(report=[{"name": "x"}]),
+    "report of another type": lambda m, t: m["report"][0].update(mu="1"),
+    "report of a nested value": lambda m, t: m["report"][0].update(sqnr=[1]),
     "architecture malformed": lambda m, t: m.update(architecture={"name": "cnn4"}),
     "weight without tensors": lambda m, t: m["weights"].update(z=m["weights"]["a.weight"]),
     "tensor without a weight": lambda m, t: t.update({"codes.z": torch.zeros(3)}),

@@ -187,15 +187,23 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
     ),
     "entry-a-list": (
         _metadata(lambda document: document["weights"].update({"fc.weight": []})),
-        "parts of fc.weight",
+        "malformed .fc.weight is no object",
     ),
     "no-bits": (
         _metadata(lambda document: document["weights"]["fc.weight"].pop("bits") and None),
-        "parts of fc.weight",
+        "malformed .fc.weight: bits is None",
     ),
     "bits-of-text": (
         _metadata(lambda document: document["weights"]["fc.weight"].update(bits="3")),
-        "parts of fc.weight",
+        "malformed .fc.weight: bits is '3'",
+    ),
+    "mu-of-text": (
+        _metadata(lambda document: document["weights"]["fc.weight"].update(mu="large")),
+        "malformed .fc.weight: mu is 'large'",
+    ),
+    "shape-of-text": (
+        _metadata(lambda document: document["weights"]["fc.weight"].update(shape=["a"])),
+        "malformed .fc.weight: shape is ",
     ),
     "other-levels": (
         _metadata(lambda document: document["weights"]["fc.weight"].update(levels="x")),
