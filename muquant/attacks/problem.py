@@ -105,7 +105,7 @@ class Problem:
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         output = output.detach()
         self._record(leaf.detach(), rows, output)
-        return output, losses.detach(), gradient.nan_to_num_(0, 0, 0)
+        return output, losses.detach(), gradient.nan_to_num(0, 0, 0)
 
     def misclassified(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Whether each iterate has another class than its label, by the confidence asked."""
