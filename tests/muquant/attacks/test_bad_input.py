@@ -1,0 +1,130 @@
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from muquant.attacks import (
+    APGDT,
+    BIM,
+    DDN,
+    FGSM,
+    MIM,
+    PGD,
+    CallableTarget,
+    CarliniWagner,
+    HopSkipJump,
+    Norm,
+    NormalNoise,
+    RandomSearch,
+    Square,
+    TorchTarget,
+    Transfer,
+    parse_epsilon,
+)
+from muquant.errors import InputError
+
+Data = tuple[Tensor, Tensor]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FGSM(epsilon=-0.1), r"epsilon: expected a number >= 0 such as 0.3 or .8/255., found -0.1"),
+        (lambda: FGSM(epsilon=1.01), "epsilon: expected at most 1, the range of the inputs, found 1.01"),
+        (lambda: FGSM(epsilon="300/255"), "epsilon: expected at most 1"),
+        (lambda: FGSM(epsilon="8/0"), "epsilon: expected a number"),
+        (lambda: FGSM(epsilon="eight"), "epsilon: expected a number"),
+        (lambda: FGSM(epsilon=float("nan")), "epsilon: expected a number"),
+        (lambda: DDN(epsilon=float("inf")), "epsilon: expected a number"),
+        (
+            lambda: FGSM(epsilon=0.1, norm=cast("Norm", "l1")),
+            "norm 'l1' is unknown; expected one of linf, l2",
+        ),
+        (lambda: BIM(epsilon=0.1, loss="mse"), "loss 'mse' is unknown; expected one of ce, margin, dlr"),
+        (lambda: BIM(epsilon=0.1, steps=0), "BIM.steps: expected at least 1, found 0"),
+        (lambda: PGD(epsilon=0.1, restarts=0), "PGD.restarts: expected at least 1, found 0"),
+        (lambda: MIM(epsilon=0.1, decay=-1), "MIM.decay: expected at least 0, found -1"),
+        (lambda: Square(epsilon=0.1, queries=0), "Square.queries: expected at least 1, found 0"),
+        (lambda: CarliniWagner(lr=float("nan")), "CarliniWagner.lr: expected at least 1e-12, found nan"),
+        (lambda: HopSkipJump(iterations=0), "HopSkipJump.iterations: expected at least 1"),
+        (lambda: RandomSearch(epsilon=0.1, samples=0), "RandomSearch.samples: expected at least 1"),
+        (lambda: APGDT(epsilon=0.1, targets=0), "APGDT.targets: expected at least 1"),
+        (lambda: NormalNoise(sigma=-1), "NormalNoise.sigma: expected at least 0"),
+        (
+            lambda: Transfer(surrogate=CallableTarget(lambda array: array), method=BIM(epsilon=0.1)),
+            "the surrogate has no gradients; give a PyTorch model",
+        ),
+    ],
+)
+def test_parameter_is_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_epsilon_of_text() -> None:
+    assert parse_epsilon("8/255") == 8 / 255
+    assert parse_epsilon("0.031") == parse_epsilon(0.031) == 0.031
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x + 1, y), r"inputs: expected values in \[0, 1\], found 1.2"),
+        (lambda x, y: (x - 0.3, y), r"inputs: expected values in \[0, 1\], found -0.0"),
+        (lambda x, y: (x * torch.nan, y), r"inputs: expected values in \[0, 1\], found nan"),
+        (
+            lambda x, y: (x[:0], y[:0]),
+            r"inputs: expected \[N, \.\.\.\] with at least one image, found \[0, 1",
+        ),
+        (lambda x, y: (x, y - 1), "labels: expected class numbers from 0, found -1"),
+        (lambda x, y: (x, y + 1), "labels: expected 0 to 3, the model's classes, found 4"),
+        (lambda x, y: (x, y[:-1]), r"labels: expected int64 \[60\], found int64 \[59\]"),
+        (lambda x, y: (x, y.float()), r"labels: expected int64 \[60\], found float32 \[60\]"),
+    ],
+)
+def test_data_is_refused(
+    change: Callable[[Tensor, Tensor], Data], message: str, net: nn.Module, data: Data
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        FGSM(epsilon=0.1).attack(TorchTarget(net), *change(*data))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda x: torch.zeros(len(x)),
+            r"expected logits \[60, classes\] with 2 or more classes, found \[60\]",
+        ),
+        (lambda x: torch.zeros(len(x), 1), r"with 2 or more classes, found \[60, 1\]"),
+        (lambda x: torch.zeros(len(x), 4, 2), r"found \[60, 4, 2\]"),
+        (lambda x: torch.zeros(1, 4), r"found \[1, 4\]"),
+        (lambda x: torch.full((len(x), 4), torch.nan), "expected finite logits, found NaN or infinity"),
+    ],
+)
+def test_model_is_refused(function: Callable[..., Tensor], message: str, data: Data) -> None:
+    with pytest.raises(InputError, match=message):
+        Square(epsilon=0.1).attack(CallableTarget(function), *data)
+
+
+def test_model_that_cuts_the_gradient_is_refused(net: nn.Module, data: Data) -> None:
+    class Cut(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            output: Tensor = net(inputs.detach()).detach()
+            return output
+
+    with pytest.raises(InputError, match="does not depend on its input by differentiable operations"):
+        FGSM(epsilon=0.1).attack(TorchTarget(Cut()), *data)
+
+
+def test_l2_radius_beyond_the_cube_is_refused(net: nn.Module, data: Data) -> None:
+    with pytest.raises(
+        InputError, match=r"expected at most 8, the L2 diameter of inputs of 64 values, found 8.1"
+    ):
+        DDN(epsilon=8.1).attack(TorchTarget(net), *data)
+    with pytest.raises(InputError, match="batch_size: expected at least 1, found 0"):
+        DDN().attack(TorchTarget(net), *data, batch_size=0)
