@@ -204,3 +204,9 @@ def test_module_is_left_as_it_was(attack: Attack, net: nn.Module, data: Data) ->
 
 def test_corruptions_are_marked() -> None:
     assert {name for name, kind in ATTACKS.items() if kind.corruption} == {"normal-noise", "uniform-noise"}
+
+
+def test_batches_draw_different_numbers(net: nn.Module, data: Data) -> None:
+    target, attack = TorchTarget(net), TABLE["uniform-noise-linf"]
+    results = [attack.attack_batch(target, *data, number=number).adversarial for number in (0, 1)]
+    assert not torch.equal(*results)
