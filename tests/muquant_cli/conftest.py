@@ -1,7 +1,6 @@
 """Runs of the command line, and one small trained and compressed model for all of them."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,19 @@ from click.testing import CliRunner, Result
 
 from muquant_cli import main
 
-Invoke = Callable[..., Result]
+TRAINING = (
+    "--data",
+    "digits",
+    "--model",
+    "cnn4-small",
+    "--epochs",
+    8,
+    "--augment",
+    "none",
+    "--lr",
+    "5e-3",
+)
+"""Options of the run that all tests share."""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -44,19 +55,7 @@ def fails(*arguments: object) -> str:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    options = (
-        "--data",
-        "digits",
-        "--model",
-        "cnn4-small",
-        "--epochs",
-        8,
-        "--augment",
-        "none",
-        "--lr",
-        "5e-3",
-    )
-    invoke_json("train", *options, "--out", folder)
+    invoke_json("train", *TRAINING, "--out", folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from muquant_cli.demo import DEMO_CONFIG
 from muquant_cli.group import COMMANDS
 from muquant_cli.train import _DEFAULTS
 
-from .conftest import invoke, invoke_json
+from .conftest import TRAINING, invoke, invoke_json
 
 
 def test_train_keeps_a_run_and_reports_its_accuracy(run: Path) -> None:
@@ -30,19 +30,7 @@ def test_train_keeps_a_run_and_reports_its_accuracy(run: Path) -> None:
 
 def test_train_resumes_a_finished_run_without_training_again(run: Path) -> None:
     before = (run / "model.safetensors").read_bytes()
-    options = (
-        "--data",
-        "digits",
-        "--model",
-        "cnn4-small",
-        "--epochs",
-        8,
-        "--augment",
-        "none",
-        "--lr",
-        "5e-3",
-    )
-    assert len(invoke_json("train", *options, "--out", run, "--resume")["history"]) == 8
+    assert len(invoke_json("train", *TRAINING, "--out", run, "--resume")["history"]) == 8
     assert (run / "model.safetensors").read_bytes() == before
 
 
