@@ -44,13 +44,16 @@ def compress(
             observer=observer,
             on_layer=lambda name, index, count: update(index, count, name),
         )
-    show_layers(output, f"{source} at {spec.bits} bits", layer_rows(compressed.report))
-    document: dict[str, Any] = {}
+    report = None
     if out.suffix == ".onnx":
-        example = torch.zeros(2, *model.architecture.input_shape)
-        document = report_export(output, export_onnx(compressed, out, example, policy))
+        report = export_onnx(compressed, out, torch.zeros(2, *model.architecture.input_shape), policy)
     else:
         compressed.save(out)
+    show_layers(output, f"{source} at {spec.bits} bits", layer_rows(compressed.report))
+    document: dict[str, Any] = {}
+    if report is not None:
+        document = report_export(output, report)
+    else:
         output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
     output.result(
         {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
