@@ -204,6 +204,27 @@ class BallAttack(Attack):
         return Threat(self.norm, parse_epsilon(self.epsilon))
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistanceAttack(Attack):
+    """An attack that looks for the closest adversarial image, in L2 unless it says otherwise.
+
+    Attributes:
+        epsilon: the distance within which a success counts; None for any.
+    """
+
+    epsilon: float | str | None = None
+
+    @property
+    def threat(self) -> Threat:
+        """The L2 ball of radius epsilon, or all of it."""
+        return Threat("l2", None if self.epsilon is None else parse_epsilon(self.epsilon))
+
+    @property
+    def keep(self) -> Keep:
+        """The closest."""
+        return "smallest"
+
+
 def check_inputs(inputs: Tensor, labels: Tensor) -> None:
     """Refuse images outside [0, 1] and labels that are not one class number for each image."""
     if not len(inputs) or inputs.dim() < 2 or not inputs[0].numel():

@@ -6,17 +6,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from muquant.attacks.base import Attack
+from muquant.attacks.base import DistanceAttack
 from muquant.attacks.losses import margin
-from muquant.attacks.norms import Threat, parse_epsilon, per_image
-from muquant.attacks.problem import Keep, Problem
+from muquant.attacks.norms import per_image
+from muquant.attacks.problem import Problem
 
 INSIDE = 0.999999
 """Factor that keeps pixels at exactly 0 and 1 at a finite place in tanh space."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CarliniWagner(Attack):
+class CarliniWagner(DistanceAttack):
     """Minimise ||x' - x||^2 + c max(z_y - max z_j + kappa, 0) with Adam, and bisect c.
 
     Pixels at exactly 0 or 1 move slowly in tanh space: 100 steps at a learning rate of 0.01 hardly move
@@ -34,7 +34,6 @@ class CarliniWagner(Attack):
 
     needs_gradients: ClassVar[bool] = True
 
-    epsilon: float | str | None = None
     searches: int = 9
     steps: int = 1000
     lr: float = 0.01
@@ -47,16 +46,6 @@ class CarliniWagner(Attack):
         self._check_at_least(1, "searches", "steps")
         self._check_at_least(1e-12, "lr", "c")
         self._check_at_least(0, "kappa")
-
-    @property
-    def threat(self) -> Threat:
-        """The L2 ball of radius epsilon, or all of it."""
-        return Threat("l2", None if self.epsilon is None else parse_epsilon(self.epsilon))
-
-    @property
-    def keep(self) -> Keep:
-        """The closest."""
-        return "smallest"
 
     @property
     def confidence(self) -> float:

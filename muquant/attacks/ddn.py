@@ -6,14 +6,14 @@ from typing import ClassVar
 
 import torch
 
-from muquant.attacks.base import Attack
+from muquant.attacks.base import DistanceAttack
 from muquant.attacks.losses import ce
-from muquant.attacks.norms import Threat, parse_epsilon, per_image, size, unit
-from muquant.attacks.problem import Keep, Problem
+from muquant.attacks.norms import per_image, size, unit
+from muquant.attacks.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDN(Attack):
+class DDN(DistanceAttack):
     """Follow the gradient of the cross-entropy on a sphere that shrinks at a success and grows at a failure.
 
     Attributes:
@@ -26,7 +26,6 @@ class DDN(Attack):
 
     needs_gradients: ClassVar[bool] = True
 
-    epsilon: float | str | None = None
     steps: int = 100
     first_norm: float = 1.0
     gamma: float = 0.05
@@ -36,16 +35,6 @@ class DDN(Attack):
         _ = self.threat
         self._check_at_least(1, "steps")
         self._check_at_least(1e-6, "first_norm", "gamma", "first_step")
-
-    @property
-    def threat(self) -> Threat:
-        """The L2 ball of radius epsilon, or all of it."""
-        return Threat("l2", None if self.epsilon is None else parse_epsilon(self.epsilon))
-
-    @property
-    def keep(self) -> Keep:
-        """The closest."""
-        return "smallest"
 
     def run(self, problem: Problem) -> None:
         """Take all steps for all images: one that is fooled already may be fooled from closer by."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from muquant.attacks.base import Attack
+from muquant.attacks.base import DistanceAttack
 from muquant.attacks.norms import Norm, Threat, parse_epsilon, per_image, size, steepest, unit
-from muquant.attacks.problem import Keep, Problem
+from muquant.attacks.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class HopSkipJump(Attack):
+class HopSkipJump(DistanceAttack):
     """Estimate the boundary's normal from labels, jump along it, and bisect back to the boundary.
 
     Attributes:
@@ -24,7 +24,6 @@ class HopSkipJump(Attack):
         draws: random images tried to find one of another class to begin with, at least 1.
     """
 
-    epsilon: float | str | None = None
     norm: Norm = "l2"
     iterations: int = 40
     first_queries: int = 100
@@ -39,11 +38,6 @@ class HopSkipJump(Attack):
     def threat(self) -> Threat:
         """The ball of radius epsilon, or all of it."""
         return Threat(self.norm, None if self.epsilon is None else parse_epsilon(self.epsilon))
-
-    @property
-    def keep(self) -> Keep:
-        """The closest."""
-        return "smallest"
 
     def run(self, problem: Problem) -> None:
         """Begin at random images, then jump; without an image of another class there is no attack."""
