@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from muquant_cli import main
@@ -23,11 +22,6 @@ TRAINING = (
     "5e-3",
 )
 """Options of the run that all tests share."""
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def invoke(*arguments: object) -> Result:

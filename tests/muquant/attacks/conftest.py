@@ -1,18 +1,8 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from muquant.attacks import TorchTarget
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Counting(TorchTarget):
