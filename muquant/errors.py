@@ -19,3 +19,8 @@ def naming(culprit: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{culprit}: {error}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 import muquant
 from muquant.artifact import CompressedModel
-from muquant.errors import InputError
+from muquant.errors import InputError, first_line
 from muquant.files import atomic_path
 from muquant.layers import quantizable_weights
 from muquant.tensor import QuantizedTensor
@@ -160,7 +160,7 @@ def _reason(error: BaseException) -> str:
     """Return the first line of the error at the root; the exporter's own only say at which step it was."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def write(model: ir.Model, path: str | os.PathLike[str]) -> int:

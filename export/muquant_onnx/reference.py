@@ -1,6 +1,6 @@
 """Decode the weights of an exported file with numpy alone: FORMAT.md as code, and an oracle for `verify`.
 
-Nothing here uses the rest of the package but its error type: it is written from the document.
+Nothing here uses the rest of the package but its errors: it is written from the document.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from muquant.errors import InputError
+from muquant.errors import InputError, first_line
 
 METADATA = "muquant"
 FORMAT = 1
@@ -45,9 +45,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
     except Exception as error:  # protobuf and onnx have no common base
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{path} is not a whole ONNX file ({line}); name one that muquant exported"
+            f"{path} is not a whole ONNX file ({first_line(error)}); name one that muquant exported"
         ) from error
     block = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
     if block is None:

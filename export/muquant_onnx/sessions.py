@@ -15,7 +15,8 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from muquant.errors import InputError
+from muquant.errors import InputError, first_line
+from muquant.registry import look_up
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ def load_session(
     Raises:
         InputError: the setting is unknown, or onnxruntime cannot load the file.
     """
-    if setting not in RUNTIME_SETTINGS:
-        raise InputError(f"setting {setting!r} is unknown; expected one of {', '.join(RUNTIME_SETTINGS)}")
-    chosen, options = RUNTIME_SETTINGS[setting], ort.SessionOptions()
+    chosen, options = look_up("setting", setting, RUNTIME_SETTINGS), ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     if not chosen.optimize:
@@ -80,7 +79,7 @@ def load_session(
     try:
         return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        raise InputError(f"onnxruntime cannot load {path}: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
 
 
 def running_operators(path: str | os.PathLike[str], setting: str = "default") -> dict[str, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from muquant.artifact import CompressedModel
-from muquant.errors import InputError
+from muquant.errors import InputError, first_line
 from muquant.tensor import QuantizedTensor
 from muquant_onnx.from_torch import export_float
 from muquant_onnx.reference import decode_file, read_model
@@ -119,9 +119,9 @@ def verify(
     weights = check_weights(compressed, path)
     batches = list(_batches(arrays, batch_size))
     expected = [_run_torch(compressed, batch) for batch in batches]
-    rounded = "MatMulNBits" in running_operators(path)
+    operators = {setting: running_operators(path, setting) for setting in RUNTIME_SETTINGS}
     runtimes = tuple(
-        _check_runtime(path, setting, batches, expected, rounded) for setting in RUNTIME_SETTINGS
+        _check_runtime(path, setting, batches, expected, running) for setting, running in operators.items()
     )
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "float.onnx")
@@ -191,7 +191,7 @@ def _run_part(
         return dict(zip(names, session.run(names, {}), strict=True))
     except Exception as error:  # onnxruntime's errors have no common base
         raise InputError(
-            f"onnxruntime cannot decode the weights of {path}: {_line(error)}; export it again"
+            f"onnxruntime cannot decode the weights of {path}: {first_line(error)}; export it again"
         ) from error
 
 
@@ -228,7 +228,7 @@ def _run_torch(compressed: CompressedModel, batch: tuple[Tensor, ...]) -> list[A
     except Exception as error:  # whatever the module raises
         shapes = [tuple(array.shape) for array in batch]
         raise InputError(
-            f"the compressed model does not run on inputs of shape {shapes}: {_line(error)}; "
+            f"the compressed model does not run on inputs of shape {shapes}: {first_line(error)}; "
             "give what it was trained on"
         ) from error
     leaves = tree_leaves(output)
@@ -240,7 +240,7 @@ def _check_runtime(
     setting: str,
     batches: list[tuple[Tensor, ...]],
     expected: list[list[Array]],
-    rounded: bool,
+    operators: dict[str, int],
 ) -> RuntimeCheck:
     session = load_session(path, setting)
     names = [entry.name for entry in session.get_inputs()]
@@ -256,17 +256,17 @@ def _check_runtime(
         try:
             outputs = session.run(None, {name: x.numpy() for name, x in zip(names, batch, strict=True)})
         except Exception as error:  # onnxruntime's errors have no common base
-            raise InputError(f"{path} does not run on these inputs: {_line(error)}") from error
+            raise InputError(f"{path} does not run on these inputs: {first_line(error)}") from error
         difference = max(difference, *map(_difference, outputs, wanted))
         total += max(wanted[0][..., :1].size, 1)
         if outputs[0].shape == wanted[0].shape and wanted[0].size:
             agreeing += int((outputs[0].argmax(-1) == wanted[0].argmax(-1)).sum())
     agreement = agreeing / total
-    if rounded and RUNTIME_SETTINGS[setting].rounds_activations:
+    if "MatMulNBits" in operators and RUNTIME_SETTINGS[setting].rounds_activations:
         passed = difference < np.inf and agreement >= INT8_AGREEMENT
     else:
         passed = difference <= FLOAT_TOLERANCE and agreement == 1
-    return RuntimeCheck(setting, difference, agreement, running_operators(path, setting), passed)
+    return RuntimeCheck(setting, difference, agreement, operators, passed)
 
 
 def _difference(found: Array, wanted: Array) -> float:
@@ -281,10 +281,6 @@ def _difference(found: Array, wanted: Array) -> float:
     gap = float(np.abs(one[finite] - other[finite]).max(initial=0.0))
     largest = float(np.abs(other[finite]).max(initial=0.0))
     return gap / largest if largest else gap
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _equal_bits(one: Array, other: Array) -> bool:
