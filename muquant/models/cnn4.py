@@ -10,29 +10,32 @@ from muquant.models.layers import Classifier
 
 
 def build_cnn4(architecture: Architecture, match: re.Match[str]) -> Classifier:
-    """32 and 64 channels, 1,024 hidden units: 3.27 million weights at 1x28x28."""
+    """32 and 64 channels, 1,024 hidden units: 3.24 million weights at 1x28x28."""
     return CNN4(architecture, (32, 64), 1024)
 
 
 def build_cnn4_small(architecture: Architecture, match: re.Match[str]) -> Classifier:
-    """16 and 32 channels, 100 hidden units: 0.17 million weights at 1x28x28."""
+    """16 and 32 channels, 100 hidden units: 0.16 million weights at 1x28x28."""
     return CNN4(architecture, (16, 32), 100)
 
 
 class CNN4(Classifier):
-    """conv 5x5, ReLU, max-pool 2, conv 5x5, ReLU, max-pool 2, fully connected, ReLU, fully connected."""
+    """conv 3x3, max-pool 2, ReLU, conv 3x3, max-pool 2, ReLU, fully connected, ReLU, fully connected.
+
+    ReLU after the pooling gives the same values as before it, and has a quarter of the work.
+    """
 
     def __init__(self, architecture: Architecture, widths: tuple[int, int], hidden: int) -> None:
         super().__init__(architecture)
         channels, height, width = architecture.input_shape
-        self.conv1 = nn.Conv2d(channels, widths[0], kernel_size=5, padding=2)
-        self.conv2 = nn.Conv2d(widths[0], widths[1], kernel_size=5, padding=2)
+        self.conv1 = nn.Conv2d(channels, widths[0], kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(widths[0], widths[1], kernel_size=3, padding=1)
         self.fc1 = nn.Linear(widths[1] * (height // 4) * (width // 4), hidden)
         self.fc2 = nn.Linear(hidden, architecture.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, C, H, W] in [0, 1]."""
         x = self.normalize(x)
-        x = functional.max_pool2d(functional.relu(self.conv1(x)), 2)
-        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        x = functional.relu(functional.max_pool2d(self.conv1(x), 2))
+        x = functional.relu(functional.max_pool2d(self.conv2(x), 2))
         return self.fc2(functional.relu(self.fc1(x.flatten(1))))  # type: ignore[no-any-return]

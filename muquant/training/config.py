@@ -34,7 +34,7 @@ class TrainingConfig:
         warmup: the fraction of the steps in which the learning rate rises, at least 0 and below 1.
         label_smoothing: at least 0 and below 1.
         augment: a name of `AUGMENTATIONS`.
-        precision: "float32", or "bf16": autocast to bfloat16 with channels-last images. On a CPU, bf16 is
+        precision: "float32", or "bf16": autocast to bfloat16. On a CPU, bf16 is
             faster only where the processor computes in it (AVX512-BF16 or AMX): with AVX2 alone a step took
             13 times as long.
         seed: of weights, data order, augmentation and the held-out part; 0 or more.

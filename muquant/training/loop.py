@@ -74,10 +74,11 @@ def train(
         folder.begin({**identity, "versions": _versions()})
         if folder.model.exists():
             return _finished(folder)
-        stepper = Stepper(model.to(device), config, data.train)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        stepper = Stepper(model, config, data.train)
         run = _Run(folder, stepper, data.validation, identity, checkpoint_seconds)
         history = run.to_end(run.start(), on_progress)
-    model.eval()
+    model.eval().to(memory_format=torch.contiguous_format)
     accuracy = evaluate(model, data.test)
     finished = FinishedRun(model.architecture, config, parts.classes, data.identity, accuracy, history)
     folder.finish(model.cpu(), finished)

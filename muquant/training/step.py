@@ -69,11 +69,9 @@ class Stepper:
         config = self._config
         indices = self._indices(step)
         inputs = self._augment(self._dataset.inputs(indices), generator_for(config.seed, "augment", step))
-        inputs = inputs.to(self._device)
+        inputs = inputs.to(self._device, memory_format=torch.channels_last)
         labels = self._dataset.labels[indices].to(self._device)
         reduced = config.precision == "bf16"
-        if reduced:
-            inputs = inputs.to(memory_format=torch.channels_last)
         torch.manual_seed(derive_seed(config.seed, "dropout", step))  # such layers draw from the global one
         self.model.train()
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=reduced):
