@@ -91,8 +91,8 @@ def test_cnn4_is_the_classic_network() -> None:
     sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()}
     assert sizes == {
         "normalize": 0,
-        "conv1": 25 * 32 + 32,
-        "conv2": 25 * 32 * 64 + 64,
+        "conv1": 9 * 32 + 32,
+        "conv2": 9 * 32 * 64 + 64,
         "fc1": 7 * 7 * 64 * 1024 + 1024,
         "fc2": 1024 * 10 + 10,
     }
