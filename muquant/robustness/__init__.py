@@ -1,0 +1,1 @@
+"""Robustness figures that can be believed: suites of attacks, masking checks, the report."""

@@ -1,0 +1,116 @@
+"""What masking checks look at, and what they answer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from muquant.attacks import Attack, AttackResult, Threat, TorchTarget
+from muquant.robustness.runner import Runner, Sample
+from muquant.robustness.settings import Settings
+from muquant.robustness.suites import Trial
+
+Kind = Literal["disqualifying", "advisory"]
+
+PROBED = 200
+"""Images on which a check runs attacks of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A trial, and what came of it.
+
+    Attributes:
+        trial: name, attack, limit, bound.
+        result: of the first `trial.limit` images.
+    """
+
+    trial: Trial
+    result: AttackResult
+
+    @property
+    def withstood(self) -> Tensor:
+        """bool [n]: classified correctly, and not fooled within the trial's bound."""
+        success = self.result.success
+        if self.trial.bound is not None:
+            success = success & (self.result.l2 <= self.trial.bound)
+        return self.result.attacked & ~success
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One PyTorch model, the outcome of a suite on it, and the means to try more.
+
+    Attributes:
+        module: the model.
+        settings: of the suite.
+        sample: the images of the suite.
+        outcomes: by the name of the trial.
+        runner: runs attacks on the model; what it ran once it does not run again.
+    """
+
+    module: nn.Module
+    settings: Settings
+    sample: Sample
+    outcomes: Mapping[str, Outcome]
+    runner: Runner
+
+    @property
+    def threat(self) -> Threat:
+        """The ball of the headline figure."""
+        return self.settings.threat
+
+    @property
+    def probed(self) -> Sample:
+        """The first `PROBED` images."""
+        return self.sample.first(PROBED)
+
+    @property
+    def target(self) -> TorchTarget:
+        """The model, to be asked directly."""
+        return TorchTarget(self.module)
+
+    def probe(self, attack: Attack) -> AttackResult:
+        """Run an attack on the probed images.
+
+        Several processes run the same checks side by side, so which probes a check runs may depend on
+        results of attacks alone, which are equal in all of them.
+        """
+        return self.runner.run("probe", attack, PROBED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check measured. It fires where the value exceeds the threshold.
+
+    Attributes:
+        value: in the unit of the explanation.
+        threshold: at least the sampling interval of the figures that are compared.
+        explanation: one sentence with the measured figures in it.
+    """
+
+    value: float
+    threshold: float
+    explanation: str
+
+    @property
+    def fired(self) -> bool:
+        """Whether the check fires."""
+        return self.value > self.threshold
+
+
+@dataclass(frozen=True)
+class Check:
+    """A named way to find out that a robustness figure is inflated.
+
+    Attributes:
+        name: such as "scale".
+        kind: "disqualifying": where it fires, no robustness is established; "advisory": where it fires, what it
+            found is in the worst case already, and a stronger suite is called for.
+        examine: returns None where the check does not apply, such as for accuracies at chance level.
+    """
+
+    name: str
+    kind: Kind
+    examine: Callable[[Evidence], Finding | None]

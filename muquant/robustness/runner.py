@@ -1,0 +1,162 @@
+"""Running attacks on one model: batches shared over processes, finished ones kept."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muquant.attacks import ATTACKS, Attack, AttackResult, Target, TorchTarget
+from muquant.attacks.base import BATCH_SIZE
+from muquant.robustness.processes import Processes
+from muquant.robustness.store import Store
+from muquant.robustness.subject import fingerprint
+
+OnBatch = Callable[[str, int, int], None]
+"""(what runs, images done, images in all), after each batch of this process"""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The images of a benchmark.
+
+    Attributes:
+        images: float32 [N, C, H, W] in [0, 1].
+        labels: int64 [N].
+        classes: how many there are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, limit: int | None) -> "Sample":
+        """The first so many images, all where `limit` is None."""
+        return self if limit is None else Sample(self.images[:limit], self.labels[:limit], self.classes)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of pixels and labels."""
+        sha = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        sha.update(self.images.contiguous().numpy().data)
+        sha.update(self.labels.contiguous().numpy().data)
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """Attacks one target; what it has done before is taken from the store.
+
+    Attributes:
+        name: of the target, for progress and file names.
+        target: what is attacked.
+        digest: names the target in the store: other weights, other digest.
+        sample: the images.
+        seed: of all attacks.
+        store: of finished attacks.
+        processes: that share the batches.
+        on_batch: called after each batch.
+    """
+
+    name: str
+    target: Target
+    digest: str
+    sample: Sample
+    seed: int
+    store: Store
+    processes: Processes
+    on_batch: OnBatch
+
+    def run(self, name: str, attack: Attack, limit: int | None = None) -> AttackResult:
+        """Attack the first `limit` images of the sample; every process gets the whole result.
+
+        Raises:
+            InputError: the target, the sample or the attack's parameters do not go together.
+        """
+        sample, title = self.sample.first(limit), f"{self.name} {name}"
+        key = {
+            "target": self.digest,
+            "attack": describe(attack),
+            "sample": sample.digest,
+            "seed": self.seed,
+            "batch_size": BATCH_SIZE,
+        }
+        first = self.processes.rank == 0
+        kept = self.processes.share(self.store.get(title, key) if first else None)
+        if kept is not None:
+            return kept
+        result = self._attack(title, attack, sample)
+        if first:
+            self.store.put(title, key, result)
+        return result
+
+    def _attack(self, title: str, attack: Attack, sample: Sample) -> AttackResult:
+        total = -(-len(sample) // BATCH_SIZE)
+        mine: dict[int, AttackResult] = {}
+        for number in range(self.processes.rank, total, self.processes.count):
+            rows = slice(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
+            images, labels = sample.images[rows], sample.labels[rows]
+            mine[number] = attack.attack_batch(self.target, images, labels, seed=self.seed, number=number)
+            self.on_batch(title, min(rows.stop, len(sample)), len(sample))
+        parts = self.processes.gather(mine, total)
+        count = self.processes.count
+        wall = max(sum(part.seconds for part in parts[rank::count]) for rank in range(count))
+        return replace(AttackResult.join(parts), seconds=wall)
+
+
+def describe(attack: Attack) -> dict[str, Any]:
+    """An attack with all its parameters as JSON values; models in it by their fingerprint."""
+    (name,) = (name for name, kind in ATTACKS.items() if kind is type(attack))
+    return {"name": name, **{field.name: _value(getattr(attack, field.name)) for field in fields(attack)}}
+
+
+def _value(value: object) -> Any:
+    if isinstance(value, Attack):
+        return describe(value)
+    if isinstance(value, TorchTarget):
+        return fingerprint(value.module)
+    return value
+
+
+def replay(target: Target, made: AttackResult, sample: Sample) -> AttackResult:
+    """Show adversarial images that were made on another model to `target`.
+
+    Args:
+        target: who sees them.
+        made: the result on the other model, of all images of `sample`.
+        sample: the clean images.
+
+    Returns:
+        What it would be had the attack been one on `target`: `attacked` by its own clean predictions,
+        `success` where it is fooled by the same image; two queries for each image.
+    """
+    with target.ready(), torch.no_grad():
+        clean = predictions(target, sample.images)
+        shown = predictions(target, made.adversarial)
+    attacked = clean == sample.labels
+    success = attacked & (shown != sample.labels)
+    keep = success.float()
+    return AttackResult(
+        made.adversarial,
+        attacked,
+        success,
+        torch.full_like(sample.labels, 2),
+        made.l2 * keep,
+        made.linf * keep,
+        0.0,
+    )
+
+
+def predictions(target: Target, images: Tensor) -> Tensor:
+    """The classes that a target sees in images [N, ...], int64 [N] on the CPU."""
+    parts = [
+        target.logits(images[start : start + BATCH_SIZE].to(target.device)).argmax(1).cpu()
+        for start in range(0, len(images), BATCH_SIZE)
+    ]
+    return torch.cat(parts)

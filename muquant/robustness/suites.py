@@ -1,0 +1,127 @@
+"""Suites: which attacks a benchmark runs, under which names. One function, one line in `SUITES`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from muquant.attacks import (
+    APGDCE,
+    APGDT,
+    BIM,
+    DDN,
+    FGSM,
+    MIM,
+    PGD,
+    Attack,
+    CarliniWagner,
+    HopSkipJump,
+    NormalNoise,
+    RandomSearch,
+    Square,
+    Target,
+    Transfer,
+    UniformNoise,
+)
+from muquant.errors import InputError
+from muquant.robustness.settings import Settings
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of a report.
+
+    Attributes:
+        name: unique in the suite, such as "apgd-ce".
+        attack: with its parameters.
+        limit: it is run on the first so many images; None for all.
+        bound: for attacks that look for the smallest distance, the L2 distance within which a success lowers
+            the stated accuracy; None for any distance.
+    """
+
+    name: str
+    attack: Attack
+    limit: int | None = None
+    bound: float | None = None
+
+
+Suite = Callable[[Settings, Target | None], list[Trial]]
+"""(settings, surrogate, if there is one) -> its trials, in the order in which they are run"""
+
+
+def seed(settings: Settings, surrogate: Target | None) -> list[Trial]:
+    """The columns of the paper's tables: white-box, then black-box by transfer from the surrogate."""
+    if settings.norm != "linf":
+        raise InputError(
+            f"suite seed: expected the norm linf, the paper's, found {settings.norm}; use standard"
+        )
+    weak, medium, strong = settings.weak, settings.medium, settings.epsilon
+    bound = settings.l2_bound
+    cw = CarliniWagner()
+    trials = [
+        Trial("fgsm-weak", FGSM(epsilon=weak)),
+        Trial("fgsm-strong", FGSM(epsilon=strong)),
+        Trial("pgd", PGD(epsilon=strong, steps=settings.pgd_steps, step_size=settings.pgd_step_size)),
+        Trial(
+            "pgd-margin",
+            PGD(epsilon=strong, steps=settings.pgd_steps, step_size=settings.pgd_step_size, loss="margin"),
+        ),
+        Trial("bim", BIM(epsilon=strong)),
+        Trial("mim", MIM(epsilon=strong)),
+        Trial("ddn", DDN(), bound=bound),
+        Trial("cw", cw, limit=200, bound=bound),
+    ]
+    if surrogate is not None:
+        trials += [
+            Trial("transfer-fgsm-weak", Transfer(surrogate=surrogate, method=FGSM(epsilon=weak))),
+            Trial("transfer-fgsm-medium", Transfer(surrogate=surrogate, method=FGSM(epsilon=medium))),
+            Trial("transfer-fgsm-strong", Transfer(surrogate=surrogate, method=FGSM(epsilon=strong))),
+            Trial("transfer-cw", Transfer(surrogate=surrogate, method=cw), limit=200),
+        ]
+    return [*trials, *_noises(settings)]
+
+
+def standard(settings: Settings, surrogate: Target | None) -> list[Trial]:
+    """APGD-CE, APGD-T, DDN, Square with 1,000 queries, noises; transfer where there is a surrogate."""
+    epsilon, norm = settings.epsilon, settings.norm
+    return [
+        Trial("apgd-ce", APGDCE(epsilon=epsilon, norm=norm)),
+        Trial("apgd-t", APGDT(epsilon=epsilon, norm=norm)),
+        Trial("ddn", DDN(), bound=settings.l2_bound),
+        Trial("square", Square(epsilon=epsilon, norm=norm)),
+        *_transfers(settings, surrogate),
+        *_noises(settings),
+    ]
+
+
+def strict(settings: Settings, surrogate: Target | None) -> list[Trial]:
+    """`standard` with twice the steps and five times the queries, PGD, CW, HopSkipJump, random search."""
+    epsilon, norm = settings.epsilon, settings.norm
+    return [
+        Trial("apgd-ce", APGDCE(epsilon=epsilon, norm=norm, steps=200)),
+        Trial("apgd-t", APGDT(epsilon=epsilon, norm=norm, steps=200)),
+        Trial("pgd-ce", PGD(epsilon=epsilon, norm=norm, steps=100, restarts=5)),
+        Trial("pgd-margin", PGD(epsilon=epsilon, norm=norm, steps=100, restarts=5, loss="margin")),
+        Trial("ddn", DDN(), bound=settings.l2_bound),
+        Trial("cw", CarliniWagner(), limit=200, bound=settings.l2_bound),
+        Trial("square", Square(epsilon=epsilon, norm=norm, queries=5000)),
+        Trial("hop-skip-jump", HopSkipJump(epsilon=epsilon, norm=norm), limit=50),
+        Trial("random-search", RandomSearch(epsilon=epsilon, norm=norm)),
+        *_transfers(settings, surrogate),
+        *_noises(settings),
+    ]
+
+
+def _transfers(settings: Settings, surrogate: Target | None) -> list[Trial]:
+    if surrogate is None:
+        return []
+    method = MIM(epsilon=settings.epsilon, norm=settings.norm)
+    return [Trial("transfer", Transfer(surrogate=surrogate, method=method))]
+
+
+def _noises(settings: Settings) -> list[Trial]:
+    return [
+        Trial("normal-noise", NormalNoise(sigma=settings.sigma)),
+        Trial("uniform-noise", UniformNoise(epsilon=settings.radius)),
+    ]
+
+
+SUITES: dict[str, Suite] = {"seed": seed, "standard": standard, "strict": strict}
