@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -89,6 +89,11 @@ class Attack(ABC):
     @abstractmethod
     def run(self, problem: Problem) -> None:
         """Show iterates to `problem.logits` or `problem.gradient`, which keep those that succeed."""
+
+    def examples(self, problem: Problem) -> Iterator[Tensor]:
+        """Images [N, ...] for another model, whether they fool this one or not, in one or several goes."""
+        self.run(problem)
+        yield problem.best
 
     def attack(
         self,

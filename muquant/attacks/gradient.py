@@ -1,5 +1,6 @@
 """FGSM, BIM, PGD and MIM: one loop, x = project(x + step * direction(gradient))."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -52,6 +53,11 @@ class GradientAttack(BallAttack):
         """Ascend once for each restart."""
         for _ in range(self.restarts):
             self.ascend(problem, drop=self.stop_early)
+
+    def examples(self, problem: Problem) -> Iterator[Tensor]:
+        """The last iterates of each restart: every step is taken, also after the model is fooled."""
+        for _ in range(self.restarts):
+            yield self.ascend(problem, drop=False)
 
     def ascend(self, problem: Problem, *, drop: bool) -> Tensor:
         """One restart; returns the last iterates [N, ...].

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from muquant.attacks.base import Attack
-from muquant.attacks.gradient import GradientAttack
 from muquant.attacks.norms import Threat
 from muquant.attacks.problem import Problem
 from muquant.attacks.target import Target
@@ -12,10 +11,11 @@ from muquant.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Attack):
-    """Run a gradient attack to its end on a surrogate, and show its last iterates to the target.
+    """Run a white-box attack to its end on a surrogate, and show its images to the target.
 
-    Every step is taken, also after the surrogate is fooled, so that the examples go well past its boundary;
-    those that do not fool the surrogate are shown as well.
+    A gradient attack takes every step, also after the surrogate is fooled, so that its images go well past
+    the surrogate's boundary; those that do not fool the surrogate are shown as well. An attack that looks for
+    the smallest distance gives its closest image, or the clean one.
 
     Attributes:
         surrogate: a differentiable model of the same classes; its queries are not counted.
@@ -23,7 +23,7 @@ class Transfer(Attack):
     """
 
     surrogate: Target
-    method: GradientAttack
+    method: Attack
 
     def __post_init__(self) -> None:
         if not self.surrogate.differentiable:
@@ -35,7 +35,7 @@ class Transfer(Attack):
         return self.method.threat
 
     def run(self, problem: Problem) -> None:
-        """Attack the surrogate, once for each of the method's restarts."""
+        """Attack the surrogate, and show what comes of it."""
         device = self.surrogate.device
         with self.surrogate.ready():
             twin = Problem(
@@ -44,10 +44,10 @@ class Transfer(Attack):
                 problem.labels.to(device),
                 problem.threat,
                 problem.generator,
-                keep="last",
+                keep=self.method.keep,
+                confidence=self.method.confidence,
             )
-            for _ in range(self.method.restarts):
-                last = self.method.ascend(twin, drop=False).to(problem.clean.device)
+            for images in self.method.examples(twin):
                 rows = problem.alive()
                 if len(rows):
-                    problem.logits(last[rows], rows)
+                    problem.logits(images.to(problem.clean.device)[rows], rows)

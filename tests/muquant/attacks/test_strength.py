@@ -108,6 +108,15 @@ def test_transfer_from_the_target_itself_equals_the_attack(net: nn.Module, data:
     torch.testing.assert_close(transferred.adversarial, direct.adversarial, rtol=0, atol=1e-6)
 
 
+def test_transfer_of_the_closest_images_shows_just_these(net: nn.Module, data: Data) -> None:
+    target, method = TorchTarget(net), CarliniWagner(steps=50, lr=0.1)
+    direct = method.attack(target, *data)
+    transferred = Transfer(surrogate=target, method=method).attack(target, *data)
+    assert direct.success.any()
+    torch.testing.assert_close(transferred.success, direct.success)
+    torch.testing.assert_close(transferred.adversarial, direct.adversarial, rtol=0, atol=2e-3)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cheat(BallAttack):
     """Shows images outside the ball and the bounds, then one that is not finite."""
