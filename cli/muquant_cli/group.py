@@ -10,6 +10,7 @@ COMMANDS = {
     "compress": "Compress the weights of a model to few bits.",
     "export": "Write a compressed model as an ONNX file.",
     "verify": "Prove that an ONNX file computes what the compressed model computes.",
+    "bench": "Attack models side by side, and tell how far the figures can be believed.",
     "inspect": "Show what is in a file, layer by layer.",
 }
 """Command -> its line in the help. Each is a function of the same name in a module of the same name."""

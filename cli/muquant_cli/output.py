@@ -33,6 +33,10 @@ class Output:
         self.console = _console(stderr=False)
         self.log = _console(stderr=True)
 
+    def quiet(self, quiet: bool) -> None:
+        """Print nothing from now on: one of several processes speaks for all."""
+        self.console.quiet = self.log.quiet = quiet
+
     def say(self, text: str) -> None:
         """Print a line for people."""
         (self.log if self.as_json else self.console).print(text)

@@ -3,7 +3,7 @@
 from muquant_onnx.from_torch import ExportReport, export_float, export_onnx
 from muquant_onnx.lowering import Served
 from muquant_onnx.reference import decode_file
-from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, running_operators
+from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, logits_of, running_operators
 from muquant_onnx.verify import VerifyReport, verify
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "export_float",
     "export_onnx",
     "load_session",
+    "logits_of",
     "running_operators",
     "verify",
 ]

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from muquant.errors import InputError, first_line
 from muquant.registry import look_up
@@ -80,6 +82,19 @@ def load_session(
         return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
         raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
+
+
+def logits_of(session: ort.InferenceSession) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+    """A session of one input as a function: images [N, ...] -> its first output, the logits [N, classes]."""
+    inputs, output = session.get_inputs(), session.get_outputs()[0].name
+    if len(inputs) != 1:
+        raise InputError(f"expected a model of one input, found {len(inputs)}; give an image classifier")
+
+    def run(images: NDArray[np.float32]) -> NDArray[Any]:
+        logits: NDArray[Any] = session.run([output], {inputs[0].name: images})[0]
+        return logits
+
+    return run
 
 
 def running_operators(path: str | os.PathLike[str], setting: str = "default") -> dict[str, int]:

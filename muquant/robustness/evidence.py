@@ -1,14 +1,16 @@
 """What masking checks look at, and what they answer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
 
 from muquant.attacks import Attack, AttackResult, Threat, TorchTarget
+from muquant.attacks.norms import TOLERANCE
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
+from muquant.robustness.statistics import wilson
 from muquant.robustness.suites import Trial
 
 Kind = Literal["disqualifying", "advisory"]
@@ -37,6 +39,17 @@ class Outcome:
             success = success & (self.result.l2 <= self.trial.bound)
         return self.result.attacked & ~success
 
+    def withstood_within(self, threat: Threat) -> Tensor:
+        """bool [n]: classified correctly, and not fooled inside another threat than the attack's own."""
+        return self.result.attacked & ~fooled_within(self.result, threat)
+
+
+def fooled_within(result: AttackResult, threat: Threat) -> Tensor:
+    """bool [n]: fooled by an example that lies inside `threat`, whose radius is not None."""
+    assert threat.radius is not None
+    distance = result.linf if threat.norm == "linf" else result.l2
+    return result.success & (distance <= threat.radius + TOLERANCE)
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -47,7 +60,8 @@ class Evidence:
         settings: of the suite.
         sample: the images of the suite.
         outcomes: by the name of the trial.
-        runner: runs attacks on the model; what it ran once it does not run again.
+        runner: runs attacks on the model.
+        probes: what the checks have run so far.
     """
 
     module: nn.Module
@@ -55,6 +69,7 @@ class Evidence:
     sample: Sample
     outcomes: Mapping[str, Outcome]
     runner: Runner
+    probes: dict[Attack, AttackResult] = field(default_factory=dict)
 
     @property
     def threat(self) -> Threat:
@@ -72,12 +87,27 @@ class Evidence:
         return TorchTarget(self.module)
 
     def probe(self, attack: Attack) -> AttackResult:
-        """Run an attack on the probed images.
+        """Run an attack on the probed images; one that ran before does not run again.
 
         Several processes run the same checks side by side, so which probes a check runs may depend on
         results of attacks alone, which are equal in all of them.
         """
-        return self.runner.run("probe", attack, PROBED)
+        if attack not in self.probes:
+            self.probes[attack] = self.runner.run("probe", attack, PROBED)
+        return self.probes[attack]
+
+    def chance(self, count: int) -> float:
+        """What one answer for all of the first `count` images can score, 0..1.
+
+        It is the share of their most common class, or 1 / classes where that is more.
+        """
+        most_common = int(self.sample.labels[:count].bincount().max()) / count
+        return max(most_common, 1 / self.sample.classes)
+
+    def above_chance(self, withstood: Tensor) -> bool:
+        """Whether an accuracy, bool [n] of the first n images, exceeds chance by more than its interval."""
+        low, _ = wilson(int(withstood.sum()), len(withstood))
+        return low > self.chance(len(withstood))
 
 
 @dataclass(frozen=True)
@@ -106,8 +136,8 @@ class Check:
 
     Attributes:
         name: such as "scale".
-        kind: "disqualifying": where it fires, no robustness is established; "advisory": where it fires, what it
-            found is in the worst case already, and a stronger suite is called for.
+        kind: "disqualifying": where it fires, no robustness is established; "advisory": where it fires, what
+            it found is in the worst case already, and a stronger suite is called for.
         examine: returns None where the check does not apply, such as for accuracies at chance level.
     """
 

@@ -1,8 +1,10 @@
 """How the batches of an attack are shared out over processes."""
 
+import os
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
+import torch
 from lightning_fabric import Fabric
 
 from muquant.attacks import AttackResult
@@ -40,6 +42,17 @@ class OneProcess:
     def gather(self, parts: Mapping[int, AttackResult], total: int) -> list[AttackResult]:
         """They are all here."""
         return [parts[number] for number in range(total)]
+
+
+def join_processes(device: torch.device) -> Processes:
+    """The processes that `torchrun` started, or this one where it did not."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return OneProcess()
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    fabric = Fabric(accelerator=device.type, devices=local, num_nodes=count // local, strategy="ddp")
+    fabric.launch()
+    return FabricProcesses(fabric)
 
 
 class FabricProcesses:

@@ -16,7 +16,7 @@ class AttackReport:
     """One attack on one model.
 
     Attributes:
-        source: "attack": run on this model; "replay": the examples made on the PyTorch model were shown to it;
+        source: "attack": run on this model; "replay": examples made on the PyTorch model were shown to it;
             "not available": it needs gradients, and there is no PyTorch model.
         corruption: it is no search for a worst case, and not part of it.
         parameters: the attack's name and all its parameters.
@@ -31,8 +31,8 @@ class AttackReport:
         median_linf: likewise in Linf.
         queries: forward passes of the model, of all images together.
         seconds: wall time.
-        agreement: of a replay, the fraction of adversarial images that both runtimes give the same class; None
-            where there is none.
+        agreement: of a replay, the fraction of adversarial images that both runtimes give the same class;
+            None where there is none.
     """
 
     source: Literal["attack", "replay", "not available"]
@@ -88,7 +88,7 @@ class ModelReport:
     Attributes:
         name: of the model.
         runtime: "torch" or "onnx".
-        bits: of a compressed weight, 32 for a float model; None where unknown.
+        bits: of a compressed weight, on average; 32 for a float model; None where unknown.
         nbytes: of the deployed file; None where there is none.
         clean: accuracy on the clean images, 0..1.
         clean_interval: its 95 % interval.
@@ -106,7 +106,7 @@ class ModelReport:
 
     name: str
     runtime: Literal["torch", "onnx"]
-    bits: int | None
+    bits: float | None
     nbytes: int | None
     clean: float
     clean_interval: tuple[float, float]

@@ -1,8 +1,9 @@
 """Running attacks on one model: batches shared over processes, finished ones kept."""
 
 import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -62,6 +63,7 @@ class Runner:
         store: of finished attacks.
         processes: that share the batches.
         on_batch: called after each batch.
+        done: key -> the result of each attack so far.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Runner:
     store: Store
     processes: Processes
     on_batch: OnBatch
+    done: dict[str, tuple[Attack, AttackResult]] = field(default_factory=dict)
 
     def run(self, name: str, attack: Attack, limit: int | None = None) -> AttackResult:
         """Attack the first `limit` images of the sample; every process gets the whole result.
@@ -87,14 +90,20 @@ class Runner:
             "seed": self.seed,
             "batch_size": BATCH_SIZE,
         }
-        first = self.processes.rank == 0
-        kept = self.processes.share(self.store.get(title, key) if first else None)
-        if kept is not None:
-            return kept
-        result = self._attack(title, attack, sample)
-        if first:
-            self.store.put(title, key, result)
+        identity, first = json.dumps(key, sort_keys=True), self.processes.rank == 0
+        if identity in self.done:
+            return self.done[identity][1]
+        result = self.processes.share(self.store.get(title, key) if first else None)
+        if result is None:
+            result = self._attack(title, attack, sample)
+            if first:
+                self.store.put(title, key, result)
+        self.done[identity] = attack, result
         return result
+
+    def found(self) -> list[AttackResult]:
+        """What the attacks found that look for a worst case: all but corruptions."""
+        return [result for attack, result in self.done.values() if not attack.corruption]
 
     def _attack(self, title: str, attack: Attack, sample: Sample) -> AttackResult:
         total = -(-len(sample) // BATCH_SIZE)
@@ -112,8 +121,9 @@ class Runner:
 
 def describe(attack: Attack) -> dict[str, Any]:
     """An attack with all its parameters as JSON values; models in it by their fingerprint."""
-    (name,) = (name for name, kind in ATTACKS.items() if kind is type(attack))
-    return {"name": name, **{field.name: _value(getattr(attack, field.name)) for field in fields(attack)}}
+    name = next((name for name, kind in ATTACKS.items() if kind is type(attack)), type(attack).__name__)
+    names = [field.name for field in fields(attack)]  # type: ignore[arg-type]  # every attack is a dataclass
+    return {"name": name, **{name: _value(getattr(attack, name)) for name in names}}
 
 
 def _value(value: object) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from muquant.attacks import CallableTarget, TorchTarget
+from muquant.errors import InputError, first_line
 
 Session = Callable[[NDArray[np.float32]], NDArray[Any]]
 """images float32 [N, ...] -> logits [N, classes]"""
@@ -24,7 +25,7 @@ class Subject:
         name: by which reports call it.
         module: in PyTorch; None where there is only a file for a runtime.
         session: the exported model under onnxruntime; None where it is not tried there.
-        bits: of a compressed weight; 32 where nothing is compressed, None where it is not known.
+        bits: of a compressed weight, on average; 32 where nothing is compressed, None where not known.
         nbytes: of the file that is deployed; None where there is none.
         file: what names the session's file: a digest, which tells finished attacks on it from others'.
     """
@@ -32,7 +33,7 @@ class Subject:
     name: str
     module: nn.Module | None = None
     session: Session | None = None
-    bits: int | None = None
+    bits: float | None = None
     nbytes: int | None = None
     file: str = ""
 
@@ -43,6 +44,29 @@ class Subject:
     def onnx_target(self) -> CallableTarget | None:
         """The session as a target without gradients."""
         return None if self.session is None else CallableTarget(self.session)
+
+    def check(self, images: Tensor, classes: int) -> None:
+        """Refuse what does not give logits [N, classes] for images [N, ...], in PyTorch or under onnxruntime.
+
+        Raises:
+            InputError: it does not.
+        """
+        for target in (self.torch_target(), self.onnx_target()):
+            if target is None:
+                continue
+            try:
+                with target.ready(), torch.no_grad():
+                    logits = target.logits(images.to(target.device))
+            except Exception as error:  # whatever a module or a runtime raises
+                raise InputError(
+                    f"does not take images of shape {list(images.shape[1:])}: {first_line(error)}; give a "
+                    "model of the same data"
+                ) from error
+            if logits.shape != (len(images), classes):
+                raise InputError(
+                    f"expected logits [{len(images)}, {classes}] for {len(images)} images of {classes} "
+                    f"classes, found {list(logits.shape)}; give a model of the same data"
+                )
 
     def digest(self, runtime: str) -> str:
         """SHA-256 of what is attacked under "torch" or "onnx"."""

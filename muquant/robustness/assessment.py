@@ -1,0 +1,148 @@
+"""What a suite finds on one model: by attacks and checks in PyTorch, by replay and queries elsewhere."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from muquant.attacks import AttackResult, Target, Threat
+from muquant.attacks.norms import TOLERANCE
+from muquant.robustness.checks import CHECKS
+from muquant.robustness.evidence import Check, Evidence, Finding, Outcome
+from muquant.robustness.runner import Runner, Sample, predictions, replay
+from muquant.robustness.settings import Settings
+from muquant.robustness.suites import Trial
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A trial on one model.
+
+    Attributes:
+        outcome: None where the attack needs gradients that are not to be had.
+        agreement: where the trial is a replay, the fraction of adversarial images that both models give the
+            same class; None where there is none, or the trial is no replay.
+        replayed: whether the examples were made on the PyTorch model.
+    """
+
+    trial: Trial
+    outcome: Outcome | None
+    agreement: float | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What was found on one model under one runtime.
+
+    Attributes:
+        predicted: int64 [N], the classes of the clean images.
+        entries: one for each trial, in their order.
+        worst: for each image the first example inside the headline threat that fooled the model.
+        findings: of the checks that applied.
+        evidence: what the checks looked at; None where there were none.
+        seconds: wall time.
+    """
+
+    predicted: Tensor
+    entries: Sequence[Entry]
+    worst: AttackResult
+    findings: Sequence[tuple[Check, Finding]]
+    evidence: Evidence | None
+    seconds: float
+
+
+def assess_torch(
+    module: torch.nn.Module, runner: Runner, trials: Sequence[Trial], settings: Settings
+) -> Assessment:
+    """Run every trial and every check on a PyTorch model.
+
+    The worst case counts whatever any attack found, also those that the checks ran.
+    """
+    begin = time.perf_counter()
+    sample = runner.sample
+    with runner.target.ready(), torch.no_grad():
+        predicted = predictions(runner.target, sample.images)
+    outcomes = {
+        trial.name: Outcome(trial, runner.run(trial.name, trial.attack, trial.limit)) for trial in trials
+    }
+    evidence = Evidence(module, settings, sample, outcomes, runner)
+    findings = []
+    for check in CHECKS.values():
+        finding = check.examine(evidence)
+        if finding is not None:
+            findings.append((check, finding))
+    entries = [Entry(trial, outcomes[trial.name]) for trial in trials]
+    worst = worst_case(runner.found(), predicted, sample, settings.threat)
+    return Assessment(predicted, entries, worst, findings, evidence, time.perf_counter() - begin)
+
+
+def assess_session(
+    runner: Runner, trials: Sequence[Trial], settings: Settings, twin: tuple[Target, Assessment] | None
+) -> Assessment:
+    """Show a session what was made on its PyTorch twin, and run on it what needs no gradients.
+
+    Args:
+        runner: on the session.
+        trials: of the suite.
+        settings: of the suite.
+        twin: the PyTorch model and what was found on it, if there is one.
+    """
+    begin = time.perf_counter()
+    sample = runner.sample
+    predicted = predictions(runner.target, sample.images)
+    entries, replays = [], []
+    made = {} if twin is None else {entry.trial.name: entry.outcome for entry in twin[1].entries}
+    for trial in trials:
+        if not trial.attack.needs_gradients:
+            result = runner.run(trial.name, trial.attack, trial.limit)
+            entries.append(Entry(trial, Outcome(trial, result)))
+        elif twin is not None and (original := made[trial.name]) is not None:
+            result = replay(runner.target, original.result, sample.first(trial.limit))
+            same = agreement(twin[0], runner.target, original.result)
+            entries.append(Entry(trial, Outcome(trial, result), same, replayed=True))
+            replays.append(result)
+        else:
+            entries.append(Entry(trial, None))
+    if twin is not None:
+        replays.append(replay(runner.target, twin[1].worst, sample))
+    worst = worst_case([*runner.found(), *replays], predicted, sample, settings.threat)
+    return Assessment(predicted, entries, worst, (), None, time.perf_counter() - begin)
+
+
+def agreement(one: Target, other: Target, made: AttackResult) -> float | None:
+    """The fraction of the adversarial images that both targets give the same class; None where none is."""
+    images = made.adversarial[made.success]
+    if not len(images):
+        return None
+    with one.ready(), other.ready(), torch.no_grad():
+        return float((predictions(one, images) == predictions(other, images)).float().mean())
+
+
+def worst_case(
+    results: Iterable[AttackResult], predicted: Tensor, sample: Sample, threat: Threat
+) -> AttackResult:
+    """Put together what several attacks found: for each image the first example inside the threat.
+
+    Args:
+        results: each of the first so many images of the sample.
+        predicted: int64 [N], the classes of the clean images.
+        sample: the clean images.
+        threat: the ball; its radius is not None.
+    """
+    assert threat.radius is not None
+    adversarial, success = sample.images.clone(), torch.zeros(len(sample), dtype=torch.bool)
+    l2, linf = torch.zeros(len(sample)), torch.zeros(len(sample))
+    queries = torch.zeros(len(sample), dtype=torch.int64)
+    for result in results:
+        count = len(result.success)
+        distance = result.linf if threat.norm == "linf" else result.l2
+        new = result.success & (distance <= threat.radius + TOLERANCE) & ~success[:count]
+        adversarial[:count][new] = result.adversarial[new]
+        l2[:count][new], linf[:count][new] = result.l2[new], result.linf[new]
+        success[:count] |= new
+        queries[:count] += result.queries
+    attacked = predicted == sample.labels
+    return AttackResult(adversarial, attacked, success & attacked, queries, l2, linf, 0.0)

@@ -1,0 +1,141 @@
+"""`benchmark`: a suite of attacks and all masking checks on several models side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from muquant.attacks import Target
+from muquant.data import Dataset
+from muquant.errors import InputError, naming
+from muquant.registry import look_up
+from muquant.robustness.assessment import assess_session, assess_torch
+from muquant.robustness.processes import OneProcess, Processes
+from muquant.robustness.report import ModelReport, Picture, Report
+from muquant.robustness.runner import OnBatch, Runner, Sample
+from muquant.robustness.settings import Settings
+from muquant.robustness.store import Store
+from muquant.robustness.subject import Subject
+from muquant.robustness.suites import SUITES
+from muquant.robustness.summary import pictures, summarize
+from muquant.training.seeds import generator_for
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is run, and how.
+
+    Attributes:
+        suite: a name of `SUITES`.
+        settings: the suite's numbers.
+        limit: images, drawn from the data set without replacement; None for all.
+        seed: of the draw and of all attacks.
+        surrogate: a differentiable model of the same classes, for transfer attacks; None for none.
+        folder: where finished attacks are kept, for a benchmark that is interrupted; None keeps nothing.
+        processes: that share the work.
+    """
+
+    suite: str
+    settings: Settings
+    limit: int | None = 1000
+    seed: int = 0
+    surrogate: Target | None = None
+    folder: Path | None = None
+    processes: Processes = field(default_factory=OneProcess)
+
+
+def benchmark(
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    on_batch: OnBatch = lambda name, done, total: None,
+) -> tuple[Report, list[Picture]]:
+    """Attack every subject, in PyTorch and under onnxruntime, as far as it has either.
+
+    Args:
+        subjects: the models, with different names.
+        dataset: from which the images are drawn.
+        plan: what is run.
+        provenance: what else the report should state, such as command and versions.
+        on_batch: called after each batch of this process.
+
+    Returns:
+        The report, with one entry for each subject and runtime, and pictures of attacks.
+
+    Raises:
+        InputError: the suite is unknown, the data set is smaller than the limit, or a model does not take its
+            images or has other classes.
+    """
+    trials = look_up("suite", plan.suite, SUITES)(plan.settings, plan.surrogate)
+    indices = draw(dataset, plan.limit, plan.seed)
+    sample = Sample(dataset.inputs(indices), dataset.labels[indices], len(dataset.classes))
+    _check(subjects, sample)
+    store = Store(plan.folder)
+    reports: list[ModelReport] = []
+    shown: list[Picture] = []
+
+    for subject in subjects:
+        twin = None
+
+        def runner(runtime: str, target: Target, subject: Subject = subject) -> Runner:
+            digest, title = subject.digest(runtime), f"{subject.name} ({runtime})"
+            return Runner(title, target, digest, sample, plan.seed, store, plan.processes, on_batch)
+
+        module, session = subject.torch_target(), subject.onnx_target()
+        if module is not None:
+            found = assess_torch(module.module, runner("torch", module), trials, plan.settings)
+            reports.append(summarize(subject, found, sample))
+            shown += pictures(subject, found, sample, dataset.classes, indices.tolist())
+            twin = (module, found)
+        if session is not None:
+            found = assess_session(runner("onnx", session), trials, plan.settings, twin)
+            reports.append(summarize(subject, found, sample, None if twin is None else twin[1]))
+
+    report = Report(
+        suite=plan.suite,
+        norm=plan.settings.norm,
+        epsilon=plan.settings.epsilon,
+        seed=plan.seed,
+        processes=plan.processes.count,
+        data={
+            "name": dataset.name,
+            "split": dataset.split,
+            "count": len(sample),
+            "indices": indices.tolist(),
+            "digest": sample.digest,
+        },
+        models=tuple(reports),
+        provenance=provenance or {},
+    )
+    return report, shown
+
+
+def draw(dataset: Dataset, limit: int | None, seed: int) -> torch.Tensor:
+    """Places of a random sample in a data set, rising, int64 [limit]; all of them where there is no limit.
+
+    Raises:
+        InputError: the data set has fewer images.
+    """
+    if limit is None:
+        return torch.arange(len(dataset))
+    if not 1 <= limit <= len(dataset):
+        raise InputError(
+            f"limit: expected 1 to {len(dataset)}, the images of {dataset.name} ({dataset.split}), found "
+            f"{limit}"
+        )
+    order = torch.randperm(len(dataset), generator=generator_for(seed, "sample"))
+    return order[:limit].sort().values
+
+
+def _check(subjects: Sequence[Subject], sample: Sample) -> None:
+    """Refuse models that do not take the images, before the first of them is attacked for an hour."""
+    names = [subject.name for subject in subjects]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"models: expected one or more with different names, found {names}; name them apart")
+    for subject in subjects:
+        with naming(subject.name):
+            subject.check(sample.images[:2], sample.classes)

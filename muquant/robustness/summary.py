@@ -1,0 +1,145 @@
+"""From what was found to what is reported."""
+
+from typing import Literal
+
+import torch
+
+from muquant.attacks import AttackResult
+from muquant.robustness.assessment import Assessment, Entry
+from muquant.robustness.report import AttackReport, CheckReport, ModelReport, Picture, Verdict
+from muquant.robustness.runner import Sample, describe
+from muquant.robustness.statistics import median, wilson
+from muquant.robustness.subject import Subject
+from muquant.robustness.sweep import curves
+
+PICTURES = 2
+"""Pictures of each attack on each model."""
+
+
+def summarize(
+    subject: Subject, assessment: Assessment, sample: Sample, twin: Assessment | None = None
+) -> ModelReport:
+    """The report on one model: in PyTorch, or under onnxruntime where the assessment has no evidence.
+
+    Args:
+        subject: the model.
+        assessment: what was found on it.
+        sample: the images.
+        twin: what was found in PyTorch, for a report under onnxruntime.
+    """
+    runtime: Literal["torch", "onnx"] = "onnx" if assessment.evidence is None else "torch"
+    correct = assessment.predicted == sample.labels
+    survived = correct & ~assessment.worst.success
+    available = [entry for entry in assessment.entries if entry.outcome and not entry.trial.attack.corruption]
+    checks = tuple(
+        CheckReport(
+            check.name, check.kind, finding.fired, finding.value, finding.threshold, finding.explanation
+        )
+        for check, finding in assessment.findings
+    )
+    return ModelReport(
+        name=subject.name,
+        runtime=runtime,
+        bits=subject.bits,
+        nbytes=subject.nbytes,
+        clean=float(correct.double().mean()),
+        clean_interval=wilson(int(correct.sum()), len(sample)),
+        worst_case=float(survived.double().mean()) if available else None,
+        worst_case_interval=wilson(int(survived.sum()), len(sample)) if available else None,
+        agreement=None if twin is None else float((twin.predicted == assessment.predicted).double().mean()),
+        attacks={entry.trial.name: report_attack(entry) for entry in assessment.entries},
+        curves=() if assessment.evidence is None else curves(assessment.evidence),
+        checks=checks,
+        verdict=_verdict(twin or assessment),
+        seconds=assessment.seconds,
+    )
+
+
+def report_attack(entry: Entry) -> AttackReport:
+    """The report on one attack."""
+    trial, threat = entry.trial, entry.trial.attack.threat
+    radius = threat.radius if trial.bound is None else trial.bound
+    if entry.outcome is None:
+        return AttackReport(
+            "not available",
+            False,
+            describe(trial.attack),
+            0,
+            None,
+            None,
+            threat.norm,
+            radius,
+            None,
+            None,
+            0,
+            0.0,
+        )
+    result, withstood = entry.outcome.result, entry.outcome.withstood
+    return AttackReport(
+        source="replay" if entry.replayed else "attack",
+        corruption=trial.attack.corruption,
+        parameters=describe(trial.attack),
+        count=len(withstood),
+        accuracy=float(withstood.double().mean()),
+        interval=wilson(int(withstood.sum()), len(withstood)),
+        norm=threat.norm,
+        epsilon=radius,
+        median_l2=_median_distance(result, result.l2),
+        median_linf=_median_distance(result, result.linf),
+        queries=int(result.queries.sum()),
+        seconds=result.seconds,
+        agreement=entry.agreement,
+    )
+
+
+def _median_distance(result: AttackResult, distance: torch.Tensor) -> float | None:
+    return median(torch.where(result.success, distance, torch.inf)[result.attacked])
+
+
+def _verdict(assessment: Assessment) -> Verdict:
+    if assessment.evidence is None:
+        return "not assessed"
+    fired = any(check.kind == "disqualifying" and finding.fired for check, finding in assessment.findings)
+    return "not established" if fired else "established"
+
+
+def pictures(
+    subject: Subject, assessment: Assessment, sample: Sample, names: tuple[str, ...], indices: list[int]
+) -> list[Picture]:
+    """The first images that each attack fooled, for a model in PyTorch.
+
+    Args:
+        subject: the model.
+        assessment: what was found on it.
+        sample: the images.
+        names: of the classes.
+        indices: of the sample's images in the split.
+    """
+    target = subject.torch_target()
+    assert target is not None
+    found = []
+    for entry in assessment.entries:
+        if entry.outcome is None:
+            continue
+        result = entry.outcome.result
+        rows = result.success.nonzero()[:PICTURES, 0]
+        if not len(rows):
+            continue
+        with target.ready(), torch.no_grad():
+            seen = target.logits(result.adversarial[rows].to(target.device)).argmax(1)
+        for row, label in zip(rows.tolist(), seen.tolist(), strict=True):
+            found.append(
+                Picture(
+                    model=subject.name,
+                    attack=entry.trial.name,
+                    index=indices[row],
+                    label=names[int(sample.labels[row])],
+                    seen_clean=names[int(assessment.predicted[row])],
+                    seen=names[label],
+                    clean=sample.images[row],
+                    perturbed=result.adversarial[row],
+                    l2=float(result.l2[row]),
+                    linf=float(result.linf[row]),
+                )
+            )
+    return found

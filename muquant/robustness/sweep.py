@@ -1,0 +1,121 @@
+"""Accuracy against epsilon: what several masking checks look at, and what the report draws."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from muquant.attacks import DDN, PGD, Attack, AttackResult
+from muquant.robustness.evidence import Evidence
+from muquant.robustness.report import Curve
+
+FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Multiples of the headline epsilon."""
+
+STEPS = 20
+"""Of PGD, on each loss."""
+
+L2_FACTORS = tuple(quarters / 4 for quarters in range(17))
+"""Multiples of the suite's `l2_bound` at which the curve over distances is drawn, alike for all models."""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What PGD leaves of the probed images at one epsilon.
+
+    Attributes:
+        epsilon: in the headline norm.
+        ce: bool [n], images that withstood PGD on the cross-entropy.
+        margin: bool [n], images that withstood PGD on the logit margin.
+    """
+
+    epsilon: float
+    ce: Tensor
+    margin: Tensor
+
+    @property
+    def withstood(self) -> Tensor:
+        """bool [n], images that withstood both."""
+        return self.ce & self.margin
+
+
+def sweep(evidence: Evidence) -> tuple[Point, ...]:
+    """By rising epsilon: 0, `FACTORS` times the headline epsilon, and `grey_radius`."""
+    epsilon, grey = radius(evidence), grey_radius(evidence)
+    radii = {min(factor * epsilon, 2 * grey) for factor in FACTORS} | {grey}
+    correct = evidence.probe(pgd(evidence, epsilon, "ce")).attacked
+    return (
+        Point(0.0, correct, correct),
+        *(point(evidence, epsilon) for epsilon in sorted(radii - {0.0})),
+    )
+
+
+def headline(evidence: Evidence) -> Point:
+    """PGD at the headline epsilon."""
+    return point(evidence, radius(evidence))
+
+
+def point(evidence: Evidence, epsilon: float) -> Point:
+    """PGD at one epsilon."""
+    ce, margin = (withstood(evidence, pgd(evidence, epsilon, loss)) for loss in ("ce", "margin"))
+    return Point(epsilon, ce, margin)
+
+
+def withstood(evidence: Evidence, attack: Attack) -> Tensor:
+    """bool [n], the probed images that are classified correctly and that an attack does not fool."""
+    result = evidence.probe(attack)
+    return result.attacked & ~result.success
+
+
+def pgd(evidence: Evidence, epsilon: float, loss: str, steps: int = STEPS, restarts: int = 1) -> PGD:
+    """The attack of the sweep."""
+    return PGD(epsilon=epsilon, norm=evidence.threat.norm, loss=loss, steps=steps, restarts=restarts)
+
+
+def radius(evidence: Evidence) -> float:
+    """The headline epsilon."""
+    assert evidence.threat.radius is not None
+    return evidence.threat.radius
+
+
+def grey_radius(evidence: Evidence) -> float:
+    """The radius at which every ball holds the evenly grey image, on which no classifier beats chance.
+
+    0.5 in Linf, half the root of the number of values in L2; the diameter of [0, 1]^n is twice that.
+    """
+    return 0.5 if evidence.threat.norm == "linf" else 0.5 * math.sqrt(evidence.sample.images[0].numel())
+
+
+def closest(evidence: Evidence) -> AttackResult:
+    """What DDN, at any distance, found in the suite, or else finds on the probed images."""
+    return next(
+        (outcome.result for outcome in evidence.outcomes.values() if outcome.trial.attack == DDN()), None
+    ) or evidence.probe(DDN())
+
+
+def curves(evidence: Evidence) -> tuple[Curve, ...]:
+    """Accuracy against epsilon: under PGD in the headline norm, and from the distances of DDN in L2."""
+    points, bound = sweep(evidence), evidence.settings.l2_bound
+    return (
+        Curve(
+            attack="PGD, worst of cross-entropy and logit margin",
+            norm=evidence.threat.norm,
+            count=len(evidence.probed),
+            epsilon=tuple(point.epsilon for point in points),
+            accuracy=tuple(float(point.withstood.double().mean()) for point in points),
+        ),
+        distance_curve("DDN", closest(evidence), tuple(factor * bound for factor in L2_FACTORS)),
+    )
+
+
+def distance_curve(attack: str, found: AttackResult, radii: tuple[float, ...]) -> Curve:
+    """Accuracy against L2 epsilon, from the distances of the examples that a smallest-norm attack found.
+
+    Args:
+        attack: its name.
+        found: what it found, at any distance.
+        radii: rising, from 0.
+    """
+    fooled = [found.success & (found.l2 <= radius) for radius in radii]
+    left = tuple(float((found.attacked & ~success).double().mean()) for success in fooled)
+    return Curve(attack, "l2", len(found.attacked), radii, left)

@@ -1,0 +1,208 @@
+"""The whole of a benchmark: one process and two, a first run and one that goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from muquant.data import Dataset
+from muquant.errors import InputError
+from muquant.robustness import ModelReport, Plan, Subject, benchmark
+
+Plans = Callable[..., Plan]
+
+
+def numpy_net(net: nn.Module) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+    """The same logits without gradients, as a runtime gives them."""
+
+    def run(images: NDArray[np.float32]) -> NDArray[Any]:
+        with torch.no_grad():
+            logits: NDArray[Any] = net(torch.from_numpy(images)).numpy()
+        return logits
+
+    return run
+
+
+def without_times(model: ModelReport) -> dict[str, Any]:
+    document = asdict(replace(model, seconds=0))
+    for attack in document["attacks"].values():
+        attack["seconds"] = 0
+    return document
+
+
+def test_a_report_adds_up(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
+    heard: list[tuple[str, int, int]] = []
+    subject = Subject("net", net, numpy_net(net), bits=32, nbytes=100, file="abc")
+    report, pictures = benchmark(
+        [subject], quarters, plan(), on_batch=lambda *event: heard.append(event), provenance={"command": "x"}
+    )
+    torch_row, onnx_row = report.models
+    assert (torch_row.runtime, onnx_row.runtime) == ("torch", "onnx")
+    assert torch_row.clean == onnx_row.clean == 1
+    assert list(torch_row.attacks) == ["apgd-ce", "apgd-t", "ddn", "square", "normal-noise", "uniform-noise"]
+    searched = [attack.accuracy for attack in torch_row.attacks.values() if not attack.corruption]
+    assert torch_row.worst_case is not None
+    assert 0 < torch_row.worst_case <= min(value for value in searched if value is not None)
+    assert torch_row.worst_case_interval is not None
+    low, high = torch_row.worst_case_interval
+    assert low < torch_row.worst_case < high
+
+    replayed = {name for name, attack in onnx_row.attacks.items() if attack.source == "replay"}
+    assert replayed == {"apgd-ce", "apgd-t", "ddn"}
+    for name, attack in onnx_row.attacks.items():
+        assert attack.accuracy == torch_row.attacks[name].accuracy
+        assert attack.agreement == (1 if name in replayed else None)
+    assert onnx_row.attacks["square"].queries == torch_row.attacks["square"].queries
+    assert onnx_row.worst_case == torch_row.worst_case
+    assert onnx_row.agreement == 1
+    assert torch_row.verdict == onnx_row.verdict == "established", torch_row.flags
+    assert torch_row.checks
+    assert not onnx_row.checks
+
+    assert {picture.attack for picture in pictures} <= set(torch_row.attacks)
+    for picture in pictures:
+        assert picture.seen_clean == picture.label != picture.seen
+        place = quarters.inputs(slice(picture.index, picture.index + 1))[0]
+        torch.testing.assert_close(picture.clean, place)
+        distance = (picture.perturbed - picture.clean).abs().max()
+        assert float(distance) == pytest.approx(picture.linf)
+    assert heard[0] == ("net (torch) apgd-ce", 100, 230)
+    assert report.to_dict()["command"] == "x"
+
+
+def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
+    subject = Subject("file", session=numpy_net(net), file="abc")
+    (row,) = benchmark([subject], quarters, plan(limit=40))[0].models
+    for name in ("apgd-ce", "apgd-t", "ddn"):
+        attack = row.attacks[name]
+        assert (attack.source, attack.accuracy, attack.count) == ("not available", None, 0)
+    assert row.attacks["square"].accuracy == row.worst_case
+    assert (row.verdict, row.agreement) == ("not assessed", None)
+
+
+def test_a_second_run_attacks_nothing(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
+    subject = Subject("net", net, numpy_net(net), file="abc")
+    first, _ = benchmark([subject], quarters, plan(limit=60))
+    heard: list[str] = []
+    second, _ = benchmark([subject], quarters, plan(limit=60), on_batch=lambda name, *_: heard.append(name))
+    assert heard == []
+    assert [asdict(replace(model, seconds=0)) for model in first.models] == [
+        asdict(replace(model, seconds=0)) for model in second.models
+    ]
+
+
+TWO_PROCESSES = """
+import json, torch
+from dataclasses import replace
+from pathlib import Path
+torch.set_num_threads(1)
+from muquant.data import Dataset
+from muquant.robustness import Plan, Subject, benchmark, join_processes, settings_for
+from safetensors.torch import load_file
+state = load_file({state!r})
+net = torch.nn.Sequential(
+    torch.nn.Conv2d(1, 6, 3, padding=1), torch.nn.Softplus(), torch.nn.AvgPool2d(2),
+    torch.nn.Flatten(), torch.nn.Linear(96, 4),
+)
+net.load_state_dict({{name: state[name] for name in net.state_dict()}})
+data = Dataset("quarters", "test", state["images"], state["labels"], ("nw", "ne", "sw", "se"))
+processes = join_processes(torch.device("cpu"))
+assert processes.count == 2
+settings = replace(settings_for("digits", 0.1), l2_bound=0.6)
+plan = Plan("standard", settings, None, 0, None, Path({folder!r}), processes)
+report, _ = benchmark([Subject("net", net.eval())], data, plan)
+if processes.rank == 0:
+    Path({out!r}).write_text(json.dumps(report.to_dict()))
+"""
+
+
+def test_two_processes_report_what_one_does(
+    net: nn.Module, quarters: Dataset, plan: Plans, tmp_path: Path
+) -> None:
+    (alone,) = benchmark([Subject("net", net)], quarters, plan())[0].models
+    state = {**net.state_dict(), "images": quarters.images, "labels": quarters.labels}
+    save_file(state, tmp_path / "state.safetensors")
+    script = tmp_path / "script.py"
+    script.write_text(
+        TWO_PROCESSES.format(
+            state=str(tmp_path / "state.safetensors"),
+            folder=str(tmp_path / "shared"),
+            out=str(tmp_path / "report.json"),
+        )
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        script,
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["processes"] == 2
+    (shared,) = document["models"]
+    for name, attack in alone.attacks.items():
+        other = shared["attacks"][name]
+        assert (other["accuracy"], other["queries"]) == (attack.accuracy, attack.queries)
+        for distance in ("median_l2", "median_linf"):
+            assert other[distance] == pytest.approx(getattr(attack, distance), abs=1e-5)
+    assert shared["worst_case"] == alone.worst_case
+    assert [check["fired"] for check in shared["checks"]] == [check.fired for check in alone.checks]
+    assert [check["value"] for check in shared["checks"]] == pytest.approx(
+        [check.value for check in alone.checks], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "match"), [(0, "expected 1 to 230"), (231, "expected 1 to 230")], ids=["none", "too many"]
+)
+def test_a_limit_outside_the_data_is_refused(
+    net: nn.Module, quarters: Dataset, plan: Plans, limit: int, match: str
+) -> None:
+    with pytest.raises(InputError, match=match):
+        benchmark([Subject("net", net)], quarters, plan(limit=limit))
+
+
+@pytest.mark.parametrize(
+    ("module", "match"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), r"wrong: expected logits \[2, 4\].*found \[2, 5\]"),
+        (nn.Flatten(0), r"found \[128\]"),
+        (nn.Linear(9, 4), r"does not take images of shape \[1, 8, 8\]"),
+    ],
+    ids=["classes", "shape", "input"],
+)
+def test_a_model_of_other_data_is_refused_before_any_attack(
+    net: nn.Module, quarters: Dataset, plan: Plans, module: nn.Module, match: str
+) -> None:
+    heard: list[str] = []
+    with pytest.raises(InputError, match=match):
+        benchmark(
+            [Subject("net", net), Subject("wrong", module)],
+            quarters,
+            plan(),
+            on_batch=lambda name, *_: heard.append(name),
+        )
+    assert heard == []
+
+
+def test_two_models_of_one_name_are_refused(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
+    with pytest.raises(InputError, match="different names"):
+        benchmark([Subject("net", net), Subject("net", net)], quarters, plan())

@@ -1,0 +1,82 @@
+"""The numbers of the suites, and what they hold."""
+
+import pytest
+import torch
+from torch import nn
+
+from muquant.attacks import ATTACKS, TorchTarget, Transfer
+from muquant.errors import InputError
+from muquant.robustness import SETTINGS, SUITES, settings_for
+from muquant.robustness.runner import describe
+
+
+def test_settings_of_the_paper() -> None:
+    mnist, cifar = SETTINGS["mnist"], SETTINGS["cifar10"]
+    assert (mnist.weak, mnist.medium, mnist.epsilon) == (0.1, 0.2, 0.3)
+    assert (mnist.pgd_steps, mnist.pgd_step_size, mnist.l2_bound, mnist.sigma) == (40, 0.01, 2.0, 0.3)
+    assert (255 * cifar.weak, 255 * cifar.medium, 255 * cifar.epsilon) == pytest.approx((2, 4, 8))
+    assert (cifar.pgd_steps, 255 * cifar.pgd_step_size, cifar.l2_bound) == (20, pytest.approx(2), 0.5)
+
+
+def test_another_epsilon_scales_the_weaker_ones() -> None:
+    settings = settings_for("mnist", "0.15")
+    assert (settings.weak, settings.medium, settings.epsilon) == pytest.approx((0.05, 0.1, 0.15))
+    assert settings_for("folder:x", "16/255").epsilon == pytest.approx(16 / 255)
+    assert settings_for("mnist", norm="l2").epsilon == 2.0
+
+
+@pytest.mark.parametrize("epsilon", ["-0.1", "1.5", "nan", "x", "1/0"])
+def test_an_epsilon_outside_the_range_is_refused(epsilon: str) -> None:
+    with pytest.raises(InputError, match="epsilon"):
+        settings_for("mnist", epsilon)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_has_names_of_its_own_and_known_attacks(name: str) -> None:
+    surrogate = TorchTarget(nn.Linear(2, 2))
+    for twin in (None, surrogate):
+        trials = SUITES[name](settings_for("mnist"), twin)
+        assert len({trial.name for trial in trials}) == len(trials)
+        assert {type(trial.attack) for trial in trials} <= set(ATTACKS.values())
+        assert any(isinstance(trial.attack, Transfer) for trial in trials) == (twin is not None)
+        assert sum(trial.attack.corruption for trial in trials) == 2
+
+
+def test_the_paper_suite_has_the_columns_of_its_tables() -> None:
+    trials = {
+        trial.name: trial for trial in SUITES["seed"](settings_for("mnist"), TorchTarget(nn.Linear(2, 2)))
+    }
+    described = {name: describe(trial.attack) for name, trial in trials.items()}
+    assert [described[f"fgsm-{size}"]["epsilon"] for size in ("weak", "strong")] == [0.1, 0.3]
+    assert {described["pgd"][key] for key in ("steps", "step_size", "epsilon")} == {40, 0.01, 0.3}
+    assert [described[name]["steps"] for name in ("bim", "mim", "cw")] == [10, 10, 1000]
+    assert [described["cw"][key] for key in ("searches", "lr", "c", "kappa")] == [9, 0.01, 1e-3, 0]
+    assert (trials["cw"].limit, trials["cw"].bound) == (200, 2.0)
+    black_box = [described[f"transfer-{name}"]["method"]["name"] for name in ("fgsm-medium", "cw")]
+    assert black_box == ["fgsm", "cw"]
+    assert described["normal-noise"]["sigma"] == 0.3
+    with pytest.raises(InputError, match="linf"):
+        SUITES["seed"](settings_for("mnist", norm="l2"), None)
+
+
+def test_strict_is_at_least_standard() -> None:
+    settings = settings_for("mnist")
+    standard = {trial.name: describe(trial.attack) for trial in SUITES["standard"](settings, None)}
+    strict = {trial.name: describe(trial.attack) for trial in SUITES["strict"](settings, None)}
+    assert set(standard) < set(strict)
+    assert standard["square"]["queries"] == 1000
+    assert strict["square"]["queries"] == 5000
+    for name in ("apgd-ce", "apgd-t"):
+        assert strict[name]["steps"] == 2 * standard[name]["steps"] == 200
+
+
+def test_a_model_in_an_attack_is_described_by_its_weights() -> None:
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    (first, again, second) = (
+        describe(SUITES["standard"](settings_for("mnist"), TorchTarget(module))[4].attack)
+        for module in (one, one, other)
+    )
+    assert first == again != second
+    with torch.no_grad():
+        one.weight[0, 0] += 1
+    assert describe(SUITES["standard"](settings_for("mnist"), TorchTarget(one))[4].attack) != first
