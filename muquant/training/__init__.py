@@ -1,10 +1,10 @@
 """Training: one loop, methods and everything else that can be chosen by name in registries."""
 
 from muquant.training.augmentations import AUGMENTATIONS
-from muquant.training.config import PRECISIONS, TrainingConfig
+from muquant.training.config import KEEP, PRECISIONS, TrainingConfig
 from muquant.training.evaluation import evaluate, logits
 from muquant.training.loop import TrainingResult, train
-from muquant.training.methods import METHODS, Batch, BatchLoss, Method, standard
+from muquant.training.methods import METHODS, AdversarialOptions, Batch, BatchLoss, Method, Standard
 from muquant.training.optimizers import OPTIMIZERS
 from muquant.training.progress import EpochMetrics, OnProgress, Progress
 from muquant.training.runs import FinishedRun, load_run, read_run
@@ -12,10 +12,12 @@ from muquant.training.schedules import SCHEDULES, learning_rate
 
 __all__ = [
     "AUGMENTATIONS",
+    "KEEP",
     "METHODS",
     "OPTIMIZERS",
     "PRECISIONS",
     "SCHEDULES",
+    "AdversarialOptions",
     "Batch",
     "BatchLoss",
     "EpochMetrics",
@@ -23,6 +25,7 @@ __all__ = [
     "Method",
     "OnProgress",
     "Progress",
+    "Standard",
     "TrainingConfig",
     "TrainingResult",
     "evaluate",
@@ -30,6 +33,5 @@ __all__ = [
     "load_run",
     "logits",
     "read_run",
-    "standard",
     "train",
 ]

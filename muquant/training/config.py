@@ -1,19 +1,25 @@
 """`TrainingConfig`: everything that decides what a run computes."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from muquant.devices import find_device
 from muquant.documents import field_values
 from muquant.errors import InputError
 from muquant.registry import look_up
 from muquant.training.augmentations import AUGMENTATIONS
-from muquant.training.methods import METHODS
+from muquant.training.methods import METHODS, AdversarialOptions
 from muquant.training.optimizers import OPTIMIZERS
+from muquant.training.option_checks import check_options
 from muquant.training.schedules import SCHEDULES
 
 PRECISIONS = ("float32", "bf16")
+KEEP = ("last", "best")
+
+METHOD_OPTIONS = {"adversarial": AdversarialOptions}
+"""Field of `TrainingConfig` -> the options in it, which some methods have."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class TrainingConfig:
         validation: the fraction of the training split that is held out to validate on, at least 0 and below
             1. The test split is only ever used once, after the last step.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        keep: "last", the weights after the last step; or "best", those of the epoch after which the held-out
+            robust accuracy was highest, or the held-out accuracy where the method measures no robustness.
+        adversarial: options of the method of that name, completed by defaults; None for other methods.
 
     Raises:
         InputError: a value is of another type, out of range, or a name is unknown.
@@ -63,28 +72,28 @@ class TrainingConfig:
     seed: int = 0
     validation: float = 0.1
     device: str = "auto"
+    keep: str = "last"
+    adversarial: AdversarialOptions | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            types = (int, float) if field.type is float else (field.type,)
-            if isinstance(value, bool) or not isinstance(value, types):  # type: ignore[arg-type]
-                name = getattr(field.type, "__name__", field.type)
-                raise InputError(
-                    f"training option {field.name}: expected {name}, found {value!r}; correct it"
-                )
-        for name, (low, below) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value < below:
-                raise InputError(
-                    f"training option {name}: expected at least {low:g} and below {below:g}, found {value}; "
-                    f"correct it"
-                )
+        check_options(self, _RANGES)
         look_up("method", self.method, METHODS)
         look_up("optimizer", self.optimizer, OPTIMIZERS)
         look_up("schedule", self.schedule, SCHEDULES)
         look_up("augmentation", self.augment, AUGMENTATIONS)
         look_up("precision", self.precision, dict.fromkeys(PRECISIONS))
+        look_up("weights to keep", self.keep, dict.fromkeys(KEEP))
+        if self.keep == "best" and self.validation == 0:
+            raise InputError("training option keep: best is judged on held-out images; give a validation")
+        for name, kind in METHOD_OPTIONS.items():
+            given, used = getattr(self, name), METHODS[self.method].options == name
+            if given is not None and not used:
+                raise InputError(
+                    f"options of {name} training with method {self.method}, which has none of them; leave "
+                    f"them out, or choose method {name}"
+                )
+            if used:
+                object.__setattr__(self, name, (given or kind()).complete(self.data))
 
     def torch_device(self) -> torch.device:
         """The device that `device` names here.
@@ -92,21 +101,7 @@ class TrainingConfig:
         Raises:
             InputError: it is no such name, or this machine has no such device.
         """
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            known = device.type == "cpu" or (
-                device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
-            )
-        except RuntimeError:
-            known = False
-        if not known:
-            raise InputError(
-                f"device {self.device!r}: expected auto, cpu or one of the {torch.cuda.device_count()} cuda "
-                f"devices here; choose one of these"
-            )
-        return device
+        return find_device(self.device)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` turns them back."""
@@ -119,7 +114,11 @@ class TrainingConfig:
         Raises:
             InputError: a field is missing, unknown, of another type or out of range.
         """
-        return cls(**field_values(cls, document, "training options"))
+        values = field_values(cls, document, "training options")
+        for name, kind in METHOD_OPTIONS.items():
+            if values[name] is not None:
+                values[name] = kind.from_dict(values[name])
+        return cls(**values)
 
 
 _RANGES: dict[str, tuple[float, float]] = {

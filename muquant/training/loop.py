@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from muquant.data import Dataset
 from muquant.errors import InputError
 from muquant.models import Classifier, build_model
 from muquant.tensor_files import read_tensors
+from muquant.training.best import BestWeights, best_epoch
 from muquant.training.config import TrainingConfig
 from muquant.training.evaluation import evaluate
 from muquant.training.progress import EpochMetrics, OnProgress, Progress
@@ -76,13 +78,18 @@ def train(
             return _finished(folder)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         stepper = Stepper(model, config, data.train)
-        run = _Run(folder, stepper, data.validation, identity, checkpoint_seconds)
+        best = BestWeights(model) if config.keep == "best" else None
+        run = _Run(folder, stepper, best, data.validation, identity, checkpoint_seconds)
         history = run.to_end(run.start(), on_progress)
+    kept = config.epochs
+    if best is not None:
+        kept = best_epoch(history)
+        best.restore()
     model.eval().to(memory_format=torch.contiguous_format)
     accuracy = evaluate(model, data.test)
-    finished = FinishedRun(model.architecture, config, parts.classes, data.identity, accuracy, history)
+    finished = FinishedRun(model.architecture, config, parts.classes, data.identity, accuracy, history, kept)
     folder.finish(model.cpu(), finished)
-    return TrainingResult(folder.path, model, accuracy, history)
+    return TrainingResult(folder.path, model, accuracy, history, kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,23 +101,26 @@ class TrainingResult:
         model: on the CPU, in evaluation mode.
         test_accuracy: 0..1, on the test split, in float32.
         history: one entry an epoch.
+        kept_epoch: 1..epochs, the one after which the weights were taken.
     """
 
     folder: Path
     model: Classifier
     test_accuracy: float
     history: tuple[EpochMetrics, ...]
+    kept_epoch: int
 
     @property
-    def validation_accuracy(self) -> float | None:
-        """0..1, after the last epoch; None where nothing was held out."""
-        return self.history[-1].validation_accuracy
+    def kept(self) -> EpochMetrics:
+        """What was measured after the epoch whose weights were kept."""
+        return self.history[self.kept_epoch - 1]
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
     folder: RunFolder
     stepper: Stepper
+    best: BestWeights | None
     validation: Dataset | None
     identity: dict[str, Any]
     checkpoint_seconds: float
@@ -125,7 +135,7 @@ class _Run:
             refuse_changes(f"{key} of the checkpoint {path}", file.manifest.get(key), given)
         position = read_position(file, self.stepper.steps_per_epoch)
         create_state(self.stepper.model, self.stepper.optimizer)
-        file.copy_into(live_tensors(self.stepper.model, self.stepper.optimizer))
+        file.copy_into(self.tensors())
         self.folder.write_metrics(position.history)  # the run may have been killed just before that
         return position
 
@@ -138,6 +148,8 @@ class _Run:
             epoch_ends = position.step % self.stepper.steps_per_epoch == 0
             if epoch_ends:
                 position = self.close_epoch(position)
+                if self.best is not None:
+                    self.best.take(position.history)
             if epoch_ends or time.monotonic() - saved >= self.checkpoint_seconds:
                 self.save(position)
                 saved = time.monotonic()
@@ -161,19 +173,29 @@ class _Run:
 
     def close_epoch(self, position: Position) -> Position:
         """Validate, and turn the epoch's sums into a line of the history."""
+        stepper, held_out = self.stepper, self.validation
+        more = stepper.method.validate(stepper.model, held_out) if held_out else {}
         record = EpochMetrics(
             epoch=len(position.history) + 1,
-            train_loss=position.loss / self.stepper.steps_per_epoch,
+            train_loss=position.loss / stepper.steps_per_epoch,
             train_accuracy=position.correct / position.seen,
-            validation_accuracy=evaluate(self.stepper.model, self.validation) if self.validation else None,
-            lr=self.stepper.learning_rate(position.step - 1),
+            validation_accuracy=evaluate(stepper.model, held_out) if held_out else None,
+            lr=stepper.learning_rate(position.step - 1),
             seconds=round(position.seconds, 3),
+            **more,
         )
+        if fault := stepper.method.fault(record):
+            raise InputError(stepper.stopped(position.step - 1, fault))
         return Position(step=position.step, history=(*position.history, record))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a checkpoint holds, by name."""
+        live = live_tensors(self.stepper.model, self.stepper.optimizer)
+        return live if self.best is None else {**live, **self.best.tensors}
 
     def save(self, position: Position) -> None:
         """Write the checkpoint, and the metrics that it knows of."""
-        tensors = live_tensors(self.stepper.model, self.stepper.optimizer)
+        tensors = self.tensors()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise InputError(self.stepper.divergence(position.step - 1, "a weight became infinite or NaN"))
         save_checkpoint(self.folder.checkpoint, tensors, position, self.identity)
@@ -191,14 +213,14 @@ class _Run:
             steps=steps,
             loss=last.train_loss if last and not done_here else position.loss / done_here,
             lr=self.stepper.learning_rate(position.step - 1),
-            validation_accuracy=last.validation_accuracy if last else None,
+            last_epoch=last,
             seconds_left=pace * (steps - position.step),
         )
 
 
 def _finished(folder: RunFolder) -> TrainingResult:
     run = read_run(folder.path)
-    return TrainingResult(folder.path, load_run(folder.path), run.test_accuracy, run.history)
+    return TrainingResult(folder.path, load_run(folder.path), run.test_accuracy, run.history, run.kept_epoch)
 
 
 def _versions() -> dict[str, str]:

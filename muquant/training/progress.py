@@ -15,7 +15,7 @@ class Progress:
         steps: of the run.
         loss: mean over the epoch so far.
         lr: learning rate of the step.
-        validation_accuracy: 0..1, of the last finished epoch; None before, and where nothing is held out.
+        last_epoch: what the last finished epoch measured; None before the first has ended.
         seconds_left: an estimate, from the steps done since the run was started or resumed.
     """
 
@@ -25,7 +25,7 @@ class Progress:
     steps: int
     loss: float
     lr: float
-    validation_accuracy: float | None
+    last_epoch: "EpochMetrics | None"
     seconds_left: float
 
 
@@ -39,10 +39,12 @@ class EpochMetrics:
     Attributes:
         epoch: 1 for the first.
         train_loss: mean over the epoch's steps.
-        train_accuracy: 0..1, of the augmented images while the weights were moving.
+        train_accuracy: 0..1, of the images that the method trains on while the weights were moving.
         validation_accuracy: 0..1, of the held-out part, in float32; None where nothing is held out.
         lr: learning rate of the epoch's last step.
         seconds: of training, without validation.
+        robust_accuracy: 0..1, of held-out images under a short attack; None where the method measures none.
+        single_step_accuracy: 0..1, likewise under the one step of fast adversarial training.
     """
 
     epoch: int
@@ -51,3 +53,5 @@ class EpochMetrics:
     validation_accuracy: float | None
     lr: float
     seconds: float
+    robust_accuracy: float | None = None
+    single_step_accuracy: float | None = None

@@ -50,6 +50,7 @@ class FinishedRun:
         data: the digests of its two splits.
         test_accuracy: 0..1, on the test split, in float32.
         history: one entry an epoch.
+        kept_epoch: 1..epochs, the one after which the weights were taken.
     """
 
     architecture: Architecture
@@ -58,6 +59,7 @@ class FinishedRun:
     data: Mapping[str, Any]
     test_accuracy: float
     history: tuple[EpochMetrics, ...]
+    kept_epoch: int
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class RunFolder:
             "data": dict(run.data),
             "test_accuracy": run.test_accuracy,
             "history": [asdict(record) for record in run.history],
+            "kept_epoch": run.kept_epoch,
         }
         write_tensors(self.model, MODEL_SCHEMA, model.state_dict(), manifest)
 
@@ -147,7 +150,7 @@ def refuse_changes(what: str, stored: object, given: Mapping[str, Any]) -> None:
     Raises:
         InputError: they differ; the message names every field that does, with both values.
     """
-    before = stored if isinstance(stored, Mapping) else {}
+    before, given = _flat(stored if isinstance(stored, Mapping) else {}), _flat(given)
     changes = [
         f"{key} was {before.get(key)!r} and is now {given.get(key)!r}"
         for key in sorted({*before, *given}, key=str)
@@ -158,6 +161,17 @@ def refuse_changes(what: str, stored: object, given: Mapping[str, Any]) -> None:
             f"{what} changed: {', '.join(changes)}; resume it with what it was begun with, or name "
             f"another folder"
         )
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects as one, their keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        inner = _flat(value) if isinstance(value, Mapping) else None
+        flat.update(
+            {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner.items()}
+        )
+    return flat
 
 
 def _open_model(folder: str | os.PathLike[str]) -> TensorFile:
@@ -181,6 +195,7 @@ def _read(file: TensorFile) -> FinishedRun:
             data=dict(manifest["data"]),
             test_accuracy=float(manifest["test_accuracy"]),
             history=read_history(manifest["history"]),
+            kept_epoch=int(manifest["kept_epoch"]),
         )
     except InputError as error:
         raise InputError(f"{file.path}: {error}") from error

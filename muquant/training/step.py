@@ -38,6 +38,7 @@ class Stepper:
     from the seed and the number of the epoch or step.
 
     Attributes:
+        method: makes the loss of a batch.
         steps_per_epoch: whole batches in the data, at least 1.
         steps: of the whole run.
     """
@@ -49,7 +50,7 @@ class Stepper:
         self.steps = config.epochs * self.steps_per_epoch
         self._config = config
         self._dataset = dataset
-        self._method = METHODS[config.method]
+        self.method = METHODS[config.method](config)
         self._augment = AUGMENTATIONS[config.augment]
         self._device = next(model.parameters()).device
         self._order = torch.empty(0, dtype=torch.int64)
@@ -76,7 +77,7 @@ class Stepper:
         self.model.train()
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=reduced):
             generator = generator_for(config.seed, "method", step)
-            result = self._method(Batch(self.model, inputs, labels, config, generator))
+            result = self.method.loss(Batch(self.model, inputs, labels, step / self.steps, generator))
         loss = float(result.loss.detach())
         if not math.isfinite(loss):
             raise InputError(self.divergence(step, f"the loss became {loss}"))
@@ -84,12 +85,18 @@ class Stepper:
         return StepOutcome(loss, int((result.logits.detach().argmax(1) == labels).sum()), len(indices))
 
     def divergence(self, step: int, what: str) -> str:
-        """The message for a run that cannot go on at `step`."""
+        """The message for a run whose numbers are no longer finite at `step`."""
+        rate = self.learning_rate(step)
+        return self.stopped(
+            step, f"diverged, {what}, learning rate {rate:.3g}; start a new run with a lower lr"
+        )
+
+    def stopped(self, step: int, why: str) -> str:
+        """The message for a run that cannot go on at `step`; `why` ends with what to do."""
         config = self._config
         return (
-            f"training {config.model} on {config.data} diverged: {what} at step {step + 1} of {self.steps} "
-            f"(epoch {step // self.steps_per_epoch + 1}), learning rate {self.learning_rate(step):.3g}; "
-            f"start a new run with a lower lr (the last good checkpoint is kept)"
+            f"training {config.model} on {config.data} stopped at step {step + 1} of {self.steps} "
+            f"(epoch {step // self.steps_per_epoch + 1}): {why} (the last good checkpoint is kept)"
         )
 
     def _descend(self, loss: Tensor, lr: float) -> None:

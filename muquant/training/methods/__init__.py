@@ -1,10 +1,13 @@
 """Training methods: how the loss of a batch is made. One file each, one line here."""
 
-from muquant.training.methods.batch import Batch, BatchLoss, Method
-from muquant.training.methods.standard import standard
+from muquant.training.methods.adversarial import Adversarial
+from muquant.training.methods.adversarial_options import AdversarialOptions
+from muquant.training.methods.method import Batch, BatchLoss, Method
+from muquant.training.methods.standard import Standard
 
-METHODS: dict[str, Method] = {
-    "standard": standard,
+METHODS: dict[str, type[Method]] = {
+    "standard": Standard,
+    "adversarial": Adversarial,
 }
 
-__all__ = ["METHODS", "Batch", "BatchLoss", "Method", "standard"]
+__all__ = ["METHODS", "Adversarial", "AdversarialOptions", "Batch", "BatchLoss", "Method", "Standard"]

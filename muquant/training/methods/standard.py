@@ -2,11 +2,14 @@
 
 from torch.nn import functional
 
-from muquant.training.methods.batch import Batch, BatchLoss
+from muquant.training.methods.method import Batch, BatchLoss, Method
 
 
-def standard(batch: Batch) -> BatchLoss:
+class Standard(Method):
     """Cross-entropy with label smoothing, in float32 whatever the precision of the model."""
-    logits = batch.model(batch.inputs).float()
-    loss = functional.cross_entropy(logits, batch.labels, label_smoothing=batch.config.label_smoothing)
-    return BatchLoss(loss, logits)
+
+    def loss(self, batch: Batch) -> BatchLoss:
+        """The loss of the images as they are."""
+        logits = batch.model(batch.inputs).float()
+        smoothing = self.config.label_smoothing
+        return BatchLoss(functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing), logits)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest
-from muquant.training import TrainingConfig
+from muquant.training import Batch, BatchLoss, Method, TrainingConfig
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +32,13 @@ TINY = TrainingConfig(data="tiny", model="cnn4-small", epochs=3, batch_size=8, d
 def tiny() -> Callable[..., TrainingConfig]:
     """`tiny(epochs=2)` is the usual configuration with one field changed."""
     return partial(replace, TINY)
+
+
+def method_of(loss: Callable[[Batch], BatchLoss]) -> type[Method]:
+    """A training method with this loss, and nothing else."""
+
+    class OnlyLoss(Method):
+        def loss(self, batch: Batch) -> BatchLoss:
+            return loss(batch)
+
+    return OnlyLoss

@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 
 from muquant.errors import InputError
-from muquant.training import TrainingConfig
+from muquant.training import AdversarialOptions, TrainingConfig
 
 
 def test_it_survives_json_unchanged() -> None:
-    config = TrainingConfig(lr=1 / 3, epochs=7, augment="none")
+    config = TrainingConfig(lr=1 / 3, epochs=7, augment="none", method="adversarial")
+    assert config.adversarial is not None
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -30,7 +31,11 @@ def test_it_survives_json_unchanged() -> None:
         ({"seed": -1}, "seed"),
         ({"validation": 1.0}, "validation"),
         ({"data": None}, "data: expected str"),
-        ({"method": "magic"}, "method 'magic' is unknown; expected one of standard"),
+        ({"method": "magic"}, "method 'magic' is unknown; expected one of standard, adversarial"),
+        ({"keep": "first"}, "expected one of last, best"),
+        ({"keep": "best", "validation": 0}, "keep: best is judged on held-out images"),
+        ({"adversarial": AdversarialOptions()}, "options of adversarial training with method standard"),
+        ({"data": "digits", "method": "adversarial"}, "digits has no usual epsilon; give --epsilon"),
         ({"optimizer": "lion"}, "expected one of adamw, sgd"),
         ({"schedule": "step"}, "expected one of one-cycle, cosine, constant"),
         ({"augment": "mixup"}, "expected one of none, shift, flip-crop"),
@@ -40,6 +45,37 @@ def test_it_survives_json_unchanged() -> None:
 def test_a_bad_option_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 0}, "epsilon: expected at least"),
+        ({"epsilon": 1.0}, "epsilon: expected at least"),
+        ({"epsilon": "8/255"}, "epsilon: expected float or nothing"),
+        ({"attack_steps": 0}, "attack_steps: expected at least 1"),
+        ({"attack_steps": 2.0}, "attack_steps: expected int"),
+        ({"attack_step_size": 0}, "attack_step_size: expected at least"),
+        ({"epsilon_warmup": 1.1}, "epsilon_warmup: expected at least 0"),
+        ({"trades": -1}, "trades: expected at least 0"),
+    ],
+)
+def test_a_bad_option_of_adversarial_training_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AdversarialOptions(**changes)
+
+
+@pytest.mark.parametrize(("data", "epsilon"), [("mnist", 0.3), ("cifar10", 8 / 255)])
+def test_the_literatures_epsilon_and_steps_are_the_default(data: str, epsilon: float) -> None:
+    many = TrainingConfig(data=data, method="adversarial").adversarial
+    one = TrainingConfig(
+        data=data, method="adversarial", adversarial=AdversarialOptions(attack_steps=1)
+    ).adversarial
+    assert many is not None
+    assert one is not None
+    assert many.epsilon == one.epsilon == epsilon
+    assert many.attack_step_size == pytest.approx(2.5 * epsilon / many.attack_steps)
+    assert one.attack_step_size == pytest.approx(1.25 * epsilon)
 
 
 @pytest.mark.parametrize("document", [None, [], {}, TrainingConfig().to_dict() | {"surprise": 1}])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,18 @@ from torch.nn import functional
 
 from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest
 from muquant.errors import InputError
-from muquant.training import METHODS, Batch, BatchLoss, Progress, TrainingConfig, load_run, train
+from muquant.training import (
+    METHODS,
+    AdversarialOptions,
+    Batch,
+    BatchLoss,
+    Progress,
+    TrainingConfig,
+    load_run,
+    train,
+)
+
+from .conftest import method_of
 
 Tiny = Callable[..., TrainingConfig]
 
@@ -53,6 +65,7 @@ def metrics(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
+ATTACK = AdversarialOptions(epsilon=0.1, attack_steps=2)
 VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "sgd": {"optimizer": "sgd", "lr": 0.05, "schedule": "cosine"},
@@ -60,6 +73,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batchnorm": {"model": "wrn-10-1", "augment": "flip-crop", "epochs": 2},
     "noisy-method": {"method": "noisy"},
     "bf16": {"precision": "bf16", "epochs": 2},
+    "adversarial-best": {"method": "adversarial", "adversarial": ATTACK, "keep": "best"},
+    "trades": {"method": "adversarial", "adversarial": replace(ATTACK, trades=1.0), "epochs": 2},
 }
 
 
@@ -68,7 +83,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_a_stopped_run_ends_like_an_unbroken_one(
     variant: str, checkpoint_seconds: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "noisy", noisy)
+    monkeypatch.setitem(METHODS, "noisy", method_of(noisy))
     config = tiny(**VARIANTS[variant])
     unbroken = train(config, tmp_path / "unbroken")
     folder = tmp_path / "broken"
@@ -135,8 +150,8 @@ def test_a_process_that_was_killed_can_be_resumed(tmp_path: Path) -> None:
     unbroken = train(config, tmp_path / "unbroken")
     assert_same_weights(resumed.model, unbroken.model.state_dict())
     assert metrics(folder) == metrics(tmp_path / "unbroken")
-    assert unbroken.validation_accuracy is not None
-    assert unbroken.validation_accuracy > 0.8  # it does learn
+    assert unbroken.kept.validation_accuracy is not None
+    assert unbroken.kept.validation_accuracy > 0.8  # it does learn
 
 
 def test_metrics_that_are_ahead_of_the_checkpoint_are_not_repeated(tiny: Tiny, tmp_path: Path) -> None:

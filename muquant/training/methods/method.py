@@ -1,0 +1,82 @@
+"""What a training method is, what it is handed, and what it returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Generator, Tensor, nn
+
+from muquant.data import Dataset
+from muquant.training.progress import EpochMetrics
+
+if TYPE_CHECKING:
+    from muquant.training.config import TrainingConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step of training.
+
+    Attributes:
+        model: in training mode; a method that changes the mode sets it back.
+        inputs: float32 [N, C, H, W] in [0, 1], augmented, on the model's device.
+        labels: int64 [N], on the same device.
+        progress: the fraction of the run's steps that are done, at least 0 and below 1.
+        generator: on the CPU, seeded by the run's seed and the step; the only source of a method's
+            randomness, so that a resumed run draws what the uninterrupted one would have drawn.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    progress: float
+    generator: Generator
+
+
+@dataclass(frozen=True, eq=False)
+class BatchLoss:
+    """What a method makes of a batch.
+
+    Attributes:
+        loss: a scalar, differentiable: what is minimised.
+        logits: [N, classes], from which the training accuracy is counted.
+    """
+
+    loss: Tensor
+    logits: Tensor
+
+
+class Method:
+    """Base of the training methods: how the loss of a batch is made, and what happens between epochs.
+
+    A method keeps nothing from step to step: what it does follows from its arguments alone, so that a run
+    can be resumed anywhere.
+
+    Class attributes:
+        options: the field of `TrainingConfig` that holds the options of this method; None where it has none.
+
+    Args:
+        config: of the run.
+    """
+
+    options: ClassVar[str | None] = None
+
+    def __init__(self, config: "TrainingConfig") -> None:
+        self.config = config
+
+    def loss(self, batch: Batch) -> BatchLoss:
+        """The loss of one batch. It runs under autocast where the precision asks for it."""
+        raise NotImplementedError
+
+    def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:
+        """Measure more than the accuracy after an epoch: values for fields of `EpochMetrics`.
+
+        Args:
+            model: to be left as it is.
+            held_out: the held-out part of the training split.
+        """
+        return {}
+
+    def fault(self, record: EpochMetrics) -> str | None:
+        """Why the run cannot go on after an epoch, and what to do; None where it can."""
+        return None
