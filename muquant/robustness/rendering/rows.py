@@ -1,0 +1,58 @@
+"""The table of attacks, as the page and the Markdown both lay it out: one row an attack, one cell a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from muquant.robustness.rendering import words
+from muquant.robustness.report import AttackReport, Report
+
+Standing = Literal["best", "worst", ""]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One attack on all models.
+
+    Attributes:
+        name: of the attack.
+        cells: one for each model of the report, in its order; None where the attack was not part of it.
+    """
+
+    name: str
+    cells: tuple[AttackReport | None, ...]
+
+    @property
+    def any(self) -> AttackReport:
+        """What all cells agree on: norm, epsilon, parameters, whether it is a corruption."""
+        return next(cell for cell in self.cells if cell is not None)
+
+    @property
+    def within(self) -> str:
+        """The ball it searches; for a corruption, its parameters."""
+        return (
+            words.parameters(self.any.parameters)
+            if self.any.corruption
+            else words.ball(self.any.norm, self.any.epsilon)
+        )
+
+    @property
+    def accuracies(self) -> list[float | None]:
+        """0..1, None where there is none."""
+        return [None if cell is None else cell.accuracy for cell in self.cells]
+
+
+def rows(report: Report, *, corruption: bool) -> list[Row]:
+    """The rows of searches for a worst case, or those of corruptions, in the order in which they ran."""
+    names = dict.fromkeys(name for model in report.models for name in model.attacks)
+    found = [Row(name, tuple(model.attacks.get(name) for model in report.models)) for name in names]
+    return [row for row in found if row.any.corruption == corruption]
+
+
+def standings(values: Sequence[float | None]) -> list[Standing]:
+    """Which values are highest and lowest; none where all are equal."""
+    known = [value for value in values if value is not None]
+    if not known or min(known) == max(known):
+        return [""] * len(values)
+    names: dict[float | None, Standing] = {max(known): "best", min(known): "worst"}
+    return [names.get(value, "") for value in values]

@@ -1,0 +1,118 @@
+"""Figures in words: how the page and the Markdown write percentages, radii, times, verdicts."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from muquant.robustness.report import CheckReport, ModelReport, Verdict
+
+RUNTIMES = {"torch": "PyTorch", "onnx": "onnxruntime"}
+NORMS = {"linf": "L∞", "l2": "L2"}
+SYMBOLS: dict[Verdict, str] = {"established": "✓", "not established": "✕", "not assessed": "?"}
+DISQUALIFYING = "disqualifying"
+
+_PIXEL_LEVELS = 255
+
+
+def percent(share: float | None, count: int) -> str:
+    """A share of `count` images, as exact as one image: 91.2% of 1,000, 91.24% of 10,000."""
+    decimals = max(1, len(str(count - 1)) - 2)
+    return "-" if share is None else f"{100 * share:.{decimals}f}%"
+
+
+def interval(bounds: tuple[float, float] | None, count: int) -> str:
+    """Both ends of an interval of shares, such as "89.1% to 92.8%"."""
+    return "-" if bounds is None else " to ".join(percent(end, count) for end in bounds)
+
+
+def radius(value: float) -> str:
+    """A short decimal fraction such as 0.3, or a number of the 255 levels of a pixel such as 8/255."""
+    levels = value * _PIXEL_LEVELS
+    if math.isclose(value, round(value, 3), rel_tol=1e-9):
+        return f"{value:g}"
+    if math.isclose(levels, round(levels), rel_tol=1e-6):
+        return f"{round(levels)}/{_PIXEL_LEVELS}"
+    return f"{value:.4g}"
+
+
+def ball(norm: str, epsilon: float | None) -> str:
+    """Where adversarial images may lie, such as "L∞ ≤ 0.3"."""
+    name = NORMS.get(norm, norm)
+    return f"{name}, any distance" if epsilon is None else f"{name} ≤ {radius(epsilon)}"
+
+
+def number(value: float) -> str:
+    """Four significant digits, or a whole number where it is larger."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def distance(value: float | None) -> str:
+    """Three significant digits."""
+    return "none" if value is None else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Wall time, such as "0.42 s", "48 s", "3 min 20 s", "1 h 5 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(nbytes: int) -> str:
+    """Bytes of a file, such as "1.25 MB"."""
+    return f"{nbytes / 1e6:.2f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.1f} kB"
+
+
+def plural(count: int, noun: str) -> str:
+    """`count` and the noun, such as "1 image" or "1,000 images"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def title(model: ModelReport) -> str:
+    """A model and its runtime on one line."""
+    return f"{model.name}, {RUNTIMES[model.runtime]}"
+
+
+def make(model: ModelReport) -> str:
+    """What is known of the deployed model: bits of a weight, size of the file."""
+    bits = "" if model.bits is None else "float" if model.bits == 32 else f"{model.bits:.3g} bits"
+    file = "" if model.nbytes is None else size(model.nbytes)
+    return ", ".join(filter(None, (bits, file)))
+
+
+def reason(model: ModelReport) -> str:
+    """Why the verdict is what it is."""
+    if model.verdict == "not assessed":
+        return "white-box attacks were not available"
+    if not model.checks:
+        return "checked as a PyTorch model"
+    if model.verdict == "not established":
+        return f"fired: {', '.join(flag.check for flag in model.flags if flag.kind == DISQUALIFYING)}"
+    return (
+        f"only advisory: {', '.join(flag.check for flag in model.flags)}" if model.flags else "no check fired"
+    )
+
+
+def disqualified(model: ModelReport) -> bool:
+    """Whether a disqualifying check fired."""
+    return any(flag.kind == DISQUALIFYING for flag in model.flags)
+
+
+def by_weight(flags: Sequence[CheckReport]) -> list[CheckReport]:
+    """Disqualifying ones first, otherwise in their order."""
+    return sorted(flags, key=lambda flag: flag.kind != DISQUALIFYING)
+
+
+def parameters(values: Mapping[str, Any]) -> str:
+    """An attack's parameters on one line; those of an attack inside it in brackets."""
+    return ", ".join(f"{name} {_value(value)}" for name, value in values.items() if name != "name")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value.get('name', '')} ({parameters(value)})".strip()
+    if isinstance(value, float):
+        return radius(value)
+    return value if isinstance(value, str) else json.dumps(value)
