@@ -6,6 +6,7 @@ it follows the reader's light or dark theme and prints well, which a figure of m
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -54,6 +55,7 @@ def _most(report: Report, field: str) -> float:
     )
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("muquant.robustness.rendering"),

@@ -87,7 +87,7 @@ def reason(model: ModelReport) -> str:
     if model.verdict == "not assessed":
         return "white-box attacks were not available"
     if not model.checks:
-        return "checked as a PyTorch model"
+        return "no check applied" if model.runtime == "torch" else "checked as a PyTorch model"
     if model.verdict == "not established":
         return f"fired: {', '.join(flag.check for flag in model.flags if flag.kind == DISQUALIFYING)}"
     return (

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from muquant.provenance import provenance
 from muquant.robustness.report import SCHEMA, Report
 
 FREE = {"models[].attacks.*.parameters"}
@@ -15,6 +16,9 @@ FREE = {"models[].attacks.*.parameters"}
 
 NAMED = {"versions", "models[].attacks"}
 """Objects whose keys are names."""
+
+ADDED = {"command", "date", "versions", "processor", "threads"}
+"""Fields that the command line adds to the report."""
 
 TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -77,6 +81,11 @@ def test_every_null_that_is_documented_occurs(report: Report) -> None:
     nullable = {path for path, (kinds, _) in documented().items() if kinds.endswith(" or null")}
     nulls = {path for path, value in fields(report.to_dict()) if value is None}
     assert nulls == nullable - {"models[].worst_case", "models[].worst_case_interval"}
+
+
+def test_what_the_command_line_adds_is_documented() -> None:
+    paths = dict(fields(json.loads(json.dumps(provenance(["muquant", "bench"])))))
+    assert set(paths) == {path for path in documented() if path.split(".")[0] in ADDED}
 
 
 @pytest.mark.parametrize("name", ["established", "not established", "not assessed", "replay", SCHEMA])

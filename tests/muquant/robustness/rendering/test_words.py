@@ -102,6 +102,17 @@ def test_every_verdict_has_its_reason(report: Report) -> None:
     ]
 
 
+def test_disqualifying_flags_come_first(report: Report) -> None:
+    (advisory,), (disqualifying,) = (report.models[place].flags for place in (0, 4))
+    flags = [advisory, disqualifying, advisory]
+    assert words.by_weight(flags) == [disqualifying, advisory, advisory]
+    assert [words.disqualified(model) for model in report.models] == [*[False] * 4, True, False]
+
+
+def test_a_model_without_checks_says_so(report: Report) -> None:
+    assert words.reason(replace(report.models[0], checks=())) == "no check applied"
+
+
 def test_what_is_known_of_a_model(report: Report) -> None:
     assert [words.make(each) for each in report.models[::2]] == [
         "float, 13.10 MB",
