@@ -25,6 +25,7 @@ from muquant_cli.candidates import read_candidates, subjects
 from muquant_cli.options import policy_option, root_option
 from muquant_cli.output import FAILED, Output, command
 
+_LIMIT = 1000
 _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualifying", "advisory")}
 
 
@@ -33,7 +34,11 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
 @click.option("--data", required=True, help="Data set whose test images are attacked.")
 @click.option("--suite", type=click.Choice(list(SUITES)), default="standard", help="Which attacks.")
 @click.option("--runtime", default="torch,onnx", metavar="torch,onnx", help="Where the models run.")
-@click.option("--limit", type=int, default=1000, help="Images, drawn from the test split; 0: all.")
+@click.option(
+    "--limit",
+    type=int,
+    help=f"Images, drawn from the test split; 0 for all.  [default: {_LIMIT}, or all where there are fewer]",
+)
 @click.option("--epsilon", metavar="NUMBER", help='Radius, such as 0.3 or "8/255".  [default: by data set]')
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of epsilon.  [default: linf]")
 @click.option("--surrogate", type=click.Path(path_type=Path), help="Run folder of a model to transfer from.")
@@ -62,7 +67,7 @@ def bench(
     data: str,
     suite: str,
     runtime: str,
-    limit: int,
+    limit: int | None,
     epsilon: str | None,
     norm: str | None,
     surrogate: Path | None,
@@ -89,8 +94,10 @@ def bench(
     output.quiet(processes.rank > 0)
     with naming("--surrogate"):
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(place))
+    count = min(_LIMIT, len(dataset)) if limit is None else limit or None
+    plan = Plan(suite, settings, count, seed, twin, out / "attacks", processes)
+    _ = plan.trials(), plan.draw(dataset)  # what cannot be run is refused before anything is exported
     tried = subjects(candidates, runtimes, out / "models", policy, place, processes)
-    plan = Plan(suite, settings, limit or None, seed, twin, out / "attacks", processes)
     words = ["muquant", *sys.argv[1:]]
     with output.progress(f"Attacking with suite {suite}") as update:
         report, pictures = benchmark(
@@ -98,7 +105,9 @@ def bench(
             dataset,
             plan,
             provenance=provenance(words),
-            on_batch=lambda name, done, total: update(done, total, name),
+            on_progress=lambda at: update(
+                round(100 * at.share), 100, f"{at.what}: {at.done} of {at.total} images"
+            ),
         )
     if processes.rank > 0:
         return

@@ -56,6 +56,9 @@ def read_candidates(models: Sequence[str]) -> list[Candidate]:
             others.append(file)
         else:
             others[others.index(twin)] = replace(twin, file=file.path)
+    names = [candidate.name for candidate in others]
+    if len(set(names)) < len(names):
+        raise InputError(f"models: expected different names, found {names}; give NAME=MODEL")
     return others
 
 

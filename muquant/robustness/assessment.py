@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from muquant.attacks import AttackResult, Target, Threat
-from muquant.attacks.norms import TOLERANCE
 from muquant.robustness.checks import CHECKS
-from muquant.robustness.evidence import Check, Evidence, Finding, Outcome
+from muquant.robustness.evidence import Check, Evidence, Finding, Outcome, fooled_within
 from muquant.robustness.runner import Runner, Sample, predictions, replay
 from muquant.robustness.settings import Settings
 from muquant.robustness.suites import Trial
@@ -132,14 +131,12 @@ def worst_case(
         sample: the clean images.
         threat: the ball; its radius is not None.
     """
-    assert threat.radius is not None
     adversarial, success = sample.images.clone(), torch.zeros(len(sample), dtype=torch.bool)
     l2, linf = torch.zeros(len(sample)), torch.zeros(len(sample))
     queries = torch.zeros(len(sample), dtype=torch.int64)
     for result in results:
         count = len(result.success)
-        distance = result.linf if threat.norm == "linf" else result.l2
-        new = result.success & (distance <= threat.radius + TOLERANCE) & ~success[:count]
+        new = fooled_within(result, threat) & ~success[:count]
         adversarial[:count][new] = result.adversarial[new]
         l2[:count][new], linf[:count][new] = result.l2[new], result.linf[new]
         success[:count] |= new

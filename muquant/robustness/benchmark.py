@@ -1,11 +1,12 @@
 """`benchmark`: a suite of attacks and all masking checks on several models side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from muquant.attacks import Target
 from muquant.data import Dataset
@@ -13,12 +14,13 @@ from muquant.errors import InputError, naming
 from muquant.registry import look_up
 from muquant.robustness.assessment import assess_session, assess_torch
 from muquant.robustness.processes import OneProcess, Processes
+from muquant.robustness.progress import Meter, OnProgress, work
 from muquant.robustness.report import ModelReport, Picture, Report
-from muquant.robustness.runner import OnBatch, Runner, Sample
+from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
 from muquant.robustness.subject import Subject
-from muquant.robustness.suites import SUITES
+from muquant.robustness.suites import SUITES, Trial
 from muquant.robustness.summary import pictures, summarize
 from muquant.training.seeds import generator_for
 
@@ -45,6 +47,31 @@ class Plan:
     folder: Path | None = None
     processes: Processes = field(default_factory=OneProcess)
 
+    def trials(self) -> list[Trial]:
+        """What the suite runs.
+
+        Raises:
+            InputError: there is no such suite, or it does not know the norm.
+        """
+        return look_up("suite", self.suite, SUITES)(self.settings, self.surrogate)
+
+    def draw(self, dataset: Dataset) -> Tensor:
+        """Places of the images in a data set, rising, int64 [limit].
+
+        Raises:
+            InputError: the data set has fewer images than the limit.
+        """
+        count = len(dataset)
+        if self.limit is None:
+            return torch.arange(count)
+        if not 1 <= self.limit <= count:
+            raise InputError(
+                f"limit: expected 1 to {count}, the images of {dataset.name} ({dataset.split}), found "
+                f"{self.limit}"
+            )
+        order = torch.randperm(count, generator=generator_for(self.seed, "sample"))
+        return order[: self.limit].sort().values
+
 
 def benchmark(
     subjects: Sequence[Subject],
@@ -52,7 +79,7 @@ def benchmark(
     plan: Plan,
     *,
     provenance: Mapping[str, Any] | None = None,
-    on_batch: OnBatch = lambda name, done, total: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> tuple[Report, list[Picture]]:
     """Attack every subject, in PyTorch and under onnxruntime, as far as it has either.
 
@@ -61,7 +88,7 @@ def benchmark(
         dataset: from which the images are drawn.
         plan: what is run.
         provenance: what else the report should state, such as command and versions.
-        on_batch: called after each batch of this process.
+        on_progress: called after each batch of this process.
 
     Returns:
         The report, with one entry for each subject and runtime, and pictures of attacks.
@@ -70,11 +97,11 @@ def benchmark(
         InputError: the suite is unknown, the data set is smaller than the limit, or a model does not take its
             images or has other classes.
     """
-    trials = look_up("suite", plan.suite, SUITES)(plan.settings, plan.surrogate)
-    indices = draw(dataset, plan.limit, plan.seed)
+    trials, indices = plan.trials(), plan.draw(dataset)
     sample = Sample(dataset.inputs(indices), dataset.labels[indices], len(dataset.classes))
     _check(subjects, sample)
     store = Store(plan.folder)
+    meter = Meter(_work(subjects, trials, len(sample)), on_progress)
     reports: list[ModelReport] = []
     shown: list[Picture] = []
 
@@ -83,7 +110,7 @@ def benchmark(
 
         def runner(runtime: str, target: Target, subject: Subject = subject) -> Runner:
             digest, title = subject.digest(runtime), f"{subject.name} ({runtime})"
-            return Runner(title, target, digest, sample, plan.seed, store, plan.processes, on_batch)
+            return Runner(title, target, digest, sample, plan.seed, store, plan.processes, meter)
 
         module, session = subject.torch_target(), subject.onnx_target()
         if module is not None:
@@ -114,21 +141,13 @@ def benchmark(
     return report, shown
 
 
-def draw(dataset: Dataset, limit: int | None, seed: int) -> torch.Tensor:
-    """Places of a random sample in a data set, rising, int64 [limit]; all of them where there is no limit.
-
-    Raises:
-        InputError: the data set has fewer images.
-    """
-    if limit is None:
-        return torch.arange(len(dataset))
-    if not 1 <= limit <= len(dataset):
-        raise InputError(
-            f"limit: expected 1 to {len(dataset)}, the images of {dataset.name} ({dataset.split}), found "
-            f"{limit}"
-        )
-    order = torch.randperm(len(dataset), generator=generator_for(seed, "sample"))
-    return order[:limit].sort().values
+def _work(subjects: Sequence[Subject], trials: Sequence[Trial], count: int) -> Iterator[tuple[str, float]]:
+    """Title and work of everything that is attacked; what is replayed costs nothing."""
+    for subject in subjects:
+        for runtime in subject.runtimes:
+            for trial in trials:
+                if runtime == "torch" or not trial.attack.needs_gradients:
+                    yield f"{subject.name} ({runtime}) {trial.name}", work(trial, count)
 
 
 def _check(subjects: Sequence[Subject], sample: Sample) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from muquant.attacks import Attack, AttackResult, Threat, TorchTarget
 from muquant.attacks.norms import TOLERANCE
-from muquant.robustness.runner import Runner, Sample
+from muquant.robustness.runner import Runner, Sample, describe
 from muquant.robustness.settings import Settings
 from muquant.robustness.statistics import wilson
 from muquant.robustness.suites import Trial
@@ -93,7 +93,7 @@ class Evidence:
         results of attacks alone, which are equal in all of them.
         """
         if attack not in self.probes:
-            self.probes[attack] = self.runner.run("probe", attack, PROBED)
+            self.probes[attack] = self.runner.run(f"probe {describe(attack)['name']}", attack, PROBED)
         return self.probes[attack]
 
     def chance(self, count: int) -> float:

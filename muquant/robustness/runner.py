@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -146,6 +147,7 @@ def replay(target: Target, made: AttackResult, sample: Sample) -> AttackResult:
         What it would be had the attack been one on `target`: `attacked` by its own clean predictions,
         `success` where it is fooled by the same image; two queries for each image.
     """
+    begin = time.perf_counter()
     with target.ready(), torch.no_grad():
         clean = predictions(target, sample.images)
         shown = predictions(target, made.adversarial)
@@ -159,7 +161,7 @@ def replay(target: Target, made: AttackResult, sample: Sample) -> AttackResult:
         torch.full_like(sample.labels, 2),
         made.l2 * keep,
         made.linf * keep,
-        0.0,
+        time.perf_counter() - begin,
     )
 
 

@@ -37,6 +37,12 @@ class Subject:
     nbytes: int | None = None
     file: str = ""
 
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Where it is tried: "torch", "onnx" or both."""
+        parts = {"torch": self.module, "onnx": self.session}
+        return tuple(runtime for runtime, part in parts.items() if part is not None)
+
     def torch_target(self) -> TorchTarget | None:
         """The module as a target with gradients."""
         return None if self.module is None else TorchTarget(self.module)

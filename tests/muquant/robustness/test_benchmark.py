@@ -19,6 +19,7 @@ from torch import nn
 from muquant.data import Dataset
 from muquant.errors import InputError
 from muquant.robustness import ModelReport, Plan, Subject, benchmark
+from muquant.robustness.progress import Progress
 
 Plans = Callable[..., Plan]
 
@@ -42,10 +43,10 @@ def without_times(model: ModelReport) -> dict[str, Any]:
 
 
 def test_a_report_adds_up(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
-    heard: list[tuple[str, int, int]] = []
+    heard: list[Progress] = []
     subject = Subject("net", net, numpy_net(net), bits=32, nbytes=100, file="abc")
     report, pictures = benchmark(
-        [subject], quarters, plan(), on_batch=lambda *event: heard.append(event), provenance={"command": "x"}
+        [subject], quarters, plan(), on_progress=heard.append, provenance={"command": "x"}
     )
     torch_row, onnx_row = report.models
     assert (torch_row.runtime, onnx_row.runtime) == ("torch", "onnx")
@@ -77,7 +78,11 @@ def test_a_report_adds_up(net: nn.Module, quarters: Dataset, plan: Plans) -> Non
         torch.testing.assert_close(picture.clean, place)
         distance = (picture.perturbed - picture.clean).abs().max()
         assert float(distance) == pytest.approx(picture.linf)
-    assert heard[0] == ("net (torch) apgd-ce", 100, 230)
+    assert (heard[0].what, heard[0].done, heard[0].total) == ("net (torch) apgd-ce", 100, 230)
+    shares = [progress.share for progress in heard]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.1
+    assert shares[-1] == pytest.approx(1, abs=1e-3)
     assert report.to_dict()["command"] == "x"
 
 
@@ -94,8 +99,8 @@ def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, plan: P
 def test_a_second_run_attacks_nothing(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
     subject = Subject("net", net, numpy_net(net), file="abc")
     first, _ = benchmark([subject], quarters, plan(limit=60))
-    heard: list[str] = []
-    second, _ = benchmark([subject], quarters, plan(limit=60), on_batch=lambda name, *_: heard.append(name))
+    heard: list[Progress] = []
+    second, _ = benchmark([subject], quarters, plan(limit=60), on_progress=heard.append)
     assert heard == []
     assert [asdict(replace(model, seconds=0)) for model in first.models] == [
         asdict(replace(model, seconds=0)) for model in second.models
@@ -145,11 +150,10 @@ def test_two_processes_report_what_one_does(
         sys.executable,
         "-m",
         "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "0",
-        script,
+        "--nproc-per-node=2",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=localhost:0",
+        str(script),
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -192,13 +196,13 @@ def test_a_limit_outside_the_data_is_refused(
 def test_a_model_of_other_data_is_refused_before_any_attack(
     net: nn.Module, quarters: Dataset, plan: Plans, module: nn.Module, match: str
 ) -> None:
-    heard: list[str] = []
+    heard: list[Progress] = []
     with pytest.raises(InputError, match=match):
         benchmark(
             [Subject("net", net), Subject("wrong", module)],
             quarters,
             plan(),
-            on_batch=lambda name, *_: heard.append(name),
+            on_progress=heard.append,
         )
     assert heard == []
 
