@@ -16,7 +16,8 @@ from muquant.errors import InputError, naming
 from muquant.layers import quantizable_weights, replace_weight
 from muquant.models import Architecture
 from muquant.packing import unpack
-from muquant.spec import MuLawSpec
+from muquant.sensitivity import Choice, Norms
+from muquant.spec import Domain, MuLawSpec
 from muquant.tensor import QuantizedTensor
 from muquant.tensor_files import TensorFile, read_tensors, write_tensors
 
@@ -31,9 +32,12 @@ class LayerReport:
         name: path of the weight.
         shape: its shape.
         bits: width of a code.
+        domain: "decoded" or "mapped".
         mu: companding parameter.
         sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
-        delta_norm: ||dW||_2, the paper's Lipschitz constant of the quantization error.
+        matrix_norms: ||dW||_p of the error as a matrix [channels, inputs].
+        operator_norms: ||dW||_p of the error in its layer, a linear map; None for a convolution whose input's
+            size was not known.
         nbytes: bytes of packed codes and steps.
         float_nbytes: bytes of the float32 weight.
     """
@@ -41,11 +45,21 @@ class LayerReport:
     name: str
     shape: tuple[int, ...]
     bits: int
+    domain: Domain
     mu: float
     sqnr: float | None
-    delta_norm: float
+    matrix_norms: Norms
+    operator_norms: Norms | None
     nbytes: int
     float_nbytes: int
+
+    @property
+    def delta_norms(self) -> Norms:
+        """||dW||_p of the layer where it is known, else of the matrix.
+
+        For p = 2 the paper's Lipschitz constant of the quantization error: above 1 the layer may amplify it.
+        """
+        return self.operator_norms or self.matrix_norms
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +71,14 @@ class CompressedModel:
         tensors: weight name -> quantized weight; a shared weight is there once.
         aliases: other names of shared weights -> the name in `tensors`.
         report: one entry for each of `tensors`.
+        choices: with layers="auto", what was tried for each weight; not kept in a file.
     """
 
     module: nn.Module
     tensors: Mapping[str, QuantizedTensor]
     aliases: Mapping[str, str] = field(default_factory=dict)
     report: tuple[LayerReport, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `muquant.load` reads it.
@@ -215,18 +231,31 @@ def _parse(file: TensorFile) -> Artifact:
 _REPORT_TYPES: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "shape": (tuple,),
+    "domain": (str,),
     "sqnr": (int, float, NoneType),
     "mu": (int, float),
-    "delta_norm": (int, float),
+    "matrix_norms": (Norms,),
+    "operator_norms": (Norms, NoneType),
 }
 
 
 def _layer_report(document: object) -> LayerReport:
     values = field_values(LayerReport, document, "layer report")
+    for name in ("matrix_norms", "operator_norms"):
+        values[name] = _norms(values[name])
     for name, value in values.items():
         if not isinstance(value, _REPORT_TYPES.get(name, (int,))):
             raise InputError(f"layer report: {name} is {value!r:.60}; take a file that muquant wrote")
     return LayerReport(**values)
+
+
+def _norms(document: object) -> Norms | None:
+    if document is None:
+        return None
+    values = field_values(Norms, document, "norms")
+    if not all(isinstance(value, int | float) for value in values.values()):
+        raise InputError(f"norms are {values!r:.60}; take a file that muquant wrote")
+    return Norms(**values)
 
 
 def _weight(file: TensorFile, name: str, entry: Mapping[str, Any]) -> QuantizedTensor:

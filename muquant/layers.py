@@ -1,12 +1,13 @@
 """Which modules have weights to quantize, and which of them a user picked."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from muquant.errors import InputError
+from muquant.errors import InputError, naming
+from muquant.spec import MuLawSpec
 
 WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
     nn.Linear: {"weight": 0},
@@ -82,16 +83,40 @@ def select_weights(model: nn.Module, layers: str) -> list[Weight]:
         InputError: nothing is picked; the message lists the layers there are.
     """
     weights = quantizable_weights(model)
-    names = list(dict.fromkeys(weight.layer for weight in weights))
-    if not names:
+    if not weights:
         kinds = ", ".join(kind.__name__ for kind in WEIGHTS)
         raise InputError(
             f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}"
         )
-    picked = set(_pick(names, layers))
-    if not picked:
-        raise InputError(f"layers {layers!r} matches no layer; the layers are {', '.join(names)}")
+    picked = _pick(weights, layers, "layers")
     return [weight for weight in weights if weight.layer in picked]
+
+
+Override = int | MuLawSpec
+"""Another width, or another format altogether."""
+
+
+def override_formats(
+    weights: Sequence[Weight], spec: MuLawSpec, overrides: Mapping[str, Override]
+) -> dict[int, MuLawSpec]:
+    """Return the formats of those of `weights` that `overrides` picks, by the id of their value.
+
+    Args:
+        weights: what is compressed, plain parameters.
+        spec: what an override that is only a width changes the width of.
+        overrides: which layers, in the forms of `select_weights` -> a width or a format. The last one that
+            picks a layer counts; a shared weight is picked by any of its layers.
+
+    Raises:
+        InputError: an override picks none of `weights`, or its width is out of range.
+    """
+    formats = {}
+    for layers, override in overrides.items():
+        picked = _pick(weights, layers, "override")
+        with naming(f"override {layers!r}"):
+            own = override if isinstance(override, MuLawSpec) else replace(spec, bits=override)
+        formats.update({id(weight.value): own for weight in weights if weight.layer in picked})
+    return formats
 
 
 def replace_weight(owners: list[Weight], value: Tensor) -> None:
@@ -101,18 +126,27 @@ def replace_weight(owners: list[Weight], value: Tensor) -> None:
         setattr(owner.module, owner.attribute, parameter)
 
 
-def _pick(names: list[str], layers: str) -> list[str]:
+def _pick(weights: Sequence[Weight], layers: str, what: str) -> set[str]:
+    """Return the layers of `weights` that `layers` picks, at least one; `what` asked for them."""
+    names = list(dict.fromkeys(weight.layer for weight in weights))
+    picked = _search(names, layers, what)
+    if not picked:
+        raise InputError(f"{what} {layers!r} matches no layer; the layers are {', '.join(names)}")
+    return set(picked)
+
+
+def _search(names: list[str], layers: str, what: str) -> list[str]:
     if layers == "all":
         return names
     if layers.startswith("last:"):
         count = layers.removeprefix("last:")
         if not count.isdecimal() or int(count) < 1:
-            raise InputError(f'layers {layers!r}: expected a count from 1 behind "last:", such as "last:3"')
+            raise InputError(f'{what} {layers!r}: expected a count from 1 behind "last:", such as "last:3"')
         return names[-int(count) :]
     try:
         pattern = re.compile(layers)
     except re.error as error:
         raise InputError(
-            f'layers {layers!r} is not a regular expression ({error}); expected "all", "last:K" or one'
+            f'{what} {layers!r} is not a regular expression ({error}); expected "all", "last:K" or one'
         ) from error
     return [name for name in names if pattern.search(name)]

@@ -10,7 +10,9 @@ import click
 from muquant.artifact import LayerReport, read_artifact
 from muquant.errors import InputError
 from muquant.plots import plot_weights
+from muquant.sensitivity import CRITERION
 from muquant.training import load_run, read_run
+from muquant_cli.options import root_option
 from muquant_cli.output import Output, command, kilobytes
 from muquant_onnx import running_operators
 from muquant_onnx.reference import read_model
@@ -24,26 +26,40 @@ _HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "||dW||_2", "size", "of f
     "--plot", type=click.Path(path_type=Path), help="Picture of the levels to draw, for a .mq file."
 )
 @click.option(
-    "--run", type=click.Path(path_type=Path), help="Run folder with the float weights, to draw behind."
+    "--amplification",
+    type=click.Path(path_type=Path),
+    help="Picture to draw of how errors grow from layer to layer, for a .mq file; needs --run and --data.",
 )
+@click.option(
+    "--run", type=click.Path(path_type=Path), help="Run folder with the float weights, for the pictures."
+)
+@click.option("--data", help="Data set whose test images are perturbed.")
+@click.option("--attack", default="pgd", help="How: an attack on the float model, or uniform-noise.")
+@click.option("--epsilon", metavar="NUMBER", help='How far, such as 0.3 or "8/255".  [default: by data set]')
+@click.option("--limit", type=click.IntRange(min=1), default=200, help="The first so many test images.")
+@root_option
 @command
-def inspect(output: Output, file: Path, plot: Path | None, run: Path | None) -> None:
+def inspect(
+    output: Output,
+    file: Path,
+    plot: Path | None,
+    amplification: Path | None,
+    run: Path | None,
+    data: str | None,
+    **options: Any,
+) -> None:
     """Show what is in FILE, layer by layer: a .mq or .onnx file, or a run folder."""
-    if plot is not None and file.suffix != ".mq":
-        raise InputError(f"--plot draws .mq files, found {file}; name one")
+    for name, picture in (("--plot", plot), ("--amplification", amplification)):
+        if picture is not None and file.suffix != ".mq":
+            raise InputError(f"{name} draws .mq files, found {file}; name one")
+    if (data is None) != (amplification is None) or (amplification is not None and run is None):
+        raise InputError("--amplification PICTURE goes with --run RUN, which was compressed, and --data DATA")
     if file.is_dir():
         _inspect_run(output, file)
     elif file.suffix == ".onnx":
         _inspect_onnx(output, file)
     elif file.suffix == ".mq":
-        artifact = read_artifact(file)
-        report = artifact.report
-        if plot is not None:
-            originals = None if run is None else dict(load_run(run).named_parameters())
-            plot_weights(artifact.tensors, plot, originals)
-            output.say(f"Drew {plot}")
-        show_layers(output, str(file), layer_rows(report))
-        output.result({"path": str(file), "nbytes": file.stat().st_size, **layers_document(report)})
+        _inspect_artifact(output, file, plot, amplification, run, data=data, **options)
     else:
         raise InputError(f"cannot tell what {file} is; expected a .mq or .onnx file, or a run folder")
 
@@ -62,7 +78,7 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
             layer.bits,
             f"{layer.mu:.3g}",
             "-" if layer.sqnr is None else f"{layer.sqnr:.2f}",
-            f"{layer.delta_norm:.3g}{' (> 1)' if layer.delta_norm > 1 else ''}",
+            _flagged(layer.delta_norms.two),
             kilobytes(layer.nbytes),
             f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
         )
@@ -72,9 +88,59 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
     return [*rows, ("all", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
 
 
+def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:
+    """Print ||dW||_p of each layer, and of its weight as a matrix."""
+    rows = [
+        (
+            layer.name,
+            _flagged(layer.delta_norms.one),
+            _flagged(layer.delta_norms.two),
+            _flagged(layer.delta_norms.inf),
+            "the matrix: input size unknown" if layer.operator_norms is None else "the layer",
+            _flagged(layer.matrix_norms.two),
+        )
+        for layer in report
+    ]
+    output.table(
+        "||dW||_p of the quantization error: above 1 a layer may amplify an error",
+        ("weight", "||dW||_1", "||dW||_2", "||dW||_inf", "of", "||dW||_2 of the matrix"),
+        rows,
+    )
+
+
+def _flagged(norm: float) -> str:
+    return f"{norm:.3g}{' (> 1)' if norm > CRITERION else ''}"
+
+
 def layers_document(report: Sequence[LayerReport]) -> dict[str, Any]:
     """Return the report as JSON values."""
     return {"layers": [asdict(layer) for layer in report]}
+
+
+def _inspect_artifact(
+    output: Output,
+    file: Path,
+    plot: Path | None,
+    amplification: Path | None,
+    run: Path | None,
+    **options: Any,
+) -> None:
+    artifact = read_artifact(file)
+    document = {"path": str(file), "nbytes": file.stat().st_size, **layers_document(artifact.report)}
+    if plot is not None:
+        originals = None if run is None else dict(load_run(run).named_parameters())
+        plot_weights(artifact.tensors, plot, originals)
+        output.say(f"Drew {plot}")
+    if amplification is not None and run is not None:
+        from muquant_cli import amplification as errors  # with all attacks, which nothing else here needs
+
+        perturbation = errors.Perturbation(**options)
+        found = errors.run_amplification(output, file, run, perturbation, amplification)
+    show_layers(output, str(file), layer_rows(artifact.report))
+    _show_norms(output, artifact.report)
+    if amplification is not None:
+        document["amplification"] = errors.show_amplification(output, found, perturbation)
+    output.result(document)
 
 
 def _inspect_run(output: Output, folder: Path) -> None:

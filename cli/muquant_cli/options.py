@@ -1,5 +1,6 @@
 """Options that several commands take."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,7 +40,12 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the number format and of how it is chosen."""
     for option in reversed(
         (
-            click.option("--bits", type=int, default=3, help="Width of a code, 2 to 8."),
+            click.option(
+                "--bits",
+                default="3",
+                metavar="N[,REGEX=N...]",
+                help="Width of a code, 2 to 8; then widths of the layers whose name a REGEX is found in.",
+            ),
             click.option(
                 "--mu", default="auto", metavar="NUMBER|auto", help="Companding parameter; 0: uniform levels."
             ),
@@ -62,7 +68,10 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Levels without, or with, an exact zero.",
             ),
             click.option(
-                "--layers", default="all", metavar="all|last:K|REGEX", help="Which layers to compress."
+                "--layers",
+                default="all",
+                metavar="all|last:K|REGEX|auto",
+                help="Which layers to compress; auto: each as narrow as keeps ||dW||_2 at most 1.",
             ),
             click.option(
                 "--rounding",
@@ -80,6 +89,17 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def parse_bits(text: str) -> tuple[int, dict[str, int]]:
+    """Read the value of `--bits`: the width, and other widths of some layers; a REGEX may hold commas."""
+    match = re.fullmatch(r"(\d+)(,.+=\d+)?", text)
+    if match is None:
+        raise InputError(
+            f'--bits is {text!r}; expected a width, then REGEX=WIDTH, such as "3,conv1=8,fc.*=4"'
+        )
+    others = re.findall(r",(.+?)=(\d+)(?=,|$)", match[2] or "")
+    return int(match[1]), {layers: int(bits) for layers, bits in others}
 
 
 def parse_mu(text: str) -> float | Literal["auto"]:

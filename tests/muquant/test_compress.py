@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn.utils import fusion, parametrizations
 import muquant as mq
 from muquant import InputError, MuLawSpec
 from muquant.layers import quantizable_weights, select_weights
+from muquant.sensitivity import convolution_norms
 
 
 def mlp() -> Any:
@@ -64,13 +66,140 @@ def test_the_report_is_what_numpy_finds(spec: MuLawSpec) -> None:
         assert torch.equal(decoded, compressed.tensors[entry.name].dequantize())
         delta = weight - decoded.double().numpy()
         assert entry.sqnr == pytest.approx(10 * np.log10((weight**2).sum() / (delta**2).sum()))
-        assert entry.delta_norm == pytest.approx(np.linalg.norm(delta, ord=2), rel=1e-5)
-        assert (entry.shape, entry.bits) == (weight.shape, spec.bits)
+        for found, p in zip(astuple(entry.matrix_norms), (1, 2, np.inf), strict=True):
+            assert found == pytest.approx(np.linalg.norm(delta, p), rel=1e-5)
+        assert entry.delta_norms == entry.operator_norms == entry.matrix_norms
+        assert (entry.shape, entry.bits, entry.domain) == (weight.shape, spec.bits, spec.domain)
         assert entry.float_nbytes == 4 * weight.size
         steps = 1 if spec.granularity == "tensor" else weight.shape[0]
         assert entry.nbytes == -(-weight.size // 8) * spec.bits + 4 * steps
     for name in ("0.bias", "3.running_mean", "3.weight"):
         assert torch.equal(compressed.module.state_dict()[name], before[name])
+
+
+def widths(compressed: mq.CompressedModel) -> dict[str, int]:
+    return {name.removesuffix(".weight"): tensor.spec.bits for name, tensor in compressed.tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, (3, 3, 3)),
+        ({"0": 8}, (8, 3, 3)),
+        ({"[24]": 4}, (3, 4, 4)),
+        ({"last:1": 5}, (3, 3, 5)),
+        ({"all": 4, "2": 2}, (4, 2, 4)),
+        ({"2": 2, "all": 4}, (4, 4, 4)),  # the last one counts
+    ],
+    ids=str,
+)
+def test_overrides_give_layers_a_width_of_their_own(
+    overrides: dict[str, int], expected: tuple[int, ...]
+) -> None:
+    compressed = mq.compress(mlp(), overrides=overrides)
+    assert widths(compressed) == dict(zip("024", expected, strict=True))
+    for entry in compressed.report:  # each is what it would be alone
+        alone = mq.compress(mlp(), MuLawSpec(entry.bits), layers=f"^{entry.name[0]}$")
+        assert alone.report == (entry,)
+        assert torch.equal(alone.tensors[entry.name].codes, compressed.tensors[entry.name].codes)
+
+
+def test_an_override_may_be_another_format() -> None:
+    mapped = MuLawSpec(4, 5.0, "mapped", "tensor")
+    compressed = mq.compress(mlp(), overrides={"4": mapped})
+    assert compressed.tensors["4.weight"].spec == mapped
+    assert [entry.domain for entry in compressed.report] == ["decoded", "decoded", "mapped"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "layers", "message"),
+    [
+        ({"fc": 4}, "all", "override 'fc' matches no layer; the layers are 0, 2, 4"),
+        ({"0": 4}, "last:2", "override '0' matches no layer; the layers are 2, 4"),
+        ({"(": 4}, "all", "override '\\(' is not a regular expression"),
+        ({"0": 9}, "all", "override '0': bits is 9; expected a whole number from 2 to 8"),
+    ],
+    ids=str,
+)
+def test_overrides_that_cannot_be_used(overrides: dict[str, int], layers: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mq.compress(mlp(), layers=layers, overrides=overrides)
+
+
+def scaled_mlp() -> Any:
+    model = mlp()
+    for layer, scale in ((0, 1.0), (2, 12.0), (4, 40.0)):
+        model[layer].weight.data *= scale
+    return model
+
+
+def delta_norm(model: nn.Module, layer: str, spec: MuLawSpec) -> float:
+    """||dW||_2 of one layer, by numpy."""
+    decoded = mq.compress(model, spec, layers=f"^{layer}$").module.state_dict()[f"{layer}.weight"]
+    return float(np.linalg.norm((decoded - model.state_dict()[f"{layer}.weight"]).double().numpy(), 2))
+
+
+def test_auto_takes_the_smallest_width_at_which_the_norm_is_at_most_one() -> None:
+    model = scaled_mlp()
+    expected = {
+        layer: next(bits for bits in range(3, 9) if delta_norm(model, layer, MuLawSpec(bits)) <= 1)
+        for layer in "024"
+    }
+    assert len(set(expected.values())) == 3  # the case tells widths apart
+    compressed = mq.compress(model, layers="auto")
+    assert widths(compressed) == expected
+    for choice, entry in zip(compressed.choices, compressed.report, strict=True):
+        assert [trial.bits for trial in choice.trials] == list(range(3, entry.bits + 1))
+        assert choice.taken == choice.trials[-1]
+        assert choice.taken is not None
+        assert choice.taken.delta_norm == entry.delta_norms.two <= 1
+        assert all(trial.delta_norm > 1 for trial in choice.trials[:-1])
+    assert widths(mq.compress(model, MuLawSpec(6), layers="auto"))["0"] == 6  # never narrower than asked
+
+
+def test_auto_leaves_float_what_no_width_keeps_and_does_not_try_overrides() -> None:
+    model = scaled_mlp()
+    model[4].weight.data *= 1e4
+    compressed = mq.compress(model, layers="auto", overrides={"2": 2})
+    assert widths(compressed)["2"] == 2
+    assert "4.weight" not in compressed.tensors
+    assert torch.equal(compressed.module.state_dict()["4.weight"], model.state_dict()["4.weight"])
+    assert [choice.name for choice in compressed.choices] == ["0.weight", "4.weight"]
+    assert compressed.choices[1].taken is None
+    assert [trial.bits for trial in compressed.choices[1].trials] == list(range(3, 9))
+    for parameter in model.parameters():
+        parameter.data *= 1e6
+    with pytest.raises(InputError, match="of no layer is"):
+        mq.compress(model, layers="auto")
+
+
+def test_auto_maps_only_what_mapping_does_not_change_too_much() -> None:
+    model, asked = scaled_mlp(), MuLawSpec(3, 16.0, "mapped")
+    norms = [delta_norm(model, layer, asked) for layer in "024"]
+    assert norms[0] <= 1 < min(norms[1:])
+    compressed = mq.compress(model, asked, layers="auto")
+    assert compressed.tensors["0.weight"].spec == asked
+    plain = mq.compress(model, layers="auto")
+    for name in ("2.weight", "4.weight"):
+        assert compressed.tensors[name].spec == plain.tensors[name].spec
+        assert torch.equal(compressed.tensors[name].codes, plain.tensors[name].codes)
+    assert [trial.domain for trial in compressed.choices[1].trials][:2] == ["mapped", "decoded"]
+
+
+def test_the_norms_of_a_convolution_are_those_of_its_layer_where_its_input_is_known() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(75, 4))
+    (conv, linear) = mq.compress(model).report
+    assert conv.operator_norms is None
+    assert conv.delta_norms == conv.matrix_norms
+    assert linear.operator_norms == linear.matrix_norms
+    compressed = mq.compress(model, example=torch.zeros(1, 2, 5, 5))
+    delta = compressed.module.state_dict()["0.weight"] - model.state_dict()["0.weight"]
+    expected = convolution_norms(model[0], delta, (2, 5, 5))
+    assert compressed.report[0].operator_norms == compressed.report[0].delta_norms == expected
+    assert compressed.report[0].matrix_norms == conv.matrix_norms
+    with pytest.raises(InputError, match=r"Sequential does not run on inputs of shape \[\(1, 2, 6, 6\)\]"):
+        mq.compress(model, example=torch.zeros(1, 2, 6, 6))
 
 
 def test_shared_weights_are_stored_once_and_stay_shared() -> None:
@@ -81,8 +210,9 @@ def test_shared_weights_are_stored_once_and_stay_shared() -> None:
     assert compressed.aliases == {"head.weight": "embed.weight"}
     module: Any = compressed.module
     assert module["head"].weight is module["embed"].weight
-    picked_by_one = mq.compress(model, layers="head")
+    picked_by_one = mq.compress(model, layers="head", overrides={"head": 4})
     assert picked_by_one.aliases == compressed.aliases
+    assert widths(picked_by_one) == {"embed": 4}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -193,6 +323,16 @@ def test_a_prepared_model_learns_its_scales_and_no_longer_observes() -> None:
     assert fake.log_scale.grad.abs().sum() > 0
 
 
+def test_a_model_prepared_layer_by_layer_keeps_its_widths() -> None:
+    model = mlp()
+    mq.prepare_qat(model, MuLawSpec(8), layers="0")
+    mq.prepare_qat(model, layers="[24]")
+    expected = model.eval()(torch.ones(2, 6))
+    compressed = mq.compress(model)
+    assert widths(compressed) == {"0": 8, "2": 3, "4": 3}
+    assert torch.equal(compressed.module(torch.ones(2, 6)), expected)
+
+
 def test_shared_weights_share_their_fake_quantization() -> None:
     model: Any = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
     model[1].weight = model[0].weight
@@ -216,6 +356,8 @@ def test_what_cannot_be_prepared_is_refused_and_left_alone() -> None:
         mq.compress(model, MuLawSpec())
     with pytest.raises(InputError, match="no option"):
         mq.compress(model, rounding="x")
+    with pytest.raises(InputError, match="no option"):
+        mq.compress(model, overrides={"0": 8})
     with pytest.raises(InputError, match="mapped"):
         mq.prepare_qat(mlp(), MuLawSpec(mu=5.0, domain="mapped"))
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import muquant
-from muquant.plots import MAX_PANELS, plot_weights
+from muquant.plots import MAX_PANELS, plot_amplification, plot_weights
+from muquant.sensitivity.amplification import Amplification, LayerError, LossSplit
 
 MAGIC = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 
@@ -32,6 +33,37 @@ def test_zero_and_empty_weights_are_drawn(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2))
     nn.init.zeros_(model[0].weight)  # type: ignore[arg-type]
     plot_weights(muquant.compress(model).tensors, tmp_path / "a.png", dict(model.named_parameters()))
+
+
+def test_weights_of_every_width_are_drawn(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    plot_weights(muquant.compress(model, overrides={"1": 8}).tensors, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert "<!-- 0.weight   3 bits" in text
+    assert "<!-- 1.weight   8 bits" in text
+
+
+def amplification(layers: int) -> Amplification:
+    split = LossSplit(0.5, 0.4, 0.2, 0.1)
+    errors = (
+        LayerError(f"layer{number}", None if number == 1 else 3, 0.3, split, split, 0.7)
+        for number in range(layers)
+    )
+    return Amplification(9, tuple(errors), ())
+
+
+@pytest.mark.parametrize("layers", [1, 4, 40])
+def test_the_errors_of_every_layer_are_drawn(layers: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.svg"
+    plot_amplification(amplification(layers), path, "pgd 0.3")
+    text = path.read_text()
+    assert all(f"<!-- layer{number}" in text for number in range(layers))
+    assert ("float -->" in text) == (layers > 1)
+    for words in ("pgd 0.3, compressed weights", "pgd 0.3, float weights", "9 clean inputs", "W dx"):
+        assert words in text
+    with pytest.raises(muquant.InputError, match=r"a\.txt: expected a name that ends in"):
+        plot_amplification(amplification(1), tmp_path / "a.txt")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:

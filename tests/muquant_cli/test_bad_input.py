@@ -57,6 +57,11 @@ def test_an_all_zero_channel_decodes_to_exact_zeros(run: Path, tmp_path: Path) -
         (("--layers", "conv9"), ("layers 'conv9' matches no layer", "conv1, conv2, fc1, fc2")),
         (("--layers", "last:0"), ("last:0", "last:3")),
         (("--layers", "("), ("not a regular expression",)),
+        (("--bits", "three"), ("--bits is 'three'", "3,conv1=8")),
+        (("--bits", "conv1=8"), ("--bits is 'conv1=8'", "3,conv1=8")),
+        (("--bits", "3,conv1"), ("--bits is '3,conv1'", "REGEX=WIDTH")),
+        (("--bits", "3,conv9=8"), ("override 'conv9' matches no layer", "conv1, conv2, fc1, fc2")),
+        (("--bits", "3,fc1=9"), ("override 'fc1': bits is 9", "2 to 8")),
     ],
 )
 def test_a_bad_option_of_compress(
@@ -93,6 +98,7 @@ def test_a_file_that_is_not_what_its_name_says(
     assert "muquant.compressed/1" in fails("inspect", tmp_path / "b.mq")
     assert "expected a .mq or .onnx file" in fails("inspect", tmp_path / "c.txt")
     assert "--plot draws .mq files" in fails("inspect", exported, "--plot", tmp_path / "w.png")
+    assert "--amplification draws .mq files" in fails("inspect", run, "--amplification", tmp_path / "w.png")
 
 
 def test_missing_files_are_named(artifact: Path, tmp_path: Path) -> None:
@@ -118,6 +124,38 @@ def test_an_output_that_cannot_be_written(run: Path, artifact: Path, tmp_path: P
         "train", "--data", "digits", "--model", "cnn4-small", "--epochs", 1, "-o", tmp_path / "file" / "run"
     )
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.mq", "file"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data", "digits"), ("goes with --run RUN",)),
+        (("--amplification", "a.png", "--data", "digits"), ("goes with --run RUN",)),
+        (("--run", "RUN", "--amplification", "a.png"), ("and --data DATA",)),
+        (("--run", "RUN", "--amplification", "a.txt", "--data", "digits"), ("a.txt", ".png")),
+        (("--run", "RUN", "--amplification", "a.png", "--data", "numbers"), ("numbers",)),
+        (
+            ("--run", "RUN", "--amplification", "a.png", "--data", "digits", "--attack", "ddn"),
+            ("attack 'ddn' is unknown", "pgd", "uniform-noise"),
+        ),
+        (
+            ("--run", "RUN", "--amplification", "a.png", "--data", "digits", "--epsilon", "0", "--limit", 4),
+            ("fooled the model on none of 4 images", "--epsilon"),
+        ),
+    ],
+)
+def test_a_bad_option_of_inspect(
+    options: tuple[object, ...],
+    words: tuple[str, ...],
+    run: Path,
+    artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = fails("inspect", artifact, *(run if option == "RUN" else option for option in options))
+    assert all(word in message for word in words), message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_set_that_is_missing(artifact: Path, exported: Path, tmp_path: Path) -> None:

@@ -69,6 +69,43 @@ def test_compress_takes_every_option_of_the_format(run: Path, tmp_path: Path) ->
     assert specs == {muquant.MuLawSpec(4, 2.5, "mapped", "tensor", "mid-tread")}
 
 
+def test_compress_takes_widths_by_layer(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.mq"
+    document = invoke_json("compress", run, "-o", out, "--bits", "3,fc.*=4,conv[1]{1,2}=8,fc2=5")
+    assert [layer["bits"] for layer in document["layers"]] == [8, 3, 4, 5]
+    assert [tensor.spec.bits for tensor in muquant.load(out).tensors.values()] == [8, 3, 4, 5]
+
+
+def test_compress_chooses_by_sensitivity_and_says_why(run: Path, tmp_path: Path) -> None:
+    options = ("--layers", "auto", "--domain", "mapped", "--mu", 16, "--bits", "3,fc1=3")
+    document = invoke_json("compress", run, "-o", tmp_path / "model.mq", *options)
+    assert [choice["name"] for choice in document["choices"]] == [
+        "conv1.weight",
+        "conv2.weight",
+        "fc2.weight",
+    ]
+    taken = {layer["name"]: layer for layer in document["layers"]}
+    for choice in document["choices"]:
+        assert choice["taken"] == choice["trials"][-1]
+        assert [trial["delta_norm"] <= 1 for trial in choice["trials"]].index(True) == len(
+            choice["trials"]
+        ) - 1
+        assert choice["taken"]["domain"] == taken[choice["name"]]["domain"]
+        assert choice["taken"]["delta_norm"] == taken[choice["name"]]["operator_norms"]["two"]
+    text = invoke("compress", run, "-o", tmp_path / "model.mq", *options).stdout
+    assert "because ||dW||_2 is" in text
+    assert "at 3 bits mapped" in text
+
+
+def test_mixed_widths_are_exported_and_verified(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    invoke_json("compress", run, "-o", tmp_path / "model.mq", "--bits", "3,conv1=8,fc2=5")
+    invoke_json("export", tmp_path / "model.mq", "-o", out)
+    assert invoke_json("verify", tmp_path / "model.mq", out, "--limit", 50)["passed"]
+    weights = invoke_json("inspect", out)["weights"]
+    assert [weight["bits"] for weight in weights.values()] == [8, 3, 3, 5]
+
+
 def test_compress_exports_at_once(run: Path, exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
     document = invoke_json("compress", run, "-o", out)
@@ -113,9 +150,13 @@ def test_inspect_shows_an_artifact_and_an_onnx_file(artifact: Path, exported: Pa
     weights = invoke_json("inspect", exported)["weights"]
     assert [layer["name"] for layer in layers] == list(weights)
     assert all(layer["mu"] == weights[layer["name"]]["mu"] for layer in layers)
+    for layer in layers:
+        assert set(layer["matrix_norms"]) == set(layer["operator_norms"]) == {"one", "two", "inf"}
+    flagged = any(layer["operator_norms"][p] > 1 for layer in layers for p in ("one", "two", "inf"))
     text = invoke("inspect", artifact).stdout
     assert "conv1.weight" in text
-    assert "||dW||_2" in text
+    assert all(f"||dW||_{p}" in text for p in ("1", "2", "inf"))
+    assert ("(> 1)" in text) == flagged
 
 
 def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +202,29 @@ def test_help_and_version_import_no_torch() -> None:
 def test_inspect_draws_the_levels_of_an_artifact(run: Path, artifact: Path, tmp_path: Path) -> None:
     invoke_json("inspect", artifact, "--plot", tmp_path / "weights.png", "--run", run)
     assert (tmp_path / "weights.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "uniform-noise"])
+def test_inspect_measures_and_draws_how_errors_grow(
+    attack: str, run: Path, artifact: Path, tmp_path: Path
+) -> None:
+    options = ("--run", run, "--data", "digits", "--attack", attack, "--epsilon", "51/255", "--limit", 30)
+    picture = tmp_path / "errors.png"
+    document = invoke_json("inspect", artifact, *options, "--amplification", picture)["amplification"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (document["attack"], document["epsilon"]) == (attack, 0.2)
+    assert [layer["name"] for layer in document["layers"]] == ["conv1", "conv2", "fc1", "fc2"]
+    images = load_dataset("digits", "test").inputs(slice(30))
+    assert 0 < document["count"] <= 30
+    if attack == "uniform-noise":  # all images: the quantization error of the first layer by hand
+        model: Any = load_run(run)
+        small = muquant.load(artifact).module
+        with torch.inference_mode():
+            clean = model.conv1(model.normalize(images))
+            error = small.get_submodule("conv1")(model.normalize(images)) - clean
+        assert document["count"] == 30
+        expected = float(error.norm() / clean.norm())
+        assert document["layers"][0]["quantized"]["total"] == pytest.approx(expected, rel=1e-5)
+    text = invoke("inspect", artifact, *options, "--amplification", picture).stdout
+    assert f"{attack} 0.2" in text
+    assert "dW dx" in text

@@ -1,8 +1,7 @@
-"""Pictures of compressed weights."""
+"""Where the levels of compressed weights lie."""
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,12 +10,11 @@ from torch import Tensor
 
 from muquant.companding import grid_levels
 from muquant.errors import InputError
-from muquant.files import atomic_path
+from muquant.plots.picture import GREY, ORANGE, check_format, write_picture
 from muquant.tensor import QuantizedTensor, spread
 
 MAX_PANELS = 40
-_COLUMNS, _FORMATS = 2, (".pdf", ".png", ".svg")
-_WEIGHTS, _LEVELS = "#9aa7b4", "#c2410c"
+_COLUMNS, _FEW_BITS = 2, 5
 
 
 def plot_weights(
@@ -38,8 +36,7 @@ def plot_weights(
         InputError: the name ends in something else, the file cannot be written, or a float weight has another
             shape.
     """
-    if Path(path).suffix not in _FORMATS:
-        raise InputError(f"cannot draw {path}: expected a name that ends in {', '.join(_FORMATS)}")
+    check_format(path)
     drawn = list(tensors.items())[:MAX_PANELS]
     rows = max(1, -(-len(drawn) // _COLUMNS))
     figure = Figure(figsize=(10, 0.6 + 2.2 * rows), layout="constrained")
@@ -50,8 +47,7 @@ def plot_weights(
         _panel(axes, name, quantized, (originals or {}).get(name))
     for axes in panels[len(drawn) :]:
         axes.set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix[1:], dpi=120)
+    write_picture(figure, path)
 
 
 def _panel(axes: Axes, name: str, quantized: QuantizedTensor, original: Tensor | None) -> None:
@@ -69,9 +65,13 @@ def _panel(axes: Axes, name: str, quantized: QuantizedTensor, original: Tensor |
         ratio = (original.detach() / scale.where(scale > 0, 1.0)).reshape(-1).numpy()
         inside, edges = np.histogram(ratio, bins=160, range=(-2, 2))
         heights = inside / max(inside.max(), 1) * share.max(initial=0.0)
-        axes.stairs(heights, edges, fill=True, color=_WEIGHTS, label="weights")
-    axes.vlines(levels, 0, share, color=_LEVELS, linewidth=2, label="levels, and share of codes")
-    axes.plot(levels, share, "o", color=_LEVELS, markersize=4)
+        axes.stairs(heights, edges, fill=True, color=GREY, label="weights")
+    few = spec.bits <= _FEW_BITS
+    axes.vlines(
+        levels, 0, share, color=ORANGE, linewidth=2 if few else 0.8, label="levels, and share of codes"
+    )
+    if few:
+        axes.plot(levels, share, "o", color=ORANGE, markersize=4)
     axes.set_title(f"{name}   {spec.bits} bits, mu {spec.mu:.3g}, {spec.domain}", fontsize=9, loc="left")
     axes.set_xlim(-2, 2) if original is not None else axes.set_xlim(-1.1, 1.1)
     axes.set_ylim(0, None)
