@@ -23,17 +23,17 @@ class Row:
     cells: tuple[AttackReport | None, ...]
 
     @property
-    def any(self) -> AttackReport:
-        """What all cells agree on: norm, epsilon, parameters, whether it is a corruption."""
+    def known(self) -> AttackReport:
+        """A cell for what all agree on: norm, epsilon, parameters, whether it is a corruption."""
         return next(cell for cell in self.cells if cell is not None)
 
     @property
     def within(self) -> str:
         """The ball it searches; for a corruption, its parameters."""
         return (
-            words.parameters(self.any.parameters)
-            if self.any.corruption
-            else words.ball(self.any.norm, self.any.epsilon)
+            words.parameters(self.known.parameters)
+            if self.known.corruption
+            else words.ball(self.known.norm, self.known.epsilon)
         )
 
     @property
@@ -46,7 +46,7 @@ def rows(report: Report, *, corruption: bool) -> list[Row]:
     """The rows of searches for a worst case, or those of corruptions, in the order in which they ran."""
     names = dict.fromkeys(name for model in report.models for name in model.attacks)
     found = [Row(name, tuple(model.attacks.get(name) for model in report.models)) for name in names]
-    return [row for row in found if row.any.corruption == corruption]
+    return [row for row in found if row.known.corruption == corruption]
 
 
 def standings(values: Sequence[float | None]) -> list[Standing]:

@@ -189,6 +189,18 @@ def test_noises_are_apart(page: Node) -> None:
     assert [str(head.children[0]) for head in noises.all("th")[1:]] == ["normal-noise", "uniform-noise"]
 
 
+def test_median_distances_and_parameters_are_folded(report: Report, page: Node) -> None:
+    table = page.one(id="attacks").one("details").one("table")
+    rows = {row.one("th").text: row.all("td") for row in table.one("tbody").all("tr")}
+    assert rows["cw"][0].text == "steps 1000, lr 0.01"
+    assert rows["transfer"][0].text == "method mim (steps 10)"
+    for place, model in enumerate(report.models):
+        for name, attack in model.attacks.items():
+            expected = f"{attack.median_l2:.3g} L∞ {attack.median_linf:.3g}" if attack.median_l2 else "none"
+            shown = rows[name][1 + place].text
+            assert shown == ("-" if attack.source == "not available" else expected)
+
+
 def test_agreement_on_clean_images_is_stated(page: Node) -> None:
     notes = page.one(id="attacks").one("ul", "notes").text
     assert "On clean images: adversarial float 99.8%, robust 3 bits 99.8%." in notes
@@ -237,6 +249,13 @@ def test_models_can_be_told_apart_without_colour(report: Report, page: Node) -> 
     ]
     assert len(set(marks)) == len(marks) == 6
     assert [hollow for _, hollow in marks] == [model.runtime == "onnx" for model in report.models]
+
+
+def test_many_models_have_marks_of_their_own(report: Report) -> None:
+    models = tuple(replace(report.models[0], name=f"model {place}") for place in range(12))
+    page = read(to_html(replace(report, models=models)))
+    marks = [node.all("path")[0].attributes for node in page.one(id="worst-case").all("svg", "key")]
+    assert len({(mark["class"], mark["d"]) for mark in marks}) == len(marks) == 12
 
 
 def pixels(node: Node) -> np.ndarray:
