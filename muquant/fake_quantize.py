@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from muquant.companding import expand_slope, grid_levels, positions
 from muquant.errors import InputError
 from muquant.observers import SearchObserver, WeightObserver
 from muquant.rounding import nearest
 from muquant.spec import MAX_MU, MuLawSpec
-from muquant.tensor import QuantizedTensor, spread, sum_by_step
+from muquant.straight_through import StraightThrough
+from muquant.tensor import QuantizedTensor
 from muquant.torch_ao import FakeQuantizeBase
 
 SMALLEST_MU = 0.01
@@ -88,7 +88,8 @@ class MuLawFakeQuantize(FakeQuantizeBase):
             self.observe(weight)
         if self.fake_quant_enabled[0] == 0:
             return weight
-        decoded: Tensor = _StraightThrough.apply(weight, self.scale, self.mu, self.spec, self.channel_axis)
+        spec = self.spec.with_mu(float(self.mu.detach()))
+        decoded: Tensor = StraightThrough.apply(weight, self.log_scale, self.log_mu, spec, self.channel_axis)
         return decoded
 
     @torch.no_grad()
@@ -115,45 +116,3 @@ class MuLawFakeQuantize(FakeQuantizeBase):
             state_dict.get(f"{prefix}activation_post_process.scale", observer.scale).shape
         )
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Nearest level forward; backward, the derivative of clip(w, -s, s) + s (L - clip(w / s)) with the codes
-    held fixed.
-
-    L is the unit level of the code and its residual against w / s is a constant, as in LSQ (Esser et al.,
-    2020): so the weight's gradient passes inside the clipping range, the scale's is L - w / s inside and L
-    outside, and mu's is s dL/dmu.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, scale: Tensor, mu: Tensor, spec: MuLawSpec, channel_axis: int
-    ) -> Tensor:
-        ctx.spec, ctx.channel_axis = spec.with_mu(float(mu)), channel_axis
-        quantized = nearest(weight.float(), scale, ctx.spec, channel_axis)
-        ctx.save_for_backward(weight, scale, mu, quantized.codes)
-        return quantized.dequantize().to(weight.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        weight, scale, mu, codes = ctx.saved_tensors
-        spec, axis = ctx.spec, ctx.channel_axis
-        wide = spread(scale, spec, tuple(weight.shape), axis)
-        inside = weight.abs() <= wide
-        weight_gradient = scale_gradient = mu_gradient = None
-        if ctx.needs_input_grad[0]:
-            weight_gradient = gradient * inside
-        if ctx.needs_input_grad[1]:
-            level = _look_up(grid_levels(spec).float() / spec.grid_max, codes)
-            residual = level - torch.where(inside & (wide > 0), weight / wide, 0.0)
-            scale_gradient = sum_by_step(gradient * residual, spec, axis)
-        if ctx.needs_input_grad[2]:
-            slope = _look_up(expand_slope(positions(spec), float(mu)).float(), codes)
-            mu_gradient = (gradient * wide * slope).sum().to(mu)
-        return weight_gradient, scale_gradient, mu_gradient, None, None
-
-
-def _look_up(table: Tensor, codes: Tensor) -> Tensor:
-    return table.to(codes.device).index_select(0, codes.reshape(-1).int()).reshape(codes.shape)
