@@ -1,7 +1,7 @@
 """What is attacked: one contract for PyTorch modules and for functions, such as a runtime session."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any, Protocol
 
@@ -32,7 +32,11 @@ class Target(Protocol):
 
 
 class TorchTarget:
-    """A PyTorch module, in evaluation mode while it is attacked; attacks run on the module's device."""
+    """A PyTorch module; attacks run on its device.
+
+    While it is attacked it is in evaluation mode, and on a CPU its kernels are laid out for speed. It gets
+    back what it had, the very tensors that held its weights included.
+    """
 
     differentiable = True
 
@@ -49,9 +53,11 @@ class TorchTarget:
         output: Tensor = self.module(inputs)
         return output
 
-    def ready(self) -> AbstractContextManager[None]:
-        """Evaluation mode."""
-        return evaluation_mode(self.module)
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Evaluation mode, and channels last."""
+        with evaluation_mode(self.module), channels_last(self.module):
+            yield
 
 
 class CallableTarget:
@@ -76,3 +82,21 @@ class CallableTarget:
     def ready(self) -> AbstractContextManager[None]:
         """Nothing to prepare."""
         return nullcontext()
+
+
+@contextmanager
+def channels_last(module: nn.Module) -> Iterator[None]:
+    """Lay the kernels of two-dimensional convolutions on a CPU out with their channels last.
+
+    Convolutions and what follows them then work on that layout, in about half the time. The values are the
+    same ones, and every parameter and buffer gets the tensor that held them back.
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    kernels = {tensor: tensor.data for tensor in tensors if tensor.dim() == 4 and tensor.device.type == "cpu"}
+    try:
+        for tensor, data in kernels.items():
+            tensor.data = data.to(memory_format=torch.channels_last)
+        yield
+    finally:
+        for tensor, data in kernels.items():
+            tensor.data = data
