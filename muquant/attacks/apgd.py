@@ -9,7 +9,7 @@ from torch import Tensor
 
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import ce, targeted_dlr
-from muquant.attacks.norms import per_image, project, random_start, steepest
+from muquant.attacks.norms import Ball, copy_rows, per_image, random_start, steepest
 from muquant.attacks.problem import BatchLoss, Problem
 
 
@@ -41,15 +41,16 @@ class _APGD(BallAttack):
         rows = problem.alive()
         if not len(rows):
             return
-        first = random_start(problem.clean[rows], problem.radius, self.norm, problem.generator)
+        ball = Ball(problem.clean[rows], problem.radius, self.norm)
+        first = random_start(ball.clean, ball.radius, ball.norm, problem.generator)
         _, value, gradient = problem.gradient(first, rows, loss)
-        state = _State(rows, problem.clean[rows], first, value, gradient, 2 * problem.radius)
+        state = _State(rows, ball, first, value, gradient)
         marks = checkpoints(self.steps)
         for number in range(1, self.steps + 1):
             state.select(~problem.fooled[state.rows])
             if not len(state.rows):
                 return
-            state.move(self, problem.radius, first=number == 1)
+            state.move(1.0 if number == 1 else self.momentum)
             if number == self.steps:
                 problem.logits(state.inputs, state.rows)
                 return
@@ -85,8 +86,11 @@ class APGDT(_APGD):
 
     def run(self, problem: Problem) -> None:
         """Ascend once for each restart and target."""
-        order = problem.logits(problem.clean, problem.rows())
-        order = order.scatter(1, problem.labels[:, None], -torch.inf).argsort(dim=1, descending=True)
+        order = (
+            problem.clean_logits()
+            .scatter(1, problem.labels[:, None], -torch.inf)
+            .argsort(dim=1, descending=True)
+        )
         for _ in range(self.restarts):
             for rank in range(min(self.targets, order.shape[1] - 1)):
                 classes = order[:, rank]
@@ -109,13 +113,11 @@ def checkpoints(steps: int) -> list[int]:
 class _State:
     """An ascent: for each image where it is, where it was best, its step size and its progress."""
 
-    def __init__(
-        self, rows: Tensor, clean: Tensor, inputs: Tensor, value: Tensor, gradient: Tensor, step: float
-    ) -> None:
-        self.rows, self.clean, self.inputs, self.before = rows, clean, inputs, inputs
+    def __init__(self, rows: Tensor, ball: Ball, inputs: Tensor, value: Tensor, gradient: Tensor) -> None:
+        self.rows, self.ball, self.inputs, self.before = rows, ball, inputs, inputs
         self.value, self.gradient = value, gradient
         self.best, self.best_value, self.best_gradient = inputs.clone(), value.clone(), gradient.clone()
-        self.step = torch.full_like(value, step)
+        self.step = torch.full_like(value, 2 * ball.radius)
         self.rises = torch.zeros_like(value)
         self.mark_value = value.clone()
         self.mark_halved = torch.ones_like(value, dtype=torch.bool)
@@ -123,35 +125,36 @@ class _State:
     def select(self, left: Tensor) -> None:
         """Drop the images that are done."""
         if not left.all():
-            for name, tensor in vars(self).items():
-                setattr(self, name, tensor[left])
+            self.ball = self.ball.select(left)
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    setattr(self, name, value[left])
 
-    def move(self, attack: _APGD, radius: float, *, first: bool) -> None:
-        """Take a step along the gradient, and part of the last step again."""
-        weight = 1.0 if first else attack.momentum
-        step = per_image(self.step, self.inputs) * steepest(self.gradient, attack.norm)
-        reached = project(self.inputs + step, self.clean, radius, attack.norm)
-        moved = self.inputs + weight * (reached - self.inputs) + (1 - weight) * (self.inputs - self.before)
-        self.before, self.inputs = self.inputs, project(moved, self.clean, radius, attack.norm)
+    def move(self, weight: float) -> None:
+        """Take a step along the gradient by its weight, and part of the last step again by the rest."""
+        direction = steepest(self.gradient, self.ball.norm)
+        reached = torch.addcmul(self.inputs, per_image(self.step, direction), direction)
+        moved = self.inputs.lerp(self.ball.project_(reached), weight)
+        moved.add_(self.inputs, alpha=1 - weight).sub_(self.before, alpha=1 - weight)
+        self.before, self.inputs = self.inputs, self.ball.project_(moved)
 
     def judge(self, value: Tensor, gradient: Tensor) -> None:
         """Take in the loss and the gradient at the new place."""
         self.rises += value > self.value
         self.value, self.gradient = value, gradient
-        better = value > self.best_value
-        shape = per_image(better, gradient)
-        self.best = torch.where(shape, self.inputs, self.best)
-        self.best_gradient = torch.where(shape, gradient, self.best_gradient)
-        self.best_value = torch.where(better, value, self.best_value)
+        better = (value > self.best_value).nonzero()[:, 0]
+        copy_rows(better, self.inputs, self.best)
+        copy_rows(better, gradient, self.best_gradient)
+        self.best_value = torch.fmax(value, self.best_value)
 
     def adapt(self, enough: float) -> None:
         """At a checkpoint: halve the step, and go back to the best place, where progress was too small."""
         stuck = ~self.mark_halved & (self.best_value <= self.mark_value)
         halve = (self.rises < enough) | stuck
-        self.step = torch.where(halve, self.step / 2, self.step)
-        shape = per_image(halve, self.inputs)
-        self.inputs = torch.where(shape, self.best, self.inputs)
-        self.gradient = torch.where(shape, self.best_gradient, self.gradient)
-        self.value = torch.where(halve, self.best_value, self.value)
-        self.mark_halved, self.mark_value = halve, self.best_value.clone()
+        rows = halve.nonzero()[:, 0]
+        self.step[rows] /= 2
+        self.value[rows] = self.best_value[rows]
+        copy_rows(rows, self.best, self.inputs)
+        copy_rows(rows, self.best_gradient, self.gradient)
+        self.mark_halved, self.mark_value = halve, self.best_value
         self.rises = torch.zeros_like(self.rises)

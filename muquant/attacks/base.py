@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from muquant.attacks.norms import Norm, Threat, parse_epsilon, project, size
-from muquant.attacks.problem import Keep, Problem, checked_logits, inside
+from muquant.attacks.problem import Keep, Opening, Problem, checked_logits, inside
 from muquant.attacks.target import Target
 from muquant.errors import InputError
 from muquant.training.seeds import generator_for
@@ -88,7 +88,10 @@ class Attack(ABC):
 
     @abstractmethod
     def run(self, problem: Problem) -> None:
-        """Show iterates to `problem.logits` or `problem.gradient`, which keep those that succeed."""
+        """Show iterates to `problem.logits` or `problem.gradient`, which keep those that succeed.
+
+        The last ones go to `problem.propose` where nothing depends on what the target says of them.
+        """
 
     def examples(self, problem: Problem) -> Iterator[Tensor]:
         """Images [N, ...] for another model, whether they fool this one or not, in one or several goes."""
@@ -144,14 +147,8 @@ class Attack(ABC):
         with target.ready():
             clean = inputs.detach().to(target.device, torch.float32)
             labels = labels.to(target.device)
-            with torch.no_grad():
-                logits = checked_logits(target, clean)
-            if int(labels.max()) >= logits.shape[1]:
-                raise InputError(
-                    f"labels: expected 0 to {logits.shape[1] - 1}, the model's classes, "
-                    f"found {int(labels.max())}"
-                )
-            attacked = logits.argmax(1) == labels
+            opening = _opened(target, clean, labels, gradients=self.needs_gradients)
+            attacked = opening.attacked
             problem = Problem(
                 target,
                 clean[attacked],
@@ -160,7 +157,9 @@ class Attack(ABC):
                 generator_for(seed, "attack", number),
                 keep=self.keep,
                 confidence=self.confidence,
+                opening=opening,
             )
+            del opening  # which the problem lets go of in time
             if attacked.any():
                 self.run(problem)
             verified = _verified(problem)
@@ -241,17 +240,31 @@ def check_inputs(inputs: Tensor, labels: Tensor) -> None:
         )
     if int(labels.min()) < 0:
         raise InputError(f"labels: expected class numbers from 0, found {int(labels.min())}")
-    if not bool(((inputs >= 0) & (inputs <= 1)).all()):
+    low, high = (float(value) for value in inputs.detach().aminmax())
+    if not (low >= 0 and high <= 1):  # also for NaN
         raise InputError(
-            f"inputs: expected values in [0, 1], found {float(inputs.min()):g} to {float(inputs.max()):g}; "
+            f"inputs: expected values in [0, 1], found {low:g} to {high:g}; "
             f"scale the images, and normalise inside the model"
         )
 
 
+def _opened(target: Target, clean: Tensor, labels: Tensor, *, gradients: bool) -> Opening:
+    """Find out which images are to be attacked, and keep the graph of that pass if it may serve again."""
+    images = clean.detach().requires_grad_(gradients)
+    with torch.set_grad_enabled(gradients):
+        logits = checked_logits(target, images)
+    if int(labels.max()) >= logits.shape[1]:
+        raise InputError(
+            f"labels: expected 0 to {logits.shape[1] - 1}, the model's classes, found {int(labels.max())}"
+        )
+    return Opening(target, images, logits, attacked=logits.argmax(1) == labels)
+
+
 def _verified(problem: Problem) -> Tensor:
-    """Show the kept images to the target once more; what does not stand becomes the clean image again."""
+    """Show the images found to the target once more; what does not stand becomes the clean image again."""
     verified = problem.clean.clone()
-    pending = problem.fooled.nonzero()[:, 0]
+    pending = (problem.fooled | problem.proposed).nonzero()[:, 0]
+    stood = torch.zeros_like(problem.fooled)
     for push in PUSHES:
         if not len(pending):
             break
@@ -265,6 +278,7 @@ def _verified(problem: Problem) -> Tensor:
             wrong = problem.misclassified(checked_logits(problem.target, images), pending)
         good = wrong & inside(images, size((images - clean).double(), problem.threat.norm), problem.threat)
         verified[pending[good]] = images[good]
-        pending = pending[~good]
-    problem.fooled[pending] = False
+        stood[pending[good]] = True
+        pending = pending[~good & problem.fooled[pending]]
+    problem.fooled = stood
     return verified

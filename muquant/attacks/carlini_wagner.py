@@ -77,16 +77,17 @@ class CarliniWagner(DistanceAttack):
 
         for number in range(1, self.steps + 1):
             tanh = place.tanh()
-            inputs = ((tanh + 1) / 2).clamp_(0, 1)
+            inputs = tanh.add(1).mul_(0.5).clamp_(0, 1)
             logits, loss, gradient = problem.gradient(inputs, rows, hinge)
             fooled[rows] |= problem.misclassified(logits, rows)
             offset, weight = inputs - clean, per_image(c[rows], clean)
             best = torch.minimum(best, offset.flatten(1).square().sum(1) + c[rows] * loss)
-            gradient = (2 * offset + weight * gradient) * (1 - tanh.square()) / 2
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.999 * second + 0.001 * gradient.square()
+            slope = tanh.square_().sub_(1).mul_(-0.5)
+            gradient = gradient.mul_(weight).add_(offset, alpha=2).mul_(slope)
+            first.lerp_(gradient, 0.1)
+            second.lerp_(gradient.square(), 0.001)
             root = (second / (1 - 0.999**number)).sqrt_().add_(1e-8)
-            place = place - self.lr * (first / (1 - 0.9**number)) / root
+            place = place.addcdiv(first, root, value=-self.lr / (1 - 0.9**number))
             if self.abort_early and number % max(self.steps // 10, 1) == 0:
                 left = best < 0.9999 * checked
                 checked = best

@@ -8,7 +8,7 @@ import torch
 
 from muquant.attacks.base import DistanceAttack
 from muquant.attacks.losses import ce
-from muquant.attacks.norms import per_image, size, unit
+from muquant.attacks.norms import per_image, size
 from muquant.attacks.problem import Problem
 
 
@@ -46,13 +46,16 @@ class DDN(DistanceAttack):
             logits, _, gradient = problem.gradient(
                 inputs, rows, lambda logits, rows: ce(logits, problem.labels[rows])
             )
-            flat = size(gradient, "l2") == 0
-            if flat.any():
+            length = size(gradient, "l2")
+            if not length.all():
+                flat = length == 0
                 gradient[flat] = problem.normal(*gradient.shape)[flat]
+                length = size(gradient, "l2")
             if number:
                 wrong = problem.misclassified(logits, rows)
                 norm = norm * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
             cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * number / self.steps)) / 2
-            offset = inputs - clean + self.first_step * cosine * unit(gradient)
-            offset = unit(offset) * per_image(norm, offset)
+            step = (self.first_step * cosine) / length.clamp(min=1e-12)
+            offset = (inputs - clean).addcmul_(gradient, per_image(step, gradient))
+            offset.mul_(per_image(norm / size(offset, "l2").clamp(min=1e-12), offset))
         problem.logits((clean + offset).clamp_(0, 1), rows)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import LOSSES
-from muquant.attacks.norms import parse_epsilon, per_image, project, random_start, steepest
+from muquant.attacks.norms import Ball, parse_epsilon, per_image, random_start, steepest
 from muquant.attacks.problem import Keep, Problem
 from muquant.registry import look_up
 
@@ -51,8 +51,15 @@ class GradientAttack(BallAttack):
 
     def run(self, problem: Problem) -> None:
         """Ascend once for each restart."""
-        for _ in range(self.restarts):
-            self.ascend(problem, drop=self.stop_early)
+        for number in range(self.restarts):
+            last = self.ascend(problem, drop=self.stop_early)
+            rows = problem.alive() if self.stop_early else problem.rows()
+            if not len(rows):
+                return
+            if self.stop_early and number == self.restarts - 1:
+                problem.propose(last[rows], rows)
+            else:
+                problem.logits(last[rows], rows)
 
     def examples(self, problem: Problem) -> Iterator[Tensor]:
         """The last iterates of each restart: every step is taken, also after the model is fooled."""
@@ -68,23 +75,23 @@ class GradientAttack(BallAttack):
         """
         loss, labels, norm = LOSSES[self.loss], problem.labels, self.norm
         rows = problem.alive() if drop else problem.rows()
-        last, clean = problem.clean.clone(), problem.clean[rows]
-        inputs = random_start(clean, problem.radius, norm, problem.generator) if self.random_start else clean
-        memory = torch.zeros_like(clean)
+        ball, last = Ball(problem.clean[rows], problem.radius, norm), problem.clean.clone()
+        inputs = ball.clean
+        if self.random_start:
+            inputs = random_start(ball.clean, ball.radius, norm, problem.generator)
+        memory = torch.zeros_like(inputs)
         for _ in range(self.steps):
             if not len(rows):
                 return last
             _, _, gradient = problem.gradient(inputs, rows, lambda logits, rows: loss(logits, labels[rows]))
             if drop and problem.fooled[rows].any():
                 left = ~problem.fooled[rows]
-                rows, clean, inputs = rows[left], clean[left], inputs[left]
+                rows, ball, inputs = rows[left], ball.select(left), inputs[left]
                 memory, gradient = memory[left], gradient[left]
             memory = self.accumulate(memory, gradient)
-            step = self.step(problem.radius) * steepest(memory, norm)
-            inputs = project(inputs + step, clean, problem.radius, norm)
-        if len(rows):
-            problem.logits(inputs, rows)
-            last[rows] = inputs
+            step = self.step(ball.radius)
+            inputs = ball.project_(torch.add(inputs, steepest(memory, norm), alpha=step))
+        last[rows] = inputs
         return last
 
     def step(self, radius: float) -> float:

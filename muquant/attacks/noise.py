@@ -32,7 +32,7 @@ class NormalNoise(Attack):
     def run(self, problem: Problem) -> None:
         """Draw once."""
         noise = self.sigma * problem.normal(*problem.clean.shape)
-        problem.logits((problem.clean + noise).clamp_(0, 1), problem.rows())
+        problem.propose((problem.clean + noise).clamp_(0, 1), problem.rows())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,4 +44,4 @@ class UniformNoise(BallAttack):
     def run(self, problem: Problem) -> None:
         """Draw once."""
         noisy = random_start(problem.clean, problem.radius, self.norm, problem.generator)
-        problem.logits(noisy, problem.rows())
+        problem.propose(noisy, problem.rows())

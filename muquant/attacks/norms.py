@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -67,27 +68,60 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
+def copy_rows(rows: Tensor, source: Tensor, into: Tensor) -> None:
+    """Give `into` some rows, int64 [M], of `source`: on a CPU that is faster than `where` and a mask."""
+    into.index_copy_(0, rows, source.index_select(0, rows))
+
+
 def size(difference: Tensor, norm: Norm) -> Tensor:
     """The norm of each image of [N, ...], [N]."""
     flat = difference.flatten(1)
     return flat.abs().amax(1) if norm == "linf" else torch.linalg.vector_norm(flat, dim=1)
 
 
-def project(inputs: Tensor, clean: Tensor, radius: float | Tensor, norm: Norm) -> Tensor:
-    """Bring inputs into the ball around clean, then into [0, 1]; the second step never leaves the ball.
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """The closed balls of one radius around images, each cut by [0, 1]: where an ascent may go.
 
-    Args:
-        inputs: [N, ...].
-        clean: [N, ...], in [0, 1].
-        radius: one for all, or [N].
-        norm: "linf" scales nothing and clamps each value; "l2" scales the difference.
+    Attributes:
+        clean: the centres [N, ...], in [0, 1].
+        radius: at least 0.
+        norm: "linf" or "l2".
     """
-    limit = per_image(radius, clean) if isinstance(radius, Tensor) else radius
-    if norm == "linf":
-        return torch.minimum(torch.maximum(inputs, clean - limit), clean + limit).clamp_(0, 1)
-    difference = inputs - clean
-    length = per_image(size(difference, "l2"), clean).clamp(min=1e-12)
-    return (clean + difference * (limit / length).clamp(max=1)).clamp_(0, 1)
+
+    clean: Tensor
+    radius: float
+    norm: Norm
+
+    @cached_property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest values [N, ...] that an Linf ball has."""
+        return (self.clean - self.radius).clamp_(min=0), (self.clean + self.radius).clamp_(max=1)
+
+    def project_(self, inputs: Tensor) -> Tensor:
+        """Move inputs [N, ...] into the balls, in place, and return them.
+
+        Linf clamps each value. L2 shortens the difference to the centre, and then clamps to [0, 1], which
+        never leaves the ball.
+        """
+        if self.norm == "linf":
+            return inputs.clamp_(*self.bounds)
+        difference = inputs.sub_(self.clean)
+        length = size(difference, "l2").clamp_(min=1e-12)
+        return (
+            difference.mul_(per_image((self.radius / length).clamp_(max=1), difference))
+            .add_(self.clean)
+            .clamp_(0, 1)
+        )
+
+    def select(self, rows: Tensor) -> "Ball":
+        """The balls of some rows, a mask [N] or places [M]."""
+        return Ball(self.clean[rows], self.radius, self.norm)
+
+
+def project(inputs: Tensor, clean: Tensor, radius: float, norm: Norm) -> Tensor:
+    """Inputs [N, ...] moved into the balls around clean [N, ...], see `Ball`."""
+    return Ball(clean, radius, norm).project_(inputs.clone())
 
 
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
@@ -112,4 +146,4 @@ def random_start(clean: Tensor, radius: float, norm: Norm, generator: torch.Gene
         offset = unit(torch.randn(clean.shape, generator=generator).to(clean.device))
         length = torch.rand(len(clean), generator=generator).to(clean.device) ** (1 / values)
         offset = offset * per_image(length, clean)
-    return project(clean + radius * offset, clean, radius, norm)
+    return Ball(clean, radius, norm).project_(torch.add(clean, offset, alpha=radius))

@@ -1,6 +1,7 @@
 """One batch under attack: every forward pass goes through it, and so is counted, checked and judged."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -31,6 +32,7 @@ class Problem:
         generator: the batch's only source of randomness, on the CPU.
         best: [N, ...], the clean image where nothing has been found.
         fooled: bool [N].
+        proposed: bool [N], whether `best` is an image that nobody has judged.
         queries: int64 [N], forward passes of each image.
     """
 
@@ -44,14 +46,18 @@ class Problem:
         *,
         keep: Keep,
         confidence: float = 0.0,
+        opening: "Opening | None" = None,
     ) -> None:
         self.target, self.clean, self.labels = target, clean, labels
         self.threat, self.generator = threat, generator
         self.keep, self.confidence = keep, confidence
         self.best = clean.clone()
         self.fooled = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+        self.proposed = self.fooled.clone()
         self.queries = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         self._distance = torch.full((len(clean),), torch.inf, device=clean.device)
+        self._opening = opening
+        self._clean_logits = None if opening is None else opening.logits.detach()[opening.attacked]
 
     @property
     def radius(self) -> float:
@@ -79,6 +85,16 @@ class Problem:
         """Values -1 or 1, on the batch's device."""
         return (self.uniform(*shape) < 0.5).float() * 2 - 1
 
+    def clean_logits(self) -> Tensor:
+        """Logits [N, classes] of the clean images; a query where nobody has made it yet."""
+        if self._clean_logits is None:
+            self._clean_logits = self.logits(self.clean, self.rows())
+        return self._clean_logits
+
+    def propose(self, inputs: Tensor, rows: Tensor) -> None:
+        """Take the last iterates [M, ...] of images that are not fooled; their verification judges them."""
+        self.best[rows], self.proposed[rows] = inputs, True
+
     def logits(self, inputs: Tensor, rows: Tensor) -> Tensor:
         """Logits [M, classes] of iterates [M, ...]; one query each, and successes are kept."""
         self.queries[rows] += 1
@@ -90,12 +106,11 @@ class Problem:
     def gradient(self, inputs: Tensor, rows: Tensor, loss: BatchLoss) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [M, classes], loss [M] and its gradient [M, ...] at iterates [M, ...]; one query each.
 
-        A gradient that is not finite is replaced by zero.
+        A gradient that is not finite is replaced by zero. For an attack that begins at the clean images, the
+        pass that has been made over them serves, and there is no query.
         """
-        self.queries[rows] += 1
-        leaf = inputs.detach().requires_grad_()
         with torch.enable_grad():
-            output = checked_logits(self.target, leaf)
+            leaf, places, output = self._pass(inputs, rows)
             losses = loss(output, rows)
             if not losses.requires_grad:
                 raise InputError(
@@ -104,14 +119,24 @@ class Problem:
                 )
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         output = output.detach()
-        self._record(leaf.detach(), rows, output)
-        return output, losses.detach(), gradient.nan_to_num(0, 0, 0)
+        self._record(inputs.detach(), rows, output)
+        return output, losses.detach(), gradient[places].nan_to_num(0, 0, 0)
 
     def misclassified(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Whether each iterate has another class than its label, by the confidence asked."""
         labels = self.labels[rows]
         wrong = logits.argmax(1) != labels
         return wrong & (margin(logits, labels) >= self.confidence) if self.confidence else wrong
+
+    def _pass(self, inputs: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | slice, Tensor]:
+        """A pass with its graph: its leaf, where iterates [M, ...] lie in that, their logits [M, classes]."""
+        opening, self._opening = self._opening, None  # a graph is large: this one is used now or never
+        if opening is not None and opening.serves(self.target, inputs):
+            return opening.images, opening.attacked, opening.logits[opening.attacked]
+        opening = None
+        self.queries[rows] += 1
+        leaf = inputs.detach().requires_grad_()
+        return leaf, slice(None), checked_logits(self.target, leaf)
 
     def _record(self, inputs: Tensor, rows: Tensor, logits: Tensor) -> None:
         wrong = self.misclassified(logits, rows)
@@ -131,10 +156,32 @@ class Problem:
         self.fooled[places] = True
 
 
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """The pass over all images of a batch that told which ones to attack.
+
+    Attributes:
+        target: whose it was.
+        images: [B, ...].
+        logits: [B, classes]; with their graph, if the attack needs gradients.
+        attacked: bool [B], the images of the problem.
+    """
+
+    target: Target
+    images: Tensor
+    logits: Tensor
+    attacked: Tensor
+
+    def serves(self, target: Target, inputs: Tensor) -> bool:
+        """Whether `inputs` are the clean images of the problem, and the graph is there."""
+        same = target is self.target and self.logits.requires_grad
+        return same and torch.equal(inputs, self.images[self.attacked])
+
+
 def inside(inputs: Tensor, distance: Tensor, threat: Threat) -> Tensor:
     """Whether each image is finite, in [0, 1] and at a distance that the threat allows."""
-    low, high = inputs.flatten(1).aminmax(dim=1)
-    good = (low >= 0) & (high <= 1)  # false for NaN
+    flat = inputs.flatten(1)
+    good = (flat.amin(1) >= 0) & (flat.amax(1) <= 1)  # false for NaN; aminmax takes five times as long
     return good if threat.radius is None else good & (distance <= threat.radius + TOLERANCE)
 
 
