@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import margin
-from muquant.attacks.norms import per_image, project, size, unit
+from muquant.attacks.norms import copy_rows, per_image, project, size, unit
 from muquant.attacks.problem import Problem
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -51,11 +52,9 @@ class Square(BallAttack):
             if not len(rows):
                 return
             candidate = propose(problem, inputs, clean, self._side(number, clean))
-            candidate = project(candidate, clean, problem.radius, self.norm)
             value = margin(problem.logits(candidate.reshape(-1, *shape[1:]), rows), problem.labels[rows])
-            better = value > best
-            inputs = torch.where(per_image(better, inputs), candidate, inputs)
-            best = torch.where(better, value, best)
+            copy_rows((value > best).nonzero()[:, 0], candidate, inputs)
+            best = torch.maximum(value, best)
 
     def _side(self, number: int, clean: Tensor) -> int:
         """The window's side at a query."""
@@ -72,32 +71,34 @@ def _stripes(problem: Problem, clean: Tensor) -> Tensor:
 
 def _new_window(problem: Problem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
     """Put plus or minus the radius into a random window of each image, one sign for each channel."""
-    count, channels = inputs.shape[:2]
-    window = _corners(problem, inputs, side)
-    sign = problem.signs(count, channels, 1, 1)
-    changed = clean + problem.radius * sign
-    same = ((changed.clamp(0, 1) - inputs).abs() < 1e-7) | ~window
-    idle = same.flatten(1).all(1)
-    changed = torch.where(per_image(idle, clean), clean - problem.radius * sign, changed)
-    return torch.where(window, changed, inputs)
+    window = _window(problem, inputs, side)
+    step = problem.radius * problem.signs(*inputs.shape[:2], 1, 1)
+    old, centre = _read(inputs, window), _read(clean, window)
+    new = (centre + step).clamp_(0, 1)
+    idle = (new - old).abs_().amax((1, 2, 3), keepdim=True) < 1e-7
+    return _write(inputs, window, torch.where(idle, (centre - step).clamp_(0, 1), new))
 
 
-def _corners(problem: Problem, inputs: Tensor, side: int) -> Tensor:
-    """A random window of each image, as a mask [N, 1, H, W]."""
-    rows, columns = _places(problem, inputs, side)
-    mask = torch.zeros_like(inputs[:, :1], dtype=torch.bool)
-    mask[torch.arange(len(inputs), device=inputs.device)[:, None, None], 0, rows, columns] = True
-    return mask
-
-
-def _places(problem: Problem, inputs: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Rows [N, h, 1] and columns [N, 1, w] of a random window of each image."""
+def _window(problem: Problem, inputs: Tensor, side: int) -> Tensor:
+    """A random window of each image [N, C, H, W], as places in H W: int64 [N, h, w]."""
     count, _, height, width = inputs.shape
     h, w = min(side, height), min(side, width)
     top = (problem.uniform(count, 1, 1) * (height - h + 1)).long()
     left = (problem.uniform(count, 1, 1) * (width - w + 1)).long()
-    device = inputs.device
-    return top + torch.arange(h, device=device)[:, None], left + torch.arange(w, device=device)[None]
+    rows, columns = torch.arange(h, device=top.device)[:, None], torch.arange(w, device=top.device)
+    return (top + rows) * width + left + columns
+
+
+def _read(images: Tensor, window: Tensor) -> Tensor:
+    """What images [N, C, H, W] have in the windows [N, h, w], [N, C, h, w]."""
+    places = window.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, places).reshape(*images.shape[:2], *window.shape[1:])
+
+
+def _write(images: Tensor, window: Tensor, values: Tensor) -> Tensor:
+    """A copy of images [N, C, H, W] with values [N, C, h, w] in the windows [N, h, w]."""
+    places = window.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).scatter(2, places, values.flatten(2)).reshape(images.shape)
 
 
 def _tiles(problem: Problem, clean: Tensor) -> Tensor:
@@ -116,27 +117,26 @@ def _moved_mass(problem: Problem, inputs: Tensor, clean: Tensor, side: int) -> T
     """Algorithm 3: empty one window, and spend its norm, and what is unused, on a bump in another."""
     count, channels = inputs.shape[:2]
     offset = inputs - clean
-    unused = (problem.radius**2 - offset.flatten(1).square().sum(1)).clamp(min=0)
-    rows, columns = _places(problem, inputs, side)
-    emptied = _corners(problem, inputs, side)
-    number = torch.arange(count, device=inputs.device)[:, None, None, None]
-    channel = torch.arange(channels, device=inputs.device)[None, :, None, None]
-    where = (number, channel, rows[:, None], columns[:, None])
-    both = emptied.clone()
-    both[number[:, 0], 0, rows, columns] = True
-    available = ((offset * both).square().sum((2, 3)) + unused[:, None] / channels).sqrt()
-    old = offset[where]
-    norm = old.flatten(2).norm(dim=2)[..., None, None].clamp(min=1e-12)
+    filled, emptied = _window(problem, inputs, side), _window(problem, inputs, side)
+    old = _read(offset, filled)
+    rest = _write(_write(offset, emptied, torch.zeros_like(old)), filled, torch.zeros_like(old))
+    mass, left = offset.square().sum((2, 3)), rest.square().sum((2, 3))
+    unused = (problem.radius**2 - mass.sum(1, keepdim=True)).clamp(min=0)
+    available = (mass - left + unused / channels).clamp(min=0).sqrt()[..., None, None]
     bump = _two_bumps(*old.shape[2:]).to(inputs.device)
     turned = _two_bumps(old.shape[3], old.shape[2]).to(inputs.device).T
     bump = torch.where(problem.uniform(count, 1, 1, 1) < 0.5, bump, turned)
-    new = problem.signs(count, channels, 1, 1) * bump + old / norm
-    new = new / new.flatten(2).norm(dim=2)[..., None, None].clamp(min=1e-12)
-    offset = torch.where(emptied, 0, offset)
-    offset[where] = new * available[..., None, None]
-    return clean + offset
+    new = _unit_channels(problem.signs(count, channels, 1, 1) * bump + _unit_channels(old))
+    offset = unit(_write(rest, filled, new * available))  # where bump and old value cancel, it is too short
+    return (clean + problem.radius * offset).clamp_(0, 1)
 
 
+def _unit_channels(windows: Tensor) -> Tensor:
+    """Each channel of [N, C, h, w] divided by its L2 norm; zero stays zero."""
+    return unit(windows.flatten(0, 1)).reshape(windows.shape)
+
+
+@cache
 def _bump(height: int, width: int) -> Tensor:
     """Equation 2: a pyramid of falling inverse squares around the middle, of L2 norm 1, [height, width]."""
     n = height // 2
@@ -152,6 +152,7 @@ def _bump(height: int, width: int) -> Tensor:
     return unit(bump[None])[0]
 
 
+@cache
 def _two_bumps(height: int, width: int) -> Tensor:
     """A bump and its negative side by side, of L2 norm 1, [height, width]."""
     half = height // 2
