@@ -130,7 +130,7 @@ def _flags(report: Report) -> Iterator[str]:
     yield ""
     for model in report.models:
         if not model.checks:
-            yield f"- {code(model.name)}, {words.RUNTIMES[model.runtime]}: no check was run"
+            yield f"- {code(model.name)}, {words.RUNTIMES[model.runtime]}: {words.unchecked(model)}"
             continue
         quiet = [check for check in model.checks if not check.fired]
         yield (

@@ -87,12 +87,19 @@ def reason(model: ModelReport) -> str:
     if model.verdict == "not assessed":
         return "white-box attacks were not available"
     if not model.checks:
-        return "no check applied" if model.runtime == "torch" else "checked as a PyTorch model"
+        return unchecked(model)
     if model.verdict == "not established":
         return f"fired: {', '.join(flag.check for flag in model.flags if flag.kind == DISQUALIFYING)}"
     return (
         f"only advisory: {', '.join(flag.check for flag in model.flags)}" if model.flags else "no check fired"
     )
+
+
+def unchecked(model: ModelReport) -> str:
+    """Why a model has no checks."""
+    if model.verdict == "not assessed":
+        return "no check was run"
+    return "no check applied" if model.runtime == "torch" else "checked as a PyTorch model"
 
 
 def disqualified(model: ModelReport) -> bool:

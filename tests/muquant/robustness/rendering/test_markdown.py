@@ -106,6 +106,12 @@ def test_flags_come_with_value_threshold_and_explanation(report: Report) -> None
         assert flag.explanation in line
 
 
+def test_models_without_checks_say_why(report: Report) -> None:
+    lines = [token.content for token in tokens(to_markdown(report)) if token.type == "inline"]
+    assert "`robust 3 bits`, onnxruntime: checked as a PyTorch model" in lines
+    assert "`vendor.onnx`, onnxruntime: no check was run" in lines
+
+
 def test_the_costs_are_in_a_table(report: Report) -> None:
     found = named(to_markdown(report), "queries, time")
     for place, model in enumerate(report.models):

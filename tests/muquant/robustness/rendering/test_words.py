@@ -110,7 +110,9 @@ def test_disqualifying_flags_come_first(report: Report) -> None:
 
 
 def test_a_model_without_checks_says_so(report: Report) -> None:
-    assert words.reason(replace(report.models[0], checks=())) == "no check applied"
+    bare = [replace(report.models[place], checks=()) for place in (0, 1, 5)]
+    expected = ["no check applied", "checked as a PyTorch model", "no check was run"]
+    assert [words.unchecked(model) for model in bare] == expected
 
 
 def test_what_is_known_of_a_model(report: Report) -> None:
