@@ -1,11 +1,13 @@
 """Quantization-aware training: `prepare_qat` for every kind of weight, and QConfigs for torch.ao's own."""
 
+from collections.abc import Mapping
+
 from torch import nn
 from torch.nn.utils import parametrize
 
 from muquant.errors import InputError, naming
 from muquant.fake_quantize import MuLawFakeQuantize
-from muquant.layers import select_weights
+from muquant.layers import Override, override_formats, select_weights
 from muquant.observers import SearchObserver, WeightObserver
 from muquant.spec import MuLawSpec
 from muquant.torch_ao import QConfig
@@ -16,6 +18,7 @@ def prepare_qat(
     spec: MuLawSpec | None = None,
     *,
     layers: str = "all",
+    overrides: Mapping[str, Override] | None = None,
     observer: type[WeightObserver] = SearchObserver,
 ) -> nn.Module:
     """Put fake quantization on the weights of `model`, in place, as parametrizations; returns the model.
@@ -27,10 +30,13 @@ def prepare_qat(
         model: any module with weights that `select_weights` knows; BatchNorm is left as it is.
         spec: the format, in the decoded domain; 3 bits by default.
         layers: "all", "last:K" or a regular expression, see `select_weights`.
+        overrides: layers, in the same forms -> another width or format: {"conv1": 8}. The last one that picks
+            a layer counts.
         observer: how scale and mu start.
 
     Raises:
-        InputError: no layer is picked, one is prepared already, or a weight holds NaN or infinity.
+        InputError: `layers` or an override picks no layer, one is prepared already, or a weight holds NaN or
+            infinity.
     """
     picked = select_weights(model, layers)
     for weight in picked:
@@ -38,9 +44,11 @@ def prepare_qat(
             raise InputError(
                 f"{weight.name} is parametrized already; prepare a model once, before other parametrizations"
             )
+    spec = spec or MuLawSpec()
+    own = override_formats(picked, spec, overrides or {})
     fakes = {
-        id(weight.value): MuLawFakeQuantize(spec, weight.channel_axis, observer).to(weight.value.device)
-        for weight in picked
+        key: MuLawFakeQuantize(own.get(key, spec), weight.channel_axis, observer).to(weight.value.device)
+        for key, weight in ((id(weight.value), weight) for weight in picked)
     }
     placed = [(weight, fakes[id(weight.value)]) for weight in picked]
     for weight, fake in placed:

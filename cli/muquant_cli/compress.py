@@ -10,7 +10,7 @@ import torch
 
 import muquant
 from muquant.sensitivity import Choice, Trial
-from muquant.training import load_run
+from muquant.training import load_run, read_run
 from muquant_cli.export import report_export
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
 from muquant_cli.options import format_options, out_option, parse_bits, parse_mu, policy_option
@@ -36,15 +36,16 @@ def compress(
     policy: str,
     **options: Any,
 ) -> None:
-    """Compress the weights of SOURCE, a run folder, to few bits."""
+    """Compress the weights of SOURCE, a run folder, to few bits; after `train --qat` as it was trained."""
     check_suffix(out)
     width, overrides = parse_bits(bits)
     spec = muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **options)
     model = load_run(source)
+    trained = read_run(source).config.qat is not None  # it fixed the format, and refuses any other
     with output.progress("Compressing") as update:
         compressed = muquant.compress(
             model,
-            spec,
+            None if trained and spec == muquant.MuLawSpec() else spec,
             layers=layers,
             overrides=overrides,
             rounding=rounding,
@@ -56,7 +57,8 @@ def compress(
         report = export_onnx(compressed, out, torch.zeros(2, *model.architecture.input_shape), policy)
     else:
         compressed.save(out)
-    show_layers(output, f"{source} at {bits} bits", layer_rows(compressed.report))
+    what = f"{source} as it was trained" if trained else f"{source} at {bits} bits"
+    show_layers(output, what, layer_rows(compressed.report))
     document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)

@@ -7,8 +7,10 @@ from muquant.training.loop import TrainingResult, train
 from muquant.training.methods import METHODS, AdversarialOptions, Batch, BatchLoss, Method, Standard
 from muquant.training.optimizers import OPTIMIZERS
 from muquant.training.progress import EpochMetrics, OnProgress, Progress
+from muquant.training.qat_options import QatOptions
 from muquant.training.runs import FinishedRun, load_run, read_run
 from muquant.training.schedules import SCHEDULES, learning_rate
+from muquant.training.session import OutOfTime
 
 __all__ = [
     "AUGMENTATIONS",
@@ -24,7 +26,9 @@ __all__ = [
     "FinishedRun",
     "Method",
     "OnProgress",
+    "OutOfTime",
     "Progress",
+    "QatOptions",
     "Standard",
     "TrainingConfig",
     "TrainingResult",

@@ -8,33 +8,37 @@ from torch import Tensor, nn
 from muquant.training.progress import EpochMetrics
 
 
-def best_epoch(history: Sequence[EpochMetrics]) -> int:
-    """The number of the epoch after which the model was best on held-out images; of equals the first.
-
-    Judged by the robust accuracy where it was measured, else by the accuracy.
-    """
-    return max(history, key=lambda record: (_score(record), -record.epoch)).epoch
-
-
 class BestWeights:
     """A copy of a model's weights and buffers, taken whenever an epoch was the best so far.
+
+    Epochs are judged on held-out images: by the robust accuracy where it was measured, else by the accuracy.
+    Of equal ones the first is the best.
+
+    Args:
+        model: whose weights.
+        first_epoch: 1..epochs; earlier ones are not judged.
 
     Attributes:
         tensors: the copy, by name; a checkpoint holds it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, first_epoch: int) -> None:
+        self._model, self._first_epoch = model, first_epoch
         self.tensors = {f"best.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
 
     def take(self, history: Sequence[EpochMetrics]) -> None:
         """Copy the model as it is, if the last epoch of `history` is the best."""
-        if best_epoch(history) == history[-1].epoch:
+        if len(history) >= self._first_epoch and self._best(history) == history[-1].epoch:
             _copy(self._live(), self.tensors)
 
-    def restore(self) -> None:
-        """Copy the best weights over the model's."""
+    def restore(self, history: Sequence[EpochMetrics]) -> int:
+        """Copy the best weights over the model's, and return the number of their epoch."""
         _copy(self.tensors, self._live())
+        return self._best(history)
+
+    def _best(self, history: Sequence[EpochMetrics]) -> int:
+        judged = history[self._first_epoch - 1 :]
+        return max(judged, key=lambda record: (_score(record), -record.epoch)).epoch
 
     def _live(self) -> dict[str, Tensor]:
         return {f"best.{name}": tensor for name, tensor in self._model.state_dict().items()}

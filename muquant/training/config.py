@@ -1,5 +1,6 @@
 """`TrainingConfig`: everything that decides what a run computes."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.methods import METHODS, AdversarialOptions
 from muquant.training.optimizers import OPTIMIZERS
 from muquant.training.option_checks import check_options
+from muquant.training.qat_options import QatOptions
 from muquant.training.schedules import SCHEDULES
 
 PRECISIONS = ("float32", "bf16")
@@ -20,6 +22,9 @@ KEEP = ("last", "best")
 
 METHOD_OPTIONS = {"adversarial": AdversarialOptions}
 """Field of `TrainingConfig` -> the options in it, which some methods have."""
+
+OPTION_GROUPS: dict[str, type[AdversarialOptions] | type[QatOptions]] = {**METHOD_OPTIONS, "qat": QatOptions}
+"""Field of `TrainingConfig` -> the options in it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class TrainingConfig:
         keep: "last", the weights after the last step; or "best", those of the epoch after which the held-out
             robust accuracy was highest, or the held-out accuracy where the method measures no robustness.
         adversarial: options of the method of that name, completed by defaults; None for other methods.
+        qat: options of quantization-aware training; None trains in float.
 
     Raises:
         InputError: a value is of another type, out of range, or a name is unknown.
@@ -74,6 +80,7 @@ class TrainingConfig:
     device: str = "auto"
     keep: str = "last"
     adversarial: AdversarialOptions | None = None
+    qat: QatOptions | None = None
 
     def __post_init__(self) -> None:
         check_options(self, _RANGES)
@@ -105,7 +112,8 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` turns them back."""
-        return asdict(self)
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples become lists
+        return document
 
     @classmethod
     def from_dict(cls, document: object) -> "TrainingConfig":
@@ -115,7 +123,7 @@ class TrainingConfig:
             InputError: a field is missing, unknown, of another type or out of range.
         """
         values = field_values(cls, document, "training options")
-        for name, kind in METHOD_OPTIONS.items():
+        for name, kind in OPTION_GROUPS.items():
             if values[name] is not None:
                 values[name] = kind.from_dict(values[name])
         return cls(**values)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from muquant.errors import InputError
 
@@ -19,7 +20,8 @@ def check_options(options: Any, ranges: Mapping[str, tuple[float, float]]) -> No
     """
     for field in fields(options):
         value = getattr(options, field.name)
-        kinds = get_args(field.type) or (field.type,)
+        union = isinstance(field.type, UnionType)
+        kinds = get_args(field.type) if union else (get_origin(field.type) or field.type,)
         types = (*kinds, int) if float in kinds else kinds
         if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, types):
             names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from muquant.errors import InputError
 from muquant.files import make_folder, read_json, write_bytes, write_json
@@ -13,6 +13,7 @@ from muquant.models import Architecture, Classifier
 from muquant.tensor_files import TensorFile, read_tensors, write_tensors
 from muquant.training.config import TrainingConfig
 from muquant.training.progress import EpochMetrics
+from muquant.training.qat import prepare
 from muquant.training.state import read_history
 
 RUN_SCHEMA = "muquant.run/1"
@@ -22,6 +23,8 @@ MODEL_SCHEMA = "muquant.model/1"
 def load_run(folder: str | os.PathLike[str]) -> Classifier:
     """The trained model of a finished run, on the CPU, in evaluation mode.
 
+    After quantization-aware training it is the fake-quantized one; `muquant.compress` freezes it.
+
     Args:
         folder: the run folder, or the `model.safetensors` in it.
 
@@ -29,7 +32,10 @@ def load_run(folder: str | os.PathLike[str]) -> Classifier:
         InputError: there is no finished run, or its file is damaged, foreign or unlike its architecture.
     """
     file = _open_model(folder)
-    model = _read(file).architecture.build()
+    run = _read(file)
+    model = run.architecture.build()
+    if run.config.qat is not None:
+        prepare(model, run.config.qat)
     file.copy_into(model.state_dict())
     return model.eval()
 
@@ -48,6 +54,7 @@ class FinishedRun:
         config: what it was trained by.
         classes: the names of the classes, in the order of the logits.
         data: the digests of its two splits.
+        init: SHA-256 of the model file that its weights began with; None where they were random.
         test_accuracy: 0..1, on the test split, in float32.
         history: one entry an epoch.
         kept_epoch: 1..epochs, the one after which the weights were taken.
@@ -57,6 +64,7 @@ class FinishedRun:
     config: TrainingConfig
     classes: tuple[str, ...]
     data: Mapping[str, Any]
+    init: str | None
     test_accuracy: float
     history: tuple[EpochMetrics, ...]
     kept_epoch: int
@@ -71,6 +79,12 @@ class RunFolder:
     """
 
     path: Path
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> Self:
+        """The folder `path`, or the one that holds the file `path`."""
+        path = Path(path)
+        return cls(path if path.is_dir() else path.parent)
 
     @property
     def config(self) -> Path:
@@ -109,8 +123,8 @@ class RunFolder:
         """Make the folder and write its `config.json`, or compare with the one that is there.
 
         Args:
-            document: with the keys "config" and "data", which have to be equal in a run that is resumed, and
-                "versions", which is a record only.
+            document: with the keys "config", "data" and "init", which have to be equal in a run that is
+                resumed, and "versions", which is a record only.
 
         Raises:
             InputError: the folder's run has another configuration or other data, or its file is damaged.
@@ -120,11 +134,35 @@ class RunFolder:
             make_folder(self.path)
             write_json(self.config, {"schema": RUN_SCHEMA, **document})
             return
+        for key in ("config", "data", "init"):
+            refuse_changes(f"{key} of the run in {self.path}", self.stored(key), document[key])
+
+    def stored(self, key: str) -> Any:
+        """A value of `config.json`; None where it has no such key, or no run has begun.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if not self.config.exists():
+            return None
         stored = read_json(self.config)
         if not isinstance(stored, dict) or stored.get("schema") != RUN_SCHEMA:
             raise InputError(f"{self.config}: expected a file of kind {RUN_SCHEMA}; name a run folder")
-        for key in ("config", "data"):
-            refuse_changes(f"{key} of the run in {self.path}", stored.get(key), document[key])
+        return stored.get(key)
+
+    def origin(self) -> str | None:
+        """The digest of what the run in the folder began with, for a resume that does not name it again.
+
+        Raises:
+            InputError: the run has no checkpoint yet, so that its first weights are still needed.
+        """
+        origin = self.stored("init")
+        if origin is not None and not self.checkpoint.exists():
+            raise InputError(
+                f"{self.path}: the run has not come to its first checkpoint; resume it with the --init that "
+                f"it was begun with"
+            )
+        return None if origin is None else str(origin)
 
     def write_metrics(self, history: Sequence[EpochMetrics]) -> None:
         """Write all of `metrics.jsonl`, so that no epoch is in it twice."""
@@ -137,6 +175,7 @@ class RunFolder:
             "config": run.config.to_dict(),
             "classes": list(run.classes),
             "data": dict(run.data),
+            "init": run.init,
             "test_accuracy": run.test_accuracy,
             "history": [asdict(record) for record in run.history],
             "kept_epoch": run.kept_epoch,
@@ -144,17 +183,17 @@ class RunFolder:
         write_tensors(self.model, MODEL_SCHEMA, model.state_dict(), manifest)
 
 
-def refuse_changes(what: str, stored: object, given: Mapping[str, Any]) -> None:
+def refuse_changes(what: str, stored: object, given: object) -> None:
     """Compare what a run was begun with and what it is resumed with.
 
     Raises:
         InputError: they differ; the message names every field that does, with both values.
     """
-    before, given = _flat(stored if isinstance(stored, Mapping) else {}), _flat(given)
+    before, now = _flat(stored), _flat(given)
     changes = [
-        f"{key} was {before.get(key)!r} and is now {given.get(key)!r}"
-        for key in sorted({*before, *given}, key=str)
-        if before.get(key) != given.get(key)
+        f"{key} was {before.get(key)!r} and is now {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
     ]
     if changes:
         raise InputError(
@@ -163,14 +202,14 @@ def refuse_changes(what: str, stored: object, given: Mapping[str, Any]) -> None:
         )
 
 
-def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested objects as one, their keys joined by dots."""
+def _flat(document: object) -> dict[str, Any]:
+    """A JSON document as its values by their path, such as "adversarial.epsilon"."""
+    if not isinstance(document, Mapping):
+        return {"it": document}
     flat: dict[str, Any] = {}
     for key, value in document.items():
-        inner = _flat(value) if isinstance(value, Mapping) else None
-        flat.update(
-            {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner.items()}
-        )
+        inner = _flat(value) if isinstance(value, Mapping) else {}
+        flat.update({f"{key}.{name}": each for name, each in inner.items()} or {str(key): value})
     return flat
 
 
@@ -193,6 +232,7 @@ def _read(file: TensorFile) -> FinishedRun:
             config=TrainingConfig.from_dict(manifest["config"]),
             classes=tuple(str(name) for name in manifest["classes"]),
             data=dict(manifest["data"]),
+            init=manifest["init"],
             test_accuracy=float(manifest["test_accuracy"]),
             history=read_history(manifest["history"]),
             kept_epoch=int(manifest["kept_epoch"]),

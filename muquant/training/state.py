@@ -40,7 +40,7 @@ class Position:
 def live_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Every tensor that a step changes, by name: weights, buffers and the optimizer's state.
 
-    The optimizer has its state from its first step on; `create_state` makes it before.
+    `create_state` has to be called before.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
@@ -49,15 +49,20 @@ def live_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
-def create_state(model: nn.Module, optimizer: Optimizer) -> None:
-    """Make the optimizer allocate its state, by one step along zero gradients.
+def create_state(optimizer: Optimizer) -> None:
+    """Make a new optimizer allocate its state, which it does in its first step otherwise; all of it is zero.
 
-    It may move the weights (decay): for a model whose weights are about to be overwritten.
+    So every checkpoint holds the same tensors, also of parameters that have no gradient yet.
     """
-    for parameter in model.parameters():
+    parameters = [(group, parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    for group, parameter in parameters:
+        group["lr"] = 0.0  # nothing moves, not even by decay
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    for _, parameter in parameters:
+        for value in optimizer.state[parameter].values():
+            value.zero_()
 
 
 def save_checkpoint(

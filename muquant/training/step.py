@@ -12,8 +12,11 @@ from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.config import TrainingConfig
 from muquant.training.methods import METHODS, Batch
 from muquant.training.optimizers import build_optimizer
+from muquant.training.qat import Quantization, decoded_once, penalty
 from muquant.training.schedules import learning_rate
 from muquant.training.seeds import derive_seed, generator_for
+from muquant.training.state import create_state, live_tensors
+from muquant.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,36 @@ class Stepper:
 
     Attributes:
         method: makes the loss of a batch.
-        steps_per_epoch: whole batches in the data, at least 1.
+        data: what batches are drawn from.
         steps: of the whole run.
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig, dataset: Dataset) -> None:
         self.model = model
-        self.optimizer = build_optimizer(model, config)
-        self.steps_per_epoch = max(1, len(dataset) // config.batch_size)
-        self.steps = config.epochs * self.steps_per_epoch
-        self._config = config
-        self._dataset = dataset
         self.method = METHODS[config.method](config)
+        self.data = TrainingSet(dataset, config.batch_size, config.seed)
+        self.steps = config.epochs * self.data.steps_per_epoch
+        self.quantization = Quantization(model, config.qat, self.steps) if config.qat else None
+        self.optimizer = build_optimizer(model, config)
+        create_state(self.optimizer)
+        self._config = config
         self._augment = AUGMENTATIONS[config.augment]
         self._device = next(model.parameters()).device
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._order_epoch = -1
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a step or an epoch changes, by name."""
+        return {**live_tensors(self.model, self.optimizer), **self.data.tensors()}
+
+    @property
+    def first_judged_epoch(self) -> int:
+        """1..epochs, the first one whose end finds the model as it will be deployed, not still in float."""
+        first_step = self.quantization.first if self.quantization else 0
+        return first_step // self.data.steps_per_epoch + 1
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the method add images before epoch 0..epochs - 1."""
+        data = self.data
+        data.added = self.method.examples(self.model, data.part, data.added, epoch)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step 0..steps - 1."""
@@ -68,21 +85,25 @@ class Stepper:
             InputError: the loss is not finite; weights and optimizer are as they were before the step.
         """
         config = self._config
-        indices = self._indices(step)
-        inputs = self._augment(self._dataset.inputs(indices), generator_for(config.seed, "augment", step))
+        inputs, labels = self.data.batch(step)
+        inputs = self._augment(inputs, generator_for(config.seed, "augment", step))
         inputs = inputs.to(self._device, memory_format=torch.channels_last)
-        labels = self._dataset.labels[indices].to(self._device)
-        reduced = config.precision == "bf16"
+        labels = labels.to(self._device)
+        if self.quantization is not None:
+            self.quantization.before(step)
         torch.manual_seed(derive_seed(config.seed, "dropout", step))  # such layers draw from the global one
         self.model.train()
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=reduced):
-            generator = generator_for(config.seed, "method", step)
-            result = self.method.loss(Batch(self.model, inputs, labels, step / self.steps, generator))
-        loss = float(result.loss.detach())
+        generator = generator_for(config.seed, "method", step)
+        reduced = config.precision == "bf16"
+        with decoded_once(self.model):
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=reduced):
+                result = self.method.loss(Batch(self.model, inputs, labels, step / self.steps, generator))
+            total = result.loss if config.qat is None else result.loss + penalty(self.model, config.qat)
+        loss = float(total.detach())
         if not math.isfinite(loss):
             raise InputError(self.divergence(step, f"the loss became {loss}"))
-        self._descend(result.loss, self.learning_rate(step))
-        return StepOutcome(loss, int((result.logits.detach().argmax(1) == labels).sum()), len(indices))
+        self._descend(total, self.learning_rate(step))
+        return StepOutcome(loss, int((result.logits.detach().argmax(1) == labels).sum()), len(labels))
 
     def divergence(self, step: int, what: str) -> str:
         """The message for a run whose numbers are no longer finite at `step`."""
@@ -96,21 +117,12 @@ class Stepper:
         config = self._config
         return (
             f"training {config.model} on {config.data} stopped at step {step + 1} of {self.steps} "
-            f"(epoch {step // self.steps_per_epoch + 1}): {why} (the last good checkpoint is kept)"
+            f"(epoch {step // self.data.steps_per_epoch + 1}): {why} (the last good checkpoint is kept)"
         )
 
     def _descend(self, loss: Tensor, lr: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-
-    def _indices(self, step: int) -> Tensor:
-        """The images of a step: a slice of the epoch's own permutation."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        if epoch != self._order_epoch:
-            order = generator_for(self._config.seed, "order", epoch)
-            self._order, self._order_epoch = torch.randperm(len(self._dataset), generator=order), epoch
-        start = batch * self._config.batch_size
-        return self._order[start : start + self._config.batch_size]

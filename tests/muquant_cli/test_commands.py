@@ -16,7 +16,6 @@ from muquant.data import load_dataset
 from muquant.training import evaluate, load_run
 from muquant_cli.demo import DEMO_CONFIG
 from muquant_cli.group import COMMANDS
-from muquant_cli.train import _DEFAULTS
 
 from .conftest import TRAINING, invoke, invoke_json
 
@@ -32,11 +31,6 @@ def test_train_resumes_a_finished_run_without_training_again(run: Path) -> None:
     before = (run / "model.safetensors").read_bytes()
     assert len(invoke_json("train", *TRAINING, "--out", run, "--resume")["history"]) == 8
     assert (run / "model.safetensors").read_bytes() == before
-
-
-def test_every_training_option_is_on_the_command_line() -> None:
-    text = invoke("train", "--help").stdout
-    assert all(f"--{name.replace('_', '-')}" in text for name in _DEFAULTS)
 
 
 def test_compress_writes_what_the_library_computes(run: Path, artifact: Path) -> None:

@@ -1,16 +1,29 @@
 """`muquant train`: its groups of options, and what a run says."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from muquant.training import read_run
+import muquant
+from muquant.data import load_dataset
+from muquant.training import AdversarialOptions, QatOptions, TrainingConfig, load_run, logits, read_run
 
 from .conftest import fails, invoke, invoke_json
 
 QUICK = ("--data", "digits", "--model", "cnn4-small", "--epochs", 1, "--batch-size", 128, "--augment", "none")
+
+
+def test_every_training_option_is_on_the_command_line() -> None:
+    text = invoke("train", "--help").stdout
+    plain = [field.name for field in fields(TrainingConfig) if field.name not in ("adversarial", "qat")]
+    attack = [field.name for field in fields(AdversarialOptions)]
+    format_ = [f"qat_{field.name}" for field in fields(QatOptions) if field.name != "overrides"]
+    for name in (*plain, *attack, *format_, "qat", "init", "max_seconds"):
+        assert f"--{name.replace('_', '-')} " in text, name
 
 
 def adversarial(run: Path) -> Any:
@@ -51,6 +64,40 @@ def test_a_resumed_run_with_another_option_of_a_group_is_refused(tmp_path: Path)
     assert "adversarial.epsilon was 0.1 and is now 0.2" in message
 
 
+@pytest.mark.parametrize("width", ["3", "3,conv1=8,fc.*=2"])
+def test_what_was_trained_for_few_bits_is_compressed_bit_for_bit(
+    width: str, run: Path, tmp_path: Path
+) -> None:
+    options = (*QUICK, "--init", run, "--qat", "--qat-bits", width, "-o", tmp_path / "run")
+    assert invoke_json("train", *options)["test_accuracy"] > 0.7
+    invoke_json("compress", tmp_path / "run", "-o", tmp_path / "model.mq")
+    images = load_dataset("digits", "test")
+    trained, frozen = load_run(tmp_path / "run"), muquant.load(tmp_path / "model.mq")
+    assert torch.equal(logits(frozen.module, images), logits(trained, images))
+    bits = {name: tensor.spec.bits for name, tensor in frozen.tensors.items()}
+    assert list(bits.values()) == ([3, 3, 3, 3] if width == "3" else [8, 3, 2, 2])
+    message = fails("compress", tmp_path / "run", "-o", tmp_path / "other.mq", "--bits", 4)
+    assert "prepared for quantization-aware training" in message
+
+
+def test_a_run_stops_in_time_and_is_resumed(tmp_path: Path) -> None:
+    options = (*QUICK, "--epochs", 3)
+    whole = invoke_json("train", *options, "-o", tmp_path / "whole")
+    result = invoke("train", *options, "-o", tmp_path / "run", "--max-seconds", 0)
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "stopped after step 1 of 30 (epoch 1)" in text
+    assert "--resume" in text
+    document = invoke_json("train", *options, "-o", tmp_path / "run", "--max-seconds", 0, "--resume")
+    assert document["finished"] is False
+    found = invoke_json("train", *options, "-o", tmp_path / "run", "--max-seconds", 600, "--resume")
+    assert found["finished"] is True
+    for document in (found, whole):
+        for epoch in document["history"]:
+            del epoch["seconds"]
+    assert found["history"] == whole["history"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -59,6 +106,11 @@ def test_a_resumed_run_with_another_option_of_a_group_is_refused(tmp_path: Path)
         (("--method", "adversarial", "--epsilon", 2), ("epsilon", "below 1")),
         (("--method", "adversarial", "--epsilon", 0.1, "--attack-steps", 0), ("attack_steps", "at least 1")),
         (("--keep", "best", "--validation", 0), ("keep", "held-out")),
+        (("--qat-bits", 4), ("--qat-bits without --qat",)),
+        (("--qat", "--qat-bits", 9), ("bits is 9",)),
+        (("--qat", "--qat-bits", "3,conv1"), ("is '3,conv1'", "conv1=8")),
+        (("--qat", "--qat-layers", "fc9"), ("fc9", "conv1, conv2, fc1, fc2")),
+        (("--init", "nowhere"), ("nowhere",)),
     ],
 )
 def test_a_bad_option_leaves_nothing(

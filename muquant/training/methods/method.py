@@ -68,6 +68,25 @@ class Method:
         """The loss of one batch. It runs under autocast where the precision asks for it."""
         raise NotImplementedError
 
+    def examples(
+        self, model: nn.Module, dataset: Dataset, added: Dataset | None, epoch: int
+    ) -> Dataset | None:
+        """Images to train on beside the training part, asked for before each epoch.
+
+        An epoch keeps its number of steps: it draws them, without replacement, from the training part and
+        these images together. The checkpoint holds them, so that no epoch that was begun asks again.
+
+        Args:
+            model: with the weights that it has by now; to be left as it is.
+            dataset: the training part.
+            added: what was returned last; None at first.
+            epoch: 0 for the first.
+
+        Returns:
+            All images to add from now on: `added` for the same as before, None for none.
+        """
+        return added
+
     def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:
         """Measure more than the accuracy after an epoch: values for fields of `EpochMetrics`.
 

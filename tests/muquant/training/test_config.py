@@ -1,14 +1,16 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from muquant.errors import InputError
-from muquant.training import AdversarialOptions, TrainingConfig
+from muquant.training import AdversarialOptions, QatOptions, TrainingConfig
 
 
 def test_it_survives_json_unchanged() -> None:
     config = TrainingConfig(lr=1 / 3, epochs=7, augment="none", method="adversarial")
+    config = replace(config, qat=QatOptions(overrides=(("conv1", 8), ("fc.*", 4)), mu=2.5))
     assert config.adversarial is not None
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 

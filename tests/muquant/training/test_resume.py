@@ -24,6 +24,7 @@ from muquant.training import (
     Batch,
     BatchLoss,
     Progress,
+    QatOptions,
     TrainingConfig,
     load_run,
     train,
@@ -74,6 +75,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "noisy-method": {"method": "noisy"},
     "bf16": {"precision": "bf16", "epochs": 2},
     "adversarial-best": {"method": "adversarial", "adversarial": ATTACK, "keep": "best"},
+    "qat": {"qat": QatOptions(start=0.4), "keep": "best"},  # begins in the second epoch
+    "qat-adversarial": {"method": "adversarial", "adversarial": ATTACK, "qat": QatOptions(), "epochs": 2},
     "trades": {"method": "adversarial", "adversarial": replace(ATTACK, trades=1.0), "epochs": 2},
 }
 

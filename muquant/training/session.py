@@ -1,0 +1,159 @@
+"""`Session`: the steps of a run from where it stands to its end, with validation and checkpoints."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muquant.data import Dataset
+from muquant.errors import InputError
+from muquant.tensor_files import read_tensors
+from muquant.training.best import BestWeights
+from muquant.training.evaluation import evaluate
+from muquant.training.progress import EpochMetrics, OnProgress, Progress
+from muquant.training.qat import decoded_once
+from muquant.training.runs import RunFolder, refuse_changes
+from muquant.training.state import CHECKPOINT_SCHEMA, Position, read_position, save_checkpoint
+from muquant.training.step import Stepper
+
+
+class OutOfTime(Exception):  # noqa: N818  # nothing went wrong
+    """The run has used its time; its checkpoint is written, and it can be resumed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One process' share of a run.
+
+    Attributes:
+        folder: of the run.
+        stepper: does its steps.
+        best: the weights of the best epoch, where they are to be kept.
+        held_out: what epochs are validated on; None where nothing is held out.
+        identity: JSON values that say whose checkpoint it is.
+        checkpoint_seconds: the longest time between two checkpoints, give or take a step.
+        max_seconds: of the session, of which at least one step is done; infinity for all steps.
+    """
+
+    folder: RunFolder
+    stepper: Stepper
+    best: BestWeights | None
+    held_out: Dataset | None
+    identity: dict[str, Any]
+    checkpoint_seconds: float
+    max_seconds: float
+
+    def start(self) -> Position:
+        """Load the checkpoint over weights and optimizer where there is one, and say where the run stands."""
+        path = self.folder.checkpoint
+        if not path.exists():
+            return Position()
+        file = read_tensors(path, CHECKPOINT_SCHEMA)
+        for key, given in self.identity.items():
+            refuse_changes(f"{key} of the checkpoint {path}", file.manifest.get(key), given)
+        position = read_position(file, self._per_epoch)
+        self.stepper.data.restore(file.tensors)
+        file.copy_into(self.tensors())
+        self.folder.write_metrics(position.history)  # the run may have been killed just before that
+        return position
+
+    def to_end(self, position: Position, on_progress: OnProgress | None) -> tuple[EpochMetrics, ...]:
+        """Do all steps that are left.
+
+        Raises:
+            OutOfTime: `max_seconds` were too few for them.
+        """
+        began = saved = time.monotonic()
+        first, longest = position.step, 0.0
+        while position.step < self.stepper.steps:
+            now = time.monotonic()
+            if position.step > first and now - began + longest > self.max_seconds:
+                self.save(position)
+                raise OutOfTime(
+                    f"stopped after step {position.step} of {self.stepper.steps} (epoch "
+                    f"{(position.step - 1) // self._per_epoch + 1})"
+                )
+            position = self.advance(position)
+            epoch_ends = position.step % self._per_epoch == 0
+            if epoch_ends:
+                position = self.close_epoch(position)
+            if epoch_ends or time.monotonic() - saved >= self.checkpoint_seconds:
+                self.save(position)
+                saved = time.monotonic()
+            longest = max(longest, time.monotonic() - now)
+            if on_progress is not None:
+                pace = (time.monotonic() - began) / (position.step - first)
+                on_progress(self.progress(position, pace))
+        return position.history
+
+    def advance(self, position: Position) -> Position:
+        """Do one step; the first one of an epoch begins it."""
+        began = time.monotonic()
+        epoch, place = divmod(position.step, self._per_epoch)
+        if not place:
+            self.stepper.begin_epoch(epoch)
+        outcome = self.stepper.run(position.step)
+        return replace(
+            position,
+            step=position.step + 1,
+            loss=position.loss + outcome.loss,
+            correct=position.correct + outcome.correct,
+            seen=position.seen + outcome.seen,
+            seconds=position.seconds + time.monotonic() - began,
+        )
+
+    def close_epoch(self, position: Position) -> Position:
+        """Validate, and turn the epoch's sums into a line of the history."""
+        stepper, held_out = self.stepper, self.held_out
+        with torch.no_grad(), decoded_once(stepper.model):
+            accuracy = evaluate(stepper.model, held_out) if held_out else None
+            more = stepper.method.validate(stepper.model, held_out) if held_out else {}
+        record = EpochMetrics(
+            epoch=len(position.history) + 1,
+            train_loss=position.loss / self._per_epoch,
+            train_accuracy=position.correct / position.seen,
+            validation_accuracy=accuracy,
+            lr=stepper.learning_rate(position.step - 1),
+            seconds=round(position.seconds, 3),
+            **more,
+        )
+        if fault := stepper.method.fault(record):
+            raise InputError(stepper.stopped(position.step - 1, fault))
+        history = (*position.history, record)
+        if self.best is not None:
+            self.best.take(history)
+        return Position(step=position.step, history=history)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a checkpoint holds, by name."""
+        return {**self.stepper.tensors(), **(self.best.tensors if self.best else {})}
+
+    def save(self, position: Position) -> None:
+        """Write the checkpoint, and the metrics that it knows of."""
+        tensors = self.tensors()
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+            raise InputError(self.stepper.divergence(position.step - 1, "a weight became infinite or NaN"))
+        save_checkpoint(self.folder.checkpoint, tensors, position, self.identity)
+        self.folder.write_metrics(position.history)
+
+    def progress(self, position: Position, pace: float) -> Progress:
+        """What is reported after a step that took `pace` seconds on average."""
+        per_epoch, steps = self._per_epoch, self.stepper.steps
+        done_here = position.step % per_epoch
+        last = position.history[-1] if position.history else None
+        return Progress(
+            epoch=(position.step - 1) // per_epoch + 1,
+            epochs=steps // per_epoch,
+            step=position.step,
+            steps=steps,
+            loss=last.train_loss if last and not done_here else position.loss / done_here,
+            lr=self.stepper.learning_rate(position.step - 1),
+            last_epoch=last,
+            seconds_left=pace * (steps - position.step),
+        )
+
+    @property
+    def _per_epoch(self) -> int:
+        return self.stepper.data.steps_per_epoch
