@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from muquant.training.evaluation import evaluation_mode
 
@@ -34,8 +35,9 @@ class Target(Protocol):
 class TorchTarget:
     """A PyTorch module; attacks run on its device.
 
-    While it is attacked it is in evaluation mode, and on a CPU its kernels are laid out for speed. It gets
-    back what it had, the very tensors that held its weights included.
+    While a batch is attacked the module is in evaluation mode, parametrized weights such as fake-quantized
+    ones are computed once, and on a CPU kernels are laid out for speed. Afterwards everything is as it was,
+    the very tensors that hold the weights included.
     """
 
     differentiable = True
@@ -55,8 +57,8 @@ class TorchTarget:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Evaluation mode, and channels last."""
-        with evaluation_mode(self.module), channels_last(self.module):
+        """Evaluation mode, and weights prepared for many passes."""
+        with evaluation_mode(self.module), channels_last(self.module), parametrize.cached():
             yield
 
 

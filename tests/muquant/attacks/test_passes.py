@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from muquant.attacks import (
     APGDCE,
@@ -123,3 +124,24 @@ def test_module_gets_the_tensors_back_that_it_had(fails: bool) -> None:
         assert all(module.seen)
     assert layout(module) == before
     assert all(map(torch.equal, module.state_dict().values(), values))
+
+
+class Doubled(nn.Module):
+    count = 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        self.count += 1
+        return 2 * weight
+
+
+def test_parametrized_weight_is_computed_once_a_batch_and_never_stale() -> None:
+    layer, doubled, inputs = nn.Linear(4, 3), Doubled(), torch.rand(20, 4)
+    weight = layer.weight
+    parametrize.register_parametrization(layer, "weight", doubled)
+    labels = layer(inputs).argmax(1)
+    before = doubled.count
+    DDN(steps=5).attack(TorchTarget(layer), inputs, labels, batch_size=10)
+    assert doubled.count == before + 2
+    with torch.no_grad():
+        weight.zero_()
+    assert not layer.weight.any()
