@@ -4,21 +4,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 import muquant
 from muquant.attacks import ATTACKS, BallAttack, TorchTarget
 from muquant.attacks.norms import random_start
 from muquant.data import load_dataset
 from muquant.errors import InputError
-from muquant.models import Classifier
 from muquant.plots import plot_amplification
 from muquant.plots.picture import check_format
 from muquant.registry import look_up
 from muquant.robustness import settings_for
 from muquant.sensitivity.amplification import Amplification, measure_amplification
-from muquant.training import load_run
 from muquant.training.seeds import generator_for
+from muquant_cli.inspect import float_model
 from muquant_cli.output import Output
 
 _SEED = 0
@@ -52,7 +51,7 @@ class Perturbation:
         """Such as "pgd 0.3"."""
         return f"{self.attack} {self.radius:.3g}"
 
-    def pairs(self, model: Classifier) -> tuple[Tensor, Tensor]:
+    def pairs(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """Return clean images and their perturbed twins, [N, C, H, W] each.
 
         Noise goes to all images; of an attack, which is on the float model, those that it fooled are taken.
@@ -78,7 +77,7 @@ def run_amplification(
 ) -> Amplification:
     """Measure how errors grow from the model of `run` to that in `file`, and draw it."""
     check_format(picture)
-    model, compressed = load_run(run), muquant.load(file)
+    model, compressed = float_model(run), muquant.load(file)
     with output.progress(f"Running {perturbation.attack}") as update:
         update(0, 1, f"on {perturbation.data}")
         clean, perturbed = perturbation.pairs(model)

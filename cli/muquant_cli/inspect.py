@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from torch import nn
 
 from muquant.artifact import LayerReport, read_artifact
+from muquant.compress import unwrap
 from muquant.errors import InputError
 from muquant.plots import plot_weights
 from muquant.sensitivity import CRITERION
@@ -117,6 +119,13 @@ def layers_document(report: Sequence[LayerReport]) -> dict[str, Any]:
     return {"layers": [asdict(layer) for layer in report]}
 
 
+def float_model(run: Path) -> nn.Module:
+    """Return the model of a run, after `train --qat` with the float weights under the fake quantization."""
+    model = load_run(run)
+    unwrap(model)
+    return model
+
+
 def _inspect_artifact(
     output: Output,
     file: Path,
@@ -128,7 +137,7 @@ def _inspect_artifact(
     artifact = read_artifact(file)
     document = {"path": str(file), "nbytes": file.stat().st_size, **layers_document(artifact.report)}
     if plot is not None:
-        originals = None if run is None else dict(load_run(run).named_parameters())
+        originals = None if run is None else dict(float_model(run).named_parameters())
         plot_weights(artifact.tensors, plot, originals)
         output.say(f"Drew {plot}")
     if amplification is not None and run is not None:

@@ -222,3 +222,16 @@ def test_inspect_measures_and_draws_how_errors_grow(
     text = invoke("inspect", artifact, *options, "--amplification", picture).stdout
     assert f"{attack} 0.2" in text
     assert "dW dx" in text
+
+
+def test_inspect_compares_a_model_trained_for_few_bits_with_its_float_weights(tmp_path: Path) -> None:
+    run, file = tmp_path / "run", tmp_path / "model.mq"
+    options = ("--data", "digits", "--model", "cnn4-small", "--epochs", 1, "--augment", "none", "--qat")
+    invoke_json("train", *options, "--out", run)
+    invoke_json("compress", run, "-o", file)
+    pictures = ("--plot", tmp_path / "weights.svg", "--amplification", tmp_path / "errors.svg")
+    noise = ("--data", "digits", "--attack", "uniform-noise", "--limit", 5)
+    document = invoke_json("inspect", file, "--run", run, *pictures, *noise)
+    assert [layer["bits"] for layer in document["amplification"]["layers"]] == [3, 3, 3, 3]
+    assert document["amplification"]["layers"][0]["quantized"]["total"] > 0
+    assert "<!-- weights -->" in (tmp_path / "weights.svg").read_text()  # the histogram's place in the legend

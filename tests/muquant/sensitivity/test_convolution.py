@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from muquant.sensitivity import Norms, convolution_norms, matrix_norms
+from muquant.sensitivity.convolution import largest_singular_value
 
 
 def dense(module: nn.Module, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -158,6 +159,13 @@ def test_a_larger_convolution_is_found_to_the_tolerance_that_is_stated() -> None
     torch.manual_seed(0)
     module = nn.Conv2d(8, 12, 3, stride=2, padding=1)
     check(module, (8, 14, 14), shortfall=0.005)
+
+
+def test_a_singular_value_that_hides_behind_many_equal_ones_is_found() -> None:
+    singular = torch.ones(2000)
+    singular[17] = 1.05  # a random start has little of its vector, so that one step looks nearly done
+    start = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    assert largest_singular_value(lambda x: x * singular**2, start) == pytest.approx(1.05, rel=1e-5)
 
 
 def test_the_norms_of_a_zero_weight_are_zero_and_nothing_is_changed() -> None:
