@@ -1,0 +1,78 @@
+"""How long `muquant bench --suite standard` takes on 1,000 MNIST images, in PyTorch and under onnxruntime.
+
+    MUQUANT_DATA=... python benchmarks/robustness_speed.py ordinary=runs/mnist-cnn4 robust=runs/mnist-cnn4-adv
+
+Each run folder is attacked by one process with as many threads as there are cores, and by as many processes
+of one thread. Writes `results/robustness_speed.json`: seconds, worst case, verdict.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from provenance import write_results
+
+LIMIT = 1000
+CORES = os.cpu_count() or 1
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={CORES}")
+WAYS = {
+    "threads": ((sys.executable, "-m", "muquant_cli"), {"OMP_NUM_THREADS": str(CORES)}),
+    "processes": ((*TORCHRUN, "-m", "muquant_cli"), {"OMP_NUM_THREADS": "1"}),
+}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="run folders, by the name of the result")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    options = parser.parse_args()
+    results = {
+        name: {way: measure(run, way) for way in options.ways}
+        for name, run in (text.split("=", 1) for text in options.runs)
+    }
+    document = {"count": LIMIT, "suite": "standard", "cores": CORES, "results": results}
+    print(f"wrote {write_results('robustness_speed', 0, document)}")
+
+
+def measure(run: str, way: str) -> dict[str, Any]:
+    """Run the benchmark once, in an empty folder."""
+    command, environment = WAYS[way]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["bench", f"model={run}", "--data", "mnist", "--limit", str(LIMIT), "--out", folder]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*command, *arguments, "--json"],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        seconds = time.perf_counter() - start
+    models = json.loads(done.stdout.splitlines()[-1])["models"]
+    print(f"{run} with {way}: {seconds:.0f} s")
+    return {
+        "seconds": seconds,
+        "load_average": os.getloadavg()[1],
+        "models": [
+            {
+                **{
+                    key: model[key]
+                    for key in ("runtime", "clean", "worst_case", "verdict", "seconds", "flags")
+                },
+                "attacks": {
+                    name: {key: attack[key] for key in ("accuracy", "seconds", "queries", "source")}
+                    for name, attack in model["attacks"].items()
+                },
+            }
+            for model in models
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()
