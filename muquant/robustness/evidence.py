@@ -1,7 +1,7 @@
 """What masking checks look at, and what they answer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
@@ -60,8 +60,7 @@ class Evidence:
         settings: of the suite.
         sample: the images of the suite.
         outcomes: by the name of the trial.
-        runner: runs attacks on the model.
-        probes: what the checks have run so far.
+        runner: runs attacks on the model; what it ran once it does not run again.
     """
 
     module: nn.Module
@@ -69,7 +68,6 @@ class Evidence:
     sample: Sample
     outcomes: Mapping[str, Outcome]
     runner: Runner
-    probes: dict[Attack, AttackResult] = field(default_factory=dict)
 
     @property
     def threat(self) -> Threat:
@@ -87,14 +85,12 @@ class Evidence:
         return TorchTarget(self.module)
 
     def probe(self, attack: Attack) -> AttackResult:
-        """Run an attack on the probed images; one that ran before does not run again.
+        """Run an attack on the probed images.
 
         Several processes run the same checks side by side, so which probes a check runs may depend on
         results of attacks alone, which are equal in all of them.
         """
-        if attack not in self.probes:
-            self.probes[attack] = self.runner.run(f"probe {describe(attack)['name']}", attack, PROBED)
-        return self.probes[attack]
+        return self.runner.run(f"probe {describe(attack)['name']}", attack, PROBED)
 
     def chance(self, count: int) -> float:
         """What one answer for all of the first `count` images can score, 0..1.

@@ -12,8 +12,8 @@ from muquant.robustness.report import Curve
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Multiples of the headline epsilon."""
 
-STEPS = 20
-"""Of PGD, on each loss."""
+STEPS = 40
+"""Of PGD at the headline epsilon and above; below it fewer, of the same length."""
 
 L2_FACTORS = tuple(quarters / 4 for quarters in range(17))
 """Multiples of the suite's `l2_bound` at which the curve over distances is drawn, alike for all models."""
@@ -41,13 +41,14 @@ class Point:
 
 def sweep(evidence: Evidence) -> tuple[Point, ...]:
     """By rising epsilon: 0, `FACTORS` times the headline epsilon, and `grey_radius`."""
-    epsilon, grey = radius(evidence), grey_radius(evidence)
-    radii = {min(factor * epsilon, 2 * grey) for factor in FACTORS} | {grey}
-    correct = evidence.probe(pgd(evidence, epsilon, "ce")).attacked
-    return (
-        Point(0.0, correct, correct),
-        *(point(evidence, epsilon) for epsilon in sorted(radii - {0.0})),
-    )
+    grey, clean = grey_radius(evidence), correct(evidence)
+    radii = {min(factor * radius(evidence), 2 * grey) for factor in FACTORS} | {grey}
+    return Point(0.0, clean, clean), *(point(evidence, epsilon) for epsilon in sorted(radii - {0.0}))
+
+
+def correct(evidence: Evidence) -> Tensor:
+    """bool [n], the probed images that are classified correctly as they are."""
+    return evidence.probe(pgd(evidence, radius(evidence), "ce")).attacked
 
 
 def headline(evidence: Evidence) -> Point:
@@ -67,9 +68,10 @@ def withstood(evidence: Evidence, attack: Attack) -> Tensor:
     return result.attacked & ~result.success
 
 
-def pgd(evidence: Evidence, epsilon: float, loss: str, steps: int = STEPS, restarts: int = 1) -> PGD:
+def pgd(evidence: Evidence, epsilon: float, loss: str) -> PGD:
     """The attack of the sweep."""
-    return PGD(epsilon=epsilon, norm=evidence.threat.norm, loss=loss, steps=steps, restarts=restarts)
+    share = epsilon / radius(evidence) if epsilon < radius(evidence) else 1.0
+    return PGD(epsilon=epsilon, norm=evidence.threat.norm, loss=loss, steps=max(round(STEPS * share), 1))
 
 
 def radius(evidence: Evidence) -> float:
