@@ -1,6 +1,8 @@
 """`muquant train`."""
 
 import math
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import click
 
 from muquant import training
+from muquant.errors import InputError
 from muquant.training import EpochMetrics, OutOfTime, Progress, TrainingConfig
 from muquant_cli.options import root_option
-from muquant_cli.output import Output, command
+from muquant_cli.output import BAD_INPUT, Output, command
 from muquant_cli.training_options import config_options, read_config
 
 
@@ -38,9 +41,11 @@ def train(
     qat: bool,
     **options: Any,
 ) -> None:
-    """Train a model and keep it in a run folder."""
-    config = read_config(qat, options)
+    """Train a model and keep it in a run folder. Started by torchrun, several processes share each batch."""
+    first = os.environ.get("RANK", "0") == "0"
+    output.quiet(not first)
     try:
+        config = read_config(qat, options)
         result = run_training(
             output,
             config,
@@ -53,7 +58,14 @@ def train(
         )
     except OutOfTime as stop:
         output.say(f"{stop}: the run in {out} is not finished; go on with the same command and --resume")
-        output.result({"folder": str(out), "config": asdict(config), "finished": False})
+        if first:
+            output.result({"folder": str(out), "config": asdict(config), "finished": False})
+        return
+    except InputError:
+        if first:
+            raise
+        sys.exit(BAD_INPUT)  # the first process has said it
+    if not first:
         return
     output.result(
         {

@@ -47,6 +47,7 @@ _HELP = {
     "validation": "Fraction of the training data held out.",
     "device": "auto, cpu or cuda.",
     "keep": "Keep the weights of the last epoch, or of the best on held-out images.",
+    "compile": "Compile the steps: a minute at first, faster on GPUs.",
     "epsilon": "Linf radius to defend, such as 0.3 or 8/255.  [default: the usual one of the data set]",
     "attack-steps": "Gradient steps of the attack; 1 is fast and less safe.",
     "attack-step-size": "Length of an attack step.  [default: 2.5 epsilon / steps, or 1.25 epsilon for 1]",

@@ -4,9 +4,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from muquant.devices import find_device
 from muquant.documents import field_values
 from muquant.errors import InputError
 from muquant.registry import look_up
@@ -54,6 +51,8 @@ class TrainingConfig:
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         keep: "last", the weights after the last step; or "best", those of the epoch after which the held-out
             robust accuracy was highest, or the held-out accuracy where the method measures no robustness.
+        compile: run training steps through torch.compile, which needs a C++ compiler, takes a minute first
+            and pays on GPUs.
         adversarial: options of the method of that name, completed by defaults; None for other methods.
         qat: options of quantization-aware training; None trains in float.
 
@@ -79,6 +78,7 @@ class TrainingConfig:
     validation: float = 0.1
     device: str = "auto"
     keep: str = "last"
+    compile: bool = False
     adversarial: AdversarialOptions | None = None
     qat: QatOptions | None = None
 
@@ -101,14 +101,6 @@ class TrainingConfig:
                 )
             if used:
                 object.__setattr__(self, name, (given or kind()).complete(self.data))
-
-    def torch_device(self) -> torch.device:
-        """The device that `device` names here.
-
-        Raises:
-            InputError: it is no such name, or this machine has no such device.
-        """
-        return find_device(self.device)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` turns them back."""

@@ -12,6 +12,7 @@ from muquant.models import Classifier, build_model
 from muquant.training.best import BestWeights
 from muquant.training.config import TrainingConfig
 from muquant.training.evaluation import evaluate
+from muquant.training.processes import join_processes
 from muquant.training.progress import EpochMetrics, OnProgress
 from muquant.training.qat import decoded_once
 from muquant.training.run_data import load_run_data
@@ -41,6 +42,9 @@ def train(
     all. A run that was killed, whenever that was, and is resumed, ends with the weights of the
     uninterrupted run: bit for bit on a CPU, with the same software and number of threads.
 
+    Where torchrun has started several processes, each calls this and does its part of every batch; the first
+    one writes the files.
+
     Args:
         config: what to train, and how.
         out: the run folder; it is made where it is missing.
@@ -59,20 +63,21 @@ def train(
             run of another configuration or other data; or loss or weights stopped being finite, and then the
             last good checkpoint stays.
     """
-    device = config.torch_device()
-    folder = RunFolder(Path(out))
-    if not resume:
+    folder, processes = RunFolder(Path(out)), join_processes(config.device)
+    if not resume and not processes.rank:
         folder.check_free()
-    data = load_run_data(config, root, download)
+    with processes.in_turn():
+        data = load_run_data(config, root, download)
     parts = data.train
-    with own_randomness(device):
+    with own_randomness(processes.device):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model = build_model(config.model, parts.input_shape, len(parts.classes), parts.mean, parts.std)
         origin = folder.origin() if init is None else load_source(init, model, config, data.identity)
         identity = {"config": config.to_dict(), "data": data.identity, "init": origin}
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        stepper = Stepper(model, config, parts)
-        folder.begin({**identity, "versions": _versions()})  # what cannot be used has been found by now
+        model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        stepper = Stepper(model, config, parts, processes)
+        with processes.in_turn():  # what cannot be used has been found by now
+            folder.begin({**identity, "versions": _versions()})
         if folder.model.exists():
             return _finished(folder)
         best = BestWeights(model, stepper.first_judged_epoch) if config.keep == "best" else None
@@ -81,11 +86,14 @@ def train(
         kept = best.restore(history) if best else config.epochs
     model.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad(), decoded_once(model):
-        accuracy = evaluate(model, data.test)
+        accuracy = processes.share(math.nan if processes.rank else evaluate(model, data.test))
     finished = FinishedRun(
         model.architecture, config, parts.classes, data.identity, origin, accuracy, history, kept
     )
-    folder.finish(model.cpu(), finished)
+    model.cpu()
+    with processes.in_turn():
+        if not processes.rank:
+            folder.finish(model, finished)
     return TrainingResult(folder.path, model, accuracy, history, kept)
 
 

@@ -1,5 +1,6 @@
 """`Session`: the steps of a run from where it stands to its end, with validation and checkpoints."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ class OutOfTime(Exception):  # noqa: N818  # nothing went wrong
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One process' share of a run.
+    """What one process does of a run.
 
     Attributes:
         folder: of the run.
@@ -56,7 +57,8 @@ class Session:
         position = read_position(file, self._per_epoch)
         self.stepper.data.restore(file.tensors)
         file.copy_into(self.tensors())
-        self.folder.write_metrics(position.history)  # the run may have been killed just before that
+        if not self.stepper.processes.rank:
+            self.folder.write_metrics(position.history)  # the run may have been killed just before that
         return position
 
     def to_end(self, position: Position, on_progress: OnProgress | None) -> tuple[EpochMetrics, ...]:
@@ -69,7 +71,7 @@ class Session:
         first, longest = position.step, 0.0
         while position.step < self.stepper.steps:
             now = time.monotonic()
-            if position.step > first and now - began + longest > self.max_seconds:
+            if position.step > first and self._out_of_time(now - began + longest):
                 self.save(position)
                 raise OutOfTime(
                     f"stopped after step {position.step} of {self.stepper.steps} (epoch "
@@ -106,18 +108,14 @@ class Session:
 
     def close_epoch(self, position: Position) -> Position:
         """Validate, and turn the epoch's sums into a line of the history."""
-        stepper, held_out = self.stepper, self.held_out
-        with torch.no_grad(), decoded_once(stepper.model):
-            accuracy = evaluate(stepper.model, held_out) if held_out else None
-            more = stepper.method.validate(stepper.model, held_out) if held_out else {}
+        stepper = self.stepper
         record = EpochMetrics(
             epoch=len(position.history) + 1,
             train_loss=position.loss / self._per_epoch,
             train_accuracy=position.correct / position.seen,
-            validation_accuracy=accuracy,
             lr=stepper.learning_rate(position.step - 1),
             seconds=round(position.seconds, 3),
-            **more,
+            **stepper.processes.share({} if stepper.processes.rank else self.validate()),
         )
         if fault := stepper.method.fault(record):
             raise InputError(stepper.stopped(position.step - 1, fault))
@@ -125,6 +123,17 @@ class Session:
         if self.best is not None:
             self.best.take(history)
         return Position(step=position.step, history=history)
+
+    def validate(self) -> dict[str, float | None]:
+        """What is measured on held-out images, as fields of `EpochMetrics`."""
+        if self.held_out is None:
+            return {"validation_accuracy": None}
+        model, method = self.stepper.model, self.stepper.method
+        with torch.no_grad(), decoded_once(model):
+            return {
+                "validation_accuracy": evaluate(model, self.held_out),
+                **method.validate(model, self.held_out),
+            }
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a checkpoint holds, by name."""
@@ -135,8 +144,9 @@ class Session:
         tensors = self.tensors()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise InputError(self.stepper.divergence(position.step - 1, "a weight became infinite or NaN"))
-        save_checkpoint(self.folder.checkpoint, tensors, position, self.identity)
-        self.folder.write_metrics(position.history)
+        if not self.stepper.processes.rank:
+            save_checkpoint(self.folder.checkpoint, tensors, position, self.identity)
+            self.folder.write_metrics(position.history)
 
     def progress(self, position: Position, pace: float) -> Progress:
         """What is reported after a step that took `pace` seconds on average."""
@@ -153,6 +163,12 @@ class Session:
             last_epoch=last,
             seconds_left=pace * (steps - position.step),
         )
+
+    def _out_of_time(self, seconds: float) -> bool:
+        """Whether the first process' clock ends the session."""
+        if self.max_seconds == math.inf:
+            return False
+        return self.stepper.processes.share(seconds > self.max_seconds)
 
     @property
     def _per_epoch(self) -> int:

@@ -1,17 +1,21 @@
 """One optimisation step: a pure function of the weights, the optimizer's state and the number of the step."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from muquant.data import Dataset
-from muquant.errors import InputError
+from muquant.errors import InputError, first_line
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.config import TrainingConfig
 from muquant.training.methods import METHODS, Batch
 from muquant.training.optimizers import build_optimizer
+from muquant.training.processes import Processes
 from muquant.training.qat import Quantization, decoded_once, penalty
 from muquant.training.schedules import learning_rate
 from muquant.training.seeds import derive_seed, generator_for
@@ -41,22 +45,30 @@ class Stepper:
     from the seed and the number of the epoch or step.
 
     Attributes:
+        model: what is trained.
+        processes: the processes that share the run.
         method: makes the loss of a batch.
         data: what batches are drawn from.
         steps: of the whole run.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, dataset: Dataset) -> None:
+    def __init__(
+        self, model: nn.Module, config: TrainingConfig, dataset: Dataset, processes: Processes | None = None
+    ) -> None:
         self.model = model
+        self.processes = processes or Processes(config.device)
         self.method = METHODS[config.method](config)
         self.data = TrainingSet(dataset, config.batch_size, config.seed)
+        self.processes.part_of(
+            torch.empty(min(config.batch_size, len(dataset)))
+        )  # refuses what does not divide
         self.steps = config.epochs * self.data.steps_per_epoch
         self.quantization = Quantization(model, config.qat, self.steps) if config.qat else None
         self.optimizer = build_optimizer(model, config)
         create_state(self.optimizer)
         self._config = config
         self._augment = AUGMENTATIONS[config.augment]
-        self._device = next(model.parameters()).device
+        self._fast: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a step or an epoch changes, by name."""
@@ -70,8 +82,9 @@ class Stepper:
 
     def begin_epoch(self, epoch: int) -> None:
         """Let the method add images before epoch 0..epochs - 1."""
-        data = self.data
-        data.added = self.method.examples(self.model, data.part, data.added, epoch)
+        data, first = self.data, self.processes.rank == 0
+        added = self.method.examples(self.model, data.part, data.added, epoch) if first else None
+        data.added = self.processes.share(added)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step 0..steps - 1."""
@@ -84,26 +97,23 @@ class Stepper:
         Raises:
             InputError: the loss is not finite; weights and optimizer are as they were before the step.
         """
-        config = self._config
-        inputs, labels = self.data.batch(step)
-        inputs = self._augment(inputs, generator_for(config.seed, "augment", step))
-        inputs = inputs.to(self._device, memory_format=torch.channels_last)
-        labels = labels.to(self._device)
         if self.quantization is not None:
             self.quantization.before(step)
-        torch.manual_seed(derive_seed(config.seed, "dropout", step))  # such layers draw from the global one
-        self.model.train()
-        generator = generator_for(config.seed, "method", step)
-        reduced = config.precision == "bf16"
-        with decoded_once(self.model):
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=reduced):
-                result = self.method.loss(Batch(self.model, inputs, labels, step / self.steps, generator))
-            total = result.loss if config.qat is None else result.loss + penalty(self.model, config.qat)
-        loss = float(total.detach())
-        if not math.isfinite(loss):
-            raise InputError(self.divergence(step, f"the loss became {loss}"))
-        self._descend(total, self.learning_rate(step))
-        return StepOutcome(loss, int((result.logits.detach().argmax(1) == labels).sum()), len(labels))
+        batch = self._batch(step)
+        loss, logits = self._loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        correct = (logits.argmax(1) == batch.labels).sum()
+        figures = torch.stack((loss.detach().float(), correct.float()))
+        self.processes.average((figures, *self._gradients(), *_statistics(self.model)))
+        mean_loss, mean_correct = figures.tolist()
+        if not math.isfinite(mean_loss):
+            raise InputError(self.divergence(step, f"the loss became {mean_loss}"))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step) * group["rate"]
+        self.optimizer.step()
+        count = self.processes.count
+        return StepOutcome(mean_loss, round(mean_correct * count), len(batch.labels) * count)
 
     def divergence(self, step: int, what: str) -> str:
         """The message for a run whose numbers are no longer finite at `step`."""
@@ -120,9 +130,45 @@ class Stepper:
             f"(epoch {step // self.data.steps_per_epoch + 1}): {why} (the last good checkpoint is kept)"
         )
 
-    def _descend(self, loss: Tensor, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["rate"]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+    def _batch(self, step: int) -> Batch:
+        """This process' share of a step's images, augmented as in the whole batch."""
+        seed, processes = self._config.seed, self.processes
+        inputs, labels = self.data.batch(step)
+        inputs = processes.part_of(self._augment(inputs, generator_for(seed, "augment", step)))
+        inputs = inputs.to(processes.device, memory_format=torch.channels_last)
+        labels = processes.part_of(labels).to(processes.device)
+        own = f" of process {processes.rank}" if processes.rank else ""  # each draws its own numbers
+        torch.manual_seed(derive_seed(seed, "dropout" + own, step))  # such layers draw from the global one
+        generator = generator_for(seed, "method" + own, step)
+        return Batch(self._fast.train(), inputs, labels, step / self.steps, generator)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What is minimised, and logits [N, classes] without gradients."""
+        reduced, options = self._config.precision == "bf16", self._config.qat
+        with decoded_once(self.model):
+            with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=reduced), compiling():
+                result = self.method.loss(batch)
+            loss = result.loss if options is None else result.loss + penalty(self.model, options)
+        return loss, result.logits.detach()
+
+    def _gradients(self) -> list[Tensor]:
+        return [each.grad for each in self.model.parameters() if each.grad is not None]
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Say in one line that torch.compile does not work here, which shows when a model first runs."""
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise InputError(
+            f"torch.compile does not work here ({first_line(error)}); install a C++ compiler, or leave "
+            f"--compile out"
+        ) from error
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    """The running statistics of a model, which every process takes from its own images."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    pairs = [(norm.running_mean, norm.running_var) for norm in norms]
+    return [tensor for pair in pairs for tensor in pair if tensor is not None]

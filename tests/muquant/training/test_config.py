@@ -84,9 +84,3 @@ def test_the_literatures_epsilon_and_steps_are_the_default(data: str, epsilon: f
 def test_a_foreign_document_is_refused(document: object) -> None:
     with pytest.raises(InputError, match="expected the fields"):
         TrainingConfig.from_dict(document)
-
-
-@pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta", ""])
-def test_a_device_that_is_not_here_is_refused(device: str) -> None:
-    with pytest.raises(InputError, match="expected auto, cpu or one of"):
-        TrainingConfig(device=device).torch_device()

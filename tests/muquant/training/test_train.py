@@ -12,9 +12,11 @@ from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest, load_d
 from muquant.errors import InputError
 from muquant.training import (
     METHODS,
+    AdversarialOptions,
     Batch,
     BatchLoss,
     Progress,
+    QatOptions,
     Standard,
     TrainingConfig,
     evaluate,
@@ -236,3 +238,32 @@ def test_a_learning_rate_that_is_too_high_is_reported(tiny: Tiny, tmp_path: Path
     config = tiny(optimizer="sgd", lr=900.0, weight_decay=900.0, schedule="constant", warmup=0.0)
     with pytest.raises(InputError, match=r"diverged, .* learning rate 900; start a new run with a lower lr"):
         train(config, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile looks at that of decoded weights
+def test_compiled_steps_are_the_same_steps(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = AdversarialOptions(epsilon=0.1, attack_steps=2)
+    config = tiny(epochs=1, method="adversarial", adversarial=attack, qat=QatOptions(bits=4))
+    plain = train(config, tmp_path / "plain")
+    genuine, compiled = torch.compile, []
+
+    def compile_without_compiler(model: torch.nn.Module) -> object:
+        compiled.append(model)
+        return genuine(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_without_compiler)
+    fast = train(tiny(**{**vars(config), "compile": True}), tmp_path / "fast")
+    assert len(compiled) == 1
+    torch.testing.assert_close(weights(fast.model), weights(plain.model), rtol=0, atol=0)
+
+    def fail(graph: object, example: object) -> object:
+        raise RuntimeError("no C++ compiler\nin the path")
+
+    monkeypatch.setattr(torch, "compile", lambda model: genuine(model, backend=fail))
+    with pytest.raises(
+        InputError, match=r"torch\.compile does not work here .* leave --compile out"
+    ) as caught:
+        train(tiny(compile=True), tmp_path / "broken")
+    assert "\n" not in str(caught.value)
