@@ -160,7 +160,8 @@ def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     document: Any = invoke_json("demo", "-o", tmp_path / "demo")
     assert document["verify"]["passed"]
     assert document["accuracy"]["muquant, 3 bits"] > 0.8
-    assert document["export"]["nbytes"] < document["float_nbytes"] / 5
+    graph = 11_000  # of the file of so small a network, the graph is the larger part
+    assert document["export"]["nbytes"] < 3 / 32 * document["float_nbytes"] + graph
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         "run",
         "model.mq",
