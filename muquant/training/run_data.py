@@ -18,7 +18,8 @@ def load_run_data(
     The test split is loaded now, though it is used last, so that a fault in it shows before the training.
 
     Raises:
-        InputError: as `load_dataset`; or the two splits differ in image size or classes.
+        InputError: as `load_dataset`; or the two splits differ in image size or classes, or of some class
+            there is no image to train on.
     """
     whole = load_dataset(config.data, "train", root=root, download=download)
     test = load_dataset(config.data, "test", root=root)
@@ -29,9 +30,15 @@ def load_run_data(
             f"mend it"
         )
     identity = {"train": whole.digest, "test": test.digest}
-    if config.validation == 0:
-        return RunData(whole, None, test, identity)
-    part, held_out = whole.split_off(config.validation, derive_seed(config.seed, "validation"))
+    part, held_out = whole, None
+    if config.validation:
+        part, held_out = whole.split_off(config.validation, derive_seed(config.seed, "validation"))
+    absent = sorted(set(range(len(part.classes))) - set(part.labels.tolist()))
+    if absent:
+        raise InputError(
+            f"data set {config.data}: expected images of every class to train on, found none of "
+            f"{', '.join(part.classes[label] for label in absent)}; add some, or hold out less"
+        )
     return RunData(part, held_out, test, identity)
 
 

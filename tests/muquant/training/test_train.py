@@ -190,6 +190,22 @@ def test_splits_that_differ_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch:
         train(tiny(), tmp_path / "run")
 
 
+@pytest.mark.parametrize("validation", [0.0, 0.1])
+def test_a_class_without_images_is_named(
+    validation: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = DATASETS["tiny"].load
+
+    def without_grey(request: DatasetRequest) -> Dataset:
+        dataset = genuine(request)
+        return dataset.subset((dataset.labels != 1).nonzero()[:, 0])
+
+    monkeypatch.setitem(DATASETS, "tiny", DatasetEntry(without_grey))
+    with pytest.raises(InputError, match="images of every class to train on, found none of grey; add some"):
+        train(tiny(validation=validation), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     value: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
