@@ -41,7 +41,7 @@ class _APGD(BallAttack):
         rows = problem.alive()
         if not len(rows):
             return
-        ball = Ball(problem.clean[rows], problem.radius, self.norm)
+        ball = problem.ball(rows)
         first = random_start(ball.clean, ball.radius, ball.norm, problem.generator)
         _, value, gradient = problem.gradient(first, rows, loss)
         state = _State(rows, ball, first, value, gradient)

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from muquant.attacks.norms import Norm, Threat, parse_epsilon, project, size
+from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, project, size
 from muquant.attacks.problem import Keep, Opening, Problem, checked_logits, inside
 from muquant.attacks.target import Target
 from muquant.errors import InputError
@@ -148,11 +148,11 @@ class Attack(ABC):
             clean = inputs.detach().to(target.device, torch.float32)
             labels = labels.to(target.device)
             opening = _opened(target, clean, labels, gradients=self.needs_gradients)
-            attacked = opening.attacked
+            places = opening.places
             problem = Problem(
                 target,
-                clean[attacked],
-                labels[attacked],
+                clean.index_select(0, places),
+                labels[places],
                 self.threat,
                 generator_for(seed, "attack", number),
                 keep=self.keep,
@@ -160,13 +160,16 @@ class Attack(ABC):
                 opening=opening,
             )
             del opening  # which the problem lets go of in time
-            if attacked.any():
+            if len(places):
                 self.run(problem)
-            verified = _verified(problem)
-        adversarial, queries = clean.clone(), torch.ones_like(labels)
-        adversarial[attacked], success = verified, torch.zeros_like(attacked)
-        queries[attacked] += problem.queries
-        success[attacked] = problem.fooled
+            _verify(problem)
+        adversarial = clean.index_copy(0, places, problem.best)
+        attacked, success = (
+            torch.zeros_like(labels, dtype=torch.bool),
+            torch.zeros_like(labels, dtype=torch.bool),
+        )
+        attacked[places], success[places] = True, problem.fooled
+        queries = torch.ones_like(labels).index_add_(0, places, problem.queries)
         difference = adversarial - clean
         return AttackResult(
             adversarial.cpu(),
@@ -257,28 +260,26 @@ def _opened(target: Target, clean: Tensor, labels: Tensor, *, gradients: bool) -
         raise InputError(
             f"labels: expected 0 to {logits.shape[1] - 1}, the model's classes, found {int(labels.max())}"
         )
-    return Opening(target, images, logits, attacked=logits.argmax(1) == labels)
+    return Opening(target, images, logits, places=(logits.argmax(1) == labels).nonzero()[:, 0])
 
 
-def _verified(problem: Problem) -> Tensor:
+def _verify(problem: Problem) -> None:
     """Show the images found to the target once more; what does not stand becomes the clean image again."""
-    verified = problem.clean.clone()
-    pending = (problem.fooled | problem.proposed).nonzero()[:, 0]
     stood = torch.zeros_like(problem.fooled)
+    pending = (problem.fooled | problem.proposed).nonzero()[:, 0]
     for push in PUSHES:
         if not len(pending):
             break
-        clean = problem.clean[pending]
-        images = problem.best[pending]
+        clean, images = problem.clean[pending], problem.best[pending]
         if push > 1:
             limit = torch.inf if problem.threat.radius is None else problem.threat.radius
             images = project(clean + push * (images - clean), clean, limit, problem.threat.norm)
+            problem.best[pending] = images
         problem.queries[pending] += 1
         with torch.no_grad():
             wrong = problem.misclassified(checked_logits(problem.target, images), pending)
         good = wrong & inside(images, size((images - clean).double(), problem.threat.norm), problem.threat)
-        verified[pending[good]] = images[good]
         stood[pending[good]] = True
         pending = pending[~good & problem.fooled[pending]]
+    copy_rows((~stood).nonzero()[:, 0], problem.clean, problem.best)
     problem.fooled = stood
-    return verified

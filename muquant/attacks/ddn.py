@@ -39,10 +39,9 @@ class DDN(DistanceAttack):
     def run(self, problem: Problem) -> None:
         """Take all steps for all images: one that is fooled already may be fooled from closer by."""
         rows, clean = problem.rows(), problem.clean
-        offset = torch.zeros_like(clean)
+        inputs = clean
         norm = torch.full((len(clean),), self.first_norm, device=clean.device)
         for number in range(self.steps):
-            inputs = (clean + offset).clamp_(0, 1)
             logits, _, gradient = problem.gradient(
                 inputs, rows, lambda logits, rows: ce(logits, problem.labels[rows])
             )
@@ -58,4 +57,5 @@ class DDN(DistanceAttack):
             step = (self.first_step * cosine) / length.clamp(min=1e-12)
             offset = (inputs - clean).addcmul_(gradient, per_image(step, gradient))
             offset.mul_(per_image(norm / size(offset, "l2").clamp(min=1e-12), offset))
-        problem.logits((clean + offset).clamp_(0, 1), rows)
+            inputs = offset.add_(clean).clamp_(0, 1)
+        problem.logits(inputs, rows)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import LOSSES
-from muquant.attacks.norms import Ball, parse_epsilon, per_image, random_start, steepest
+from muquant.attacks.norms import parse_epsilon, per_image, random_start, steepest
 from muquant.attacks.problem import Keep, Problem
 from muquant.registry import look_up
 
@@ -51,38 +51,39 @@ class GradientAttack(BallAttack):
 
     def run(self, problem: Problem) -> None:
         """Ascend once for each restart."""
-        for number in range(self.restarts):
-            last = self.ascend(problem, drop=self.stop_early)
-            rows = problem.alive() if self.stop_early else problem.rows()
+        for number in range(1, self.restarts + 1):
+            rows, inputs = self.ascend(problem, drop=self.stop_early)
             if not len(rows):
                 return
-            if self.stop_early and number == self.restarts - 1:
-                problem.propose(last[rows], rows)
+            if self.stop_early and number == self.restarts:
+                problem.propose(inputs, rows)
             else:
-                problem.logits(last[rows], rows)
+                problem.logits(inputs, rows)
 
     def examples(self, problem: Problem) -> Iterator[Tensor]:
         """The last iterates of each restart: every step is taken, also after the model is fooled."""
         for _ in range(self.restarts):
-            yield self.ascend(problem, drop=False)
+            yield self.ascend(problem, drop=False)[1]
 
-    def ascend(self, problem: Problem, *, drop: bool) -> Tensor:
-        """One restart; returns the last iterates [N, ...].
+    def ascend(self, problem: Problem, *, drop: bool) -> tuple[Tensor, Tensor]:
+        """One restart; returns the rows [M] that took all steps, and their last iterates [M, ...].
 
         Args:
             problem: the batch.
-            drop: leave out images that are fooled, whose last iterate is then the clean image.
+            drop: leave out images as soon as they are fooled; otherwise all rows take all steps.
         """
         loss, labels, norm = LOSSES[self.loss], problem.labels, self.norm
         rows = problem.alive() if drop else problem.rows()
-        ball, last = Ball(problem.clean[rows], problem.radius, norm), problem.clean.clone()
-        inputs = ball.clean
-        if self.random_start:
-            inputs = random_start(ball.clean, ball.radius, norm, problem.generator)
+        ball = problem.ball(rows)
+        inputs = (
+            random_start(ball.clean, ball.radius, norm, problem.generator)
+            if self.random_start
+            else ball.clean
+        )
         memory = torch.zeros_like(inputs)
         for _ in range(self.steps):
             if not len(rows):
-                return last
+                break
             _, _, gradient = problem.gradient(inputs, rows, lambda logits, rows: loss(logits, labels[rows]))
             if drop and problem.fooled[rows].any():
                 left = ~problem.fooled[rows]
@@ -91,8 +92,7 @@ class GradientAttack(BallAttack):
             memory = self.accumulate(memory, gradient)
             step = self.step(ball.radius)
             inputs = ball.project_(torch.add(inputs, steepest(memory, norm), alpha=step))
-        last[rows] = inputs
-        return last
+        return rows, inputs
 
     def step(self, radius: float) -> float:
         """The length of a step."""

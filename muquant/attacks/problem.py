@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from muquant.attacks.losses import margin
-from muquant.attacks.norms import TOLERANCE, Threat, size
+from muquant.attacks.norms import TOLERANCE, Ball, Threat, size
 from muquant.attacks.target import Target
 from muquant.errors import InputError
 
@@ -57,13 +57,18 @@ class Problem:
         self.queries = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         self._distance = torch.full((len(clean),), torch.inf, device=clean.device)
         self._opening = opening
-        self._clean_logits = None if opening is None else opening.logits.detach()[opening.attacked]
+        self._clean_logits = None if opening is None else opening.logits.detach()[opening.places]
 
     @property
     def radius(self) -> float:
         """The threat's radius, for attacks that have one."""
         assert self.threat.radius is not None
         return self.threat.radius
+
+    def ball(self, rows: Tensor) -> Ball:
+        """The balls in which iterates of some rows must lie; around `clean` itself where these are all."""
+        clean = self.clean if len(rows) == len(self.clean) else self.clean[rows]
+        return Ball(clean, self.radius, self.threat.norm)
 
     def rows(self) -> Tensor:
         """All rows, int64 [N]."""
@@ -106,8 +111,8 @@ class Problem:
     def gradient(self, inputs: Tensor, rows: Tensor, loss: BatchLoss) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [M, classes], loss [M] and its gradient [M, ...] at iterates [M, ...]; one query each.
 
-        A gradient that is not finite is replaced by zero. For an attack that begins at the clean images, the
-        pass that has been made over them serves, and there is no query.
+        A gradient that is not finite is replaced by zero. The first one at `clean` itself takes no query: the
+        pass that has been made over these images serves for it.
         """
         with torch.enable_grad():
             leaf, places, output = self._pass(inputs, rows)
@@ -131,8 +136,8 @@ class Problem:
     def _pass(self, inputs: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | slice, Tensor]:
         """A pass with its graph: its leaf, where iterates [M, ...] lie in that, their logits [M, classes]."""
         opening, self._opening = self._opening, None  # a graph is large: this one is used now or never
-        if opening is not None and opening.serves(self.target, inputs):
-            return opening.images, opening.attacked, opening.logits[opening.attacked]
+        if opening is not None and opening.target is self.target and inputs is self.clean:
+            return opening.images, opening.places, opening.logits[opening.places]
         opening = None
         self.queries[rows] += 1
         leaf = inputs.detach().requires_grad_()
@@ -164,18 +169,13 @@ class Opening:
         target: whose it was.
         images: [B, ...].
         logits: [B, classes]; with their graph, if the attack needs gradients.
-        attacked: bool [B], the images of the problem.
+        places: int64 [N], of the images that are attacked.
     """
 
     target: Target
     images: Tensor
     logits: Tensor
-    attacked: Tensor
-
-    def serves(self, target: Target, inputs: Tensor) -> bool:
-        """Whether `inputs` are the clean images of the problem, and the graph is there."""
-        same = target is self.target and self.logits.requires_grad
-        return same and torch.equal(inputs, self.images[self.attacked])
+    places: Tensor
 
 
 def inside(inputs: Tensor, distance: Tensor, threat: Threat) -> Tensor:
