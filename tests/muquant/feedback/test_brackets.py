@@ -29,7 +29,7 @@ class Rays:
             "flat": distance.sign() * distance.abs() ** 0.2,
             "sign": distance.sign(),
             "cliff": torch.where(distance > 0, 1e-6, -10.0),
-            "jagged": distance.sign() * (0.01 + (steps * 7919 % 13).float()),
+            "jagged": distance.sign() * (0.01 + ((steps * 7919 + rays * 104729) % 13).float()),
         }[self.shape].float()
 
 

@@ -41,9 +41,14 @@ def test_of_equal_margins_the_first_class_counts_as_the_weakest() -> None:
     assert levels == ("low", "low", "medium", "low", "high")
 
 
-def test_shares_that_fill_the_whole_leave_no_gap_whatever_floats_make_of_them() -> None:
-    for classes, low in itertools.product(range(2, 40), range(101)):
-        config = FeedbackConfig(low_share=low / 100, high_share=(100 - low) / 100)
-        levels = class_levels([1.0] * classes, config)
-        assert levels.count("low") == -(-low * classes // 100)
-        assert levels.count("high") == classes - levels.count("low")
+def test_shares_mean_what_they_say_whatever_floats_make_of_them() -> None:
+    for classes, hundredths in itertools.product((2, 3, 7, 10, 25, 50, 100), range(101)):
+        share = hundredths / 100
+        up, down = -(-hundredths * classes // 100), hundredths * classes // 100
+        for config, low, high in (
+            (FeedbackConfig(low_share=share, high_share=0), up, 0),
+            (FeedbackConfig(low_share=0, high_share=share), 0, down),
+            (FeedbackConfig(low_share=1 - share, high_share=share), classes - down, down),
+        ):
+            levels = class_levels([1.0] * classes, config)
+            assert (levels.count("low"), levels.count("high")) == (low, high)
