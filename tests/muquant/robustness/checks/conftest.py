@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import cast
 
 import pytest
@@ -112,24 +113,32 @@ def digits() -> Dataset:
     return load_dataset("digits", "train")
 
 
-def train(dataset: Dataset, seed: int, epochs: int, epsilon: float) -> nn.Module:
-    """cnn4-small on digits; with epsilon above 0 on images that one gradient step has perturbed."""
+@pytest.fixture(scope="session")
+def net(digits: Dataset) -> Callable[[str, int], nn.Module]:
+    """Trains an "ordinary" or a "robust" net with a seed, or gives the one that has been trained."""
+    return cache(lambda kind, seed: train(digits, seed, {"ordinary": 0.0, "robust": 0.2}[kind]))
+
+
+def train(dataset: Dataset, seed: int, epsilon: float) -> nn.Module:
+    """A small net on digits; with epsilon above 0 on images that one gradient step has perturbed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_model("cnn4-small", dataset.input_shape, 10, dataset.mean, dataset.std)
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-        steps = epochs * (len(dataset) // 64)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
-        for number in range(steps):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=STEPS)
+        for number in range(STEPS):
             rows = torch.randint(len(dataset), (64,))
             images, labels = dataset.inputs(rows), dataset.labels[rows]
             if epsilon:
-                images = perturbed(model, images, labels, epsilon * min(1.0, number / (0.4 * steps)))
+                images = perturbed(model, images, labels, epsilon * min(1.0, 2 * number / STEPS))
             optimizer.zero_grad()
             torch.autograd.backward(nn.functional.cross_entropy(model(images), labels))
             optimizer.step()
             schedule.step()
     return model.eval()
+
+
+STEPS = 200
 
 
 def perturbed(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
