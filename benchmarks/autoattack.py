@@ -1,0 +1,132 @@
+"""APGD-CE and APGD-T against those of AutoAttack (Croce, Hein 2020), as torchattacks packages them.
+
+    pip install --no-deps torchattacks==3.5.1     # its own requirement is an old version of requests
+    MUQUANT_DATA=... python benchmarks/autoattack.py [--count 500]
+
+Trains two small networks on MNIST where the folder has none (three minutes), then attacks the same images in
+Linf and L2 with the same steps, targets and batches. Writes `results/autoattack.json`; the exit status is 1
+where two accuracies differ by more than 0.5 points. The epsilons were chosen on training images, so that some
+images withstand and some do not.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from attack_nets import FOLDER, SEED, Fixture, fixture
+from provenance import write_results
+from torch import Tensor
+
+from muquant.attacks import APGDCE, APGDT, Norm, TorchTarget
+
+STEPS, TARGETS, BATCH = 100, 9, 100
+ALLOWED = 0.5
+"""Percentage points."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and a threat."""
+
+    net: str
+    norm: Norm
+    epsilon: float
+
+
+CASES = (
+    Case("ordinary", "linf", 0.1),
+    Case("ordinary", "l2", 1.5),
+    Case("robust", "linf", 0.3),
+    Case("robust", "l2", 2.5),
+)
+
+
+def ours(attack: str, case: Case, data: Fixture, seed: int) -> Tensor:
+    """Which images are classified correctly and withstand our attack, bool [N]."""
+    made = {
+        "apgd-ce": APGDCE(epsilon=case.epsilon, norm=case.norm, steps=STEPS),
+        "apgd-t": APGDT(epsilon=case.epsilon, norm=case.norm, steps=STEPS, targets=TARGETS),
+    }[attack]
+    result = made.attack(TorchTarget(data.model), data.images, data.labels, seed=seed, batch_size=BATCH)
+    return result.attacked & ~result.success
+
+
+def theirs(attack: str, case: Case, data: Fixture, seed: int) -> Tensor:
+    """The same for torchattacks."""
+    library = importlib.import_module("torchattacks")
+    common = {"eps": case.epsilon, "norm": {"linf": "Linf", "l2": "L2"}[case.norm], "steps": STEPS}
+    made: Callable[[Tensor, Tensor], Tensor] = {
+        "apgd-ce": lambda: library.APGD(data.model, **common, loss="ce", seed=seed),
+        "apgd-t": lambda: library.APGDT(data.model, **common, n_classes=TARGETS + 1, seed=seed),
+    }[attack]()
+    withstood = []
+    for start in range(0, len(data.labels), BATCH):
+        images, labels = data.images[start : start + BATCH], data.labels[start : start + BATCH]
+        adversarial = made(images, labels)
+        outside = adversarial.sub(images).flatten(1).norm(torch.inf if case.norm == "linf" else 2, dim=1)
+        assert float(outside.max()) <= case.epsilon + 1e-5
+        with torch.no_grad():
+            withstood.append(data.model(adversarial).argmax(1) == labels)
+    return torch.cat(withstood)
+
+
+def compare(attack: str, case: Case, data: Fixture, seeds: int) -> dict[str, Any]:
+    """One row of the results."""
+    sides = {
+        name: torch.stack([side(attack, case, data, SEED + number) for number in range(seeds)])
+        for name, side in (("muquant", ours), ("torchattacks", theirs))
+    }
+    accuracy = {name: (100 * left.double().mean(1)).tolist() for name, left in sides.items()}
+    first = {name: left[0] for name, left in sides.items()}
+    row = {
+        **asdict(case),
+        "attack": attack,
+        "accuracy_percent": accuracy,
+        "difference_points": accuracy["muquant"][0] - accuracy["torchattacks"][0],
+        "only_muquant_fools": int((first["torchattacks"] & ~first["muquant"]).sum()),
+        "only_torchattacks_fools": int((first["muquant"] & ~first["torchattacks"]).sum()),
+    }
+    print(
+        f"{case.net:8} {case.norm:4} {case.epsilon:<4} {attack:7} "
+        + ", ".join(f"{name} {'/'.join(f'{value:.1f}' for value in accuracy[name])} %" for name in accuracy),
+        flush=True,
+    )
+    return row
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--nets", type=Path, default=FOLDER, help="folder of the trained networks")
+    parser.add_argument("--count", type=int, default=500, help="images")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each attack; the first ones count")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for case in CASES:
+        data = fixture(case.net, options.nets, options.count)
+        for attack in ("apgd-ce", "apgd-t"):
+            rows.append(compare(attack, case, data, options.seeds))
+    largest = max(abs(row["difference_points"]) for row in rows)
+    document = {
+        "count": options.count,
+        "steps": STEPS,
+        "targets": TARGETS,
+        "batch_size": BATCH,
+        "torchattacks": version("torchattacks"),
+        "allowed_points": ALLOWED,
+        "largest_difference_points": largest,
+        "rows": rows,
+    }
+    print(f"largest difference {largest:.2f} points; wrote {write_results('autoattack', SEED, document)}")
+    return int(largest > ALLOWED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
