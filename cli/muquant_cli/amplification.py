@@ -15,8 +15,8 @@ from muquant.plots import plot_amplification
 from muquant.plots.picture import check_format
 from muquant.registry import look_up
 from muquant.robustness import settings_for
+from muquant.seeds import generator_for
 from muquant.sensitivity.amplification import Amplification, measure_amplification
-from muquant.training.seeds import generator_for
 from muquant_cli.inspect import float_model
 from muquant_cli.output import Output
 

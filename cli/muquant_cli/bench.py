@@ -1,12 +1,14 @@
 """`muquant bench`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import torch
 
 from muquant.attacks import TorchTarget
-from muquant.data import load_dataset
+from muquant.data import Dataset, load_dataset
 from muquant.devices import find_device
 from muquant.errors import InputError, naming
 from muquant.provenance import provenance
@@ -21,7 +23,7 @@ from muquant.robustness import (
     write_report,
 )
 from muquant.training import load_run
-from muquant_cli.candidates import read_candidates, subjects
+from muquant_cli.candidates import Candidate, read_candidates, subjects
 from muquant_cli.options import policy_option, root_option
 from muquant_cli.output import FAILED, Output, command
 
@@ -96,27 +98,43 @@ def bench(
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(place))
     count = min(_LIMIT, len(dataset)) if limit is None else limit or None
     plan = Plan(suite, settings, count, seed, twin, out / "attacks", processes)
+    report = run_bench(output, candidates, dataset, plan, out, runtimes, policy, place)
+    if processes.rank > 0:
+        return
+    output.result(report.to_dict())
+    if any(flag.kind in _FAIL_ON[fail_on] for model in report.models for flag in model.flags):
+        sys.exit(FAILED)
+
+
+def run_bench(
+    output: Output,
+    candidates: Sequence[Candidate],
+    dataset: Dataset,
+    plan: Plan,
+    out: Path,
+    runtimes: Sequence[str] = ("torch", "onnx"),
+    policy: str = "auto",
+    device: torch.device | None = None,
+) -> Report:
+    """Run a benchmark with a progress bar, write its report into `out`, and print its tables."""
     _ = plan.trials(), plan.draw(dataset)  # what cannot be run is refused before anything is exported
-    tried = subjects(candidates, runtimes, out / "models", policy, place, processes)
-    words = ["muquant", *sys.argv[1:]]
-    with output.progress(f"Attacking with suite {suite}") as update:
+    device = device or find_device("cpu")
+    tried = subjects(candidates, runtimes, out / "models", policy, device, plan.processes)
+    with output.progress(f"Attacking with suite {plan.suite}") as update:
         report, pictures = benchmark(
             tried,
             dataset,
             plan,
-            provenance=provenance(words),
+            provenance=provenance(["muquant", *sys.argv[1:]]),
             on_progress=lambda at: update(
                 round(100 * at.share), 100, f"{at.what}: {at.done} of {at.total} images"
             ),
         )
-    if processes.rank > 0:
-        return
-    paths = write_report(report, pictures, out)
-    _show(output, report)
-    output.say(f"Wrote {', '.join(map(str, paths))}")
-    output.result(report.to_dict())
-    if any(flag.kind in _FAIL_ON[fail_on] for model in report.models for flag in model.flags):
-        sys.exit(FAILED)
+    if plan.processes.rank == 0:
+        paths = write_report(report, pictures, out)
+        _show(output, report)
+        output.say(f"Wrote {', '.join(map(str, paths))}")
+    return report
 
 
 def _runtimes(text: str) -> list[str]:

@@ -9,7 +9,10 @@ import torch
 import muquant
 from muquant.data import load_dataset
 from muquant.plots import plot_weights
+from muquant.robustness import Plan, settings_for
 from muquant.training import TrainingConfig, evaluate
+from muquant_cli.bench import run_bench
+from muquant_cli.candidates import read_candidates
 from muquant_cli.export import report_export
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
 from muquant_cli.output import FAILED, Output, command
@@ -21,12 +24,15 @@ DEMO_CONFIG = TrainingConfig(
     data="digits", model="cnn4-small", epochs=30, batch_size=32, lr=5e-3, augment="none"
 )
 
+DEMO_EPSILON, DEMO_ATTACKED = 0.1, 200
+"""An Linf radius at which a network that was never trained for it is right now and then."""
+
 
 @click.command()
 @click.option("-o", "--out", default="demo", type=click.Path(path_type=Path), help="Folder to write.")
 @command
 def demo(output: Output, out: Path) -> None:
-    """Train, compress, export and verify a small model on handwritten digits; under a minute on two cores."""
+    """Train, compress, export, verify and attack a small model on handwritten digits; a minute or two."""
     torch.set_num_threads(1)  # the model is so small that a second thread only waits
     trained = run_training(output, DEMO_CONFIG, out / "run", resume=True).model.eval()
     test = load_dataset(DEMO_CONFIG.data, "test")
@@ -54,7 +60,15 @@ def demo(output: Output, out: Path) -> None:
             for name, (accuracy, size) in rows.items()
         ],
     )
-    output.say(f"All files are in {out}; weights.png shows where the 8 levels of each layer lie")
+    models = read_candidates([f"float={out / 'run'}", f"3 bits={out / 'model.mq'}", str(out / "model.onnx")])
+    plan = Plan(
+        "standard", settings_for(DEMO_CONFIG.data, DEMO_EPSILON), DEMO_ATTACKED, folder=out / "report/attacks"
+    )
+    attacked = run_bench(output, models, test, plan, out / "report")
+    output.say(
+        f"All files are in {out}; weights.png shows where the 8 levels of each layer lie, report/report.html "
+        f"what attacks left"
+    )
     output.result(
         {
             "folder": str(out),
@@ -62,6 +76,7 @@ def demo(output: Output, out: Path) -> None:
             "float_nbytes": float_bytes,
             "export": exported,
             "verify": verify_document(report),
+            "bench": attacked.to_dict(),
             **layers_document(compressed.report),
         }
     )

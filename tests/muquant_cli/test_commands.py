@@ -157,6 +157,7 @@ def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         "muquant_cli.demo.DEMO_CONFIG", DEMO_CONFIG.__class__(**{**vars(DEMO_CONFIG), "epochs": 3})
     )
+    monkeypatch.setattr("muquant_cli.demo.DEMO_ATTACKED", 20)
     document: Any = invoke_json("demo", "-o", tmp_path / "demo")
     assert document["verify"]["passed"]
     assert document["accuracy"]["muquant, 3 bits"] > 0.8
@@ -168,7 +169,12 @@ def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "model.onnx",
         "float.onnx",
         "weights.png",
+        "report",
     }
+    assert [(model["name"], model["runtime"]) for model in document["bench"]["models"]] == [
+        (name, runtime) for name in ("float", "3 bits") for runtime in ("torch", "onnx")
+    ]
+    assert {path.name for path in (tmp_path / "demo" / "report").iterdir()} >= {"report.html", "report.json"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
