@@ -34,9 +34,9 @@ from muquant.robustness.settings import settings_for
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
 from muquant.robustness.suites import standard
+from muquant.seeds import generator_for
 from muquant.training import AdversarialOptions, TrainingConfig, train
 from muquant.training.run_data import load_run_data
-from muquant.training.seeds import generator_for
 
 SETTINGS = settings_for("mnist")
 KINDS: dict[str, dict[str, Any]] = {

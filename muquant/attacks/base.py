@@ -13,7 +13,7 @@ from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, projec
 from muquant.attacks.problem import Keep, Opening, Problem, checked_logits, inside
 from muquant.attacks.target import Target
 from muquant.errors import InputError
-from muquant.training.seeds import generator_for
+from muquant.seeds import generator_for
 
 BATCH_SIZE = 100
 """The unit of work and of the seed. 64 to 128 images fit the cache of a CPU best."""

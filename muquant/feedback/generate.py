@@ -9,13 +9,13 @@ from torch import Generator, Tensor, nn
 from muquant.attacks.norms import per_image
 from muquant.data import Dataset
 from muquant.errors import InputError
+from muquant.evaluation import logits
 from muquant.feedback.config import FeedbackConfig
 from muquant.feedback.directions import DIRECTIONS
 from muquant.feedback.levels import class_levels
 from muquant.feedback.margins import BATCH_SIZE, margins
 from muquant.feedback.round import FeedbackRound
-from muquant.training.evaluation import logits
-from muquant.training.seeds import generator_for
+from muquant.seeds import generator_for
 
 OnProgress = Callable[[int, int], None]
 """(samples searched, samples in all); the latter falls once the levels of the classes are known"""

@@ -22,7 +22,7 @@ from muquant.robustness.store import Store
 from muquant.robustness.subject import Subject
 from muquant.robustness.suites import SUITES, Trial
 from muquant.robustness.summary import pictures, summarize
-from muquant.training.seeds import generator_for
+from muquant.seeds import generator_for
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """Training: one loop, methods and everything else that can be chosen by name in registries."""
 
+from muquant.evaluation import evaluate, logits
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.config import KEEP, PRECISIONS, TrainingConfig
-from muquant.training.evaluation import evaluate, logits
 from muquant.training.loop import TrainingResult, train
 from muquant.training.methods import METHODS, AdversarialOptions, Batch, BatchLoss, Method, Standard
 from muquant.training.optimizers import OPTIMIZERS

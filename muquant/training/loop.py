@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
+from muquant.evaluation import evaluate
 from muquant.models import Classifier, build_model
+from muquant.seeds import derive_seed, own_randomness
 from muquant.training.best import BestWeights
 from muquant.training.config import TrainingConfig
-from muquant.training.evaluation import evaluate
 from muquant.training.processes import join_processes
 from muquant.training.progress import EpochMetrics, OnProgress
 from muquant.training.qat import decoded_once
 from muquant.training.run_data import load_run_data
 from muquant.training.runs import FinishedRun, RunFolder, load_run, read_run
-from muquant.training.seeds import derive_seed, own_randomness
 from muquant.training.session import Session
 from muquant.training.source import load_source
 from muquant.training.step import Stepper

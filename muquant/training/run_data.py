@@ -6,8 +6,8 @@ from typing import Any
 
 from muquant.data import Dataset, load_dataset
 from muquant.errors import InputError
+from muquant.seeds import derive_seed
 from muquant.training.config import TrainingConfig
-from muquant.training.seeds import derive_seed
 
 
 def load_run_data(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from muquant.data import Dataset
 from muquant.errors import InputError
+from muquant.evaluation import evaluate
 from muquant.tensor_files import read_tensors
 from muquant.training.best import BestWeights
-from muquant.training.evaluation import evaluate
 from muquant.training.progress import EpochMetrics, OnProgress, Progress
 from muquant.training.qat import decoded_once
 from muquant.training.runs import RunFolder, refuse_changes

@@ -11,6 +11,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from muquant.data import Dataset
 from muquant.errors import InputError, first_line
+from muquant.seeds import derive_seed, generator_for
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.config import TrainingConfig
 from muquant.training.methods import METHODS, Batch
@@ -18,7 +19,6 @@ from muquant.training.optimizers import build_optimizer
 from muquant.training.processes import Processes
 from muquant.training.qat import Quantization, decoded_once, penalty
 from muquant.training.schedules import learning_rate
-from muquant.training.seeds import derive_seed, generator_for
 from muquant.training.state import create_state, live_tensors
 from muquant.training.training_set import TrainingSet
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from muquant.data import Dataset
-from muquant.training.seeds import generator_for
+from muquant.seeds import generator_for
 
 _PREFIX = "examples."
 

@@ -2,9 +2,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from muquant.data import load_dataset
+from muquant.data import Dataset
+from muquant.evaluation import evaluate, logits
 from muquant.models import build_model
-from muquant.training import evaluate, logits
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """20 images of 8x8 pixels in three classes, told apart by brightness."""
+    labels = torch.arange(20) % 3
+    noise = torch.randint(80, (20, 1, 8, 8), generator=torch.Generator().manual_seed(20))
+    images = (labels[:, None, None, None] * 85 + noise).to(torch.uint8)
+    return Dataset("tiny", "test", images, labels, ("dark", "grey", "bright"))
 
 
 class Brightness(nn.Module):
@@ -15,8 +24,7 @@ class Brightness(nn.Module):
         return -(mean - torch.tensor([0.15, 0.49, 0.82])).abs()
 
 
-def test_accuracy_counts_right_answers() -> None:
-    dataset = load_dataset("tiny", "test")
+def test_accuracy_counts_right_answers(dataset: Dataset) -> None:
     assert evaluate(Brightness(), dataset) == 1.0
     wrong = dataset.labels.clone()
     wrong[:5] = (wrong[:5] + 1) % 3
@@ -25,8 +33,9 @@ def test_accuracy_counts_right_answers() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 500])
-def test_logits_do_not_depend_on_the_batches_and_the_mode_comes_back(batch_size: int) -> None:
-    dataset = load_dataset("tiny", "test")
+def test_logits_do_not_depend_on_the_batches_and_the_mode_comes_back(
+    batch_size: int, dataset: Dataset
+) -> None:
     torch.manual_seed(0)
     model = build_model("wrn-10-1", (1, 8, 8), 3)
     model.get_submodule("group1").eval()

@@ -15,7 +15,7 @@ from muquant.robustness.checks.measures import LOSS_NAMES, clean_logits, gap, sh
 from muquant.robustness.evidence import Evidence, Finding
 from muquant.robustness.statistics import Z, excess
 from muquant.robustness.sweep import STEPS, correct, headline, pgd, radius, sweep, withstood
-from muquant.training.seeds import generator_for
+from muquant.seeds import generator_for
 
 SCALE = 0.02
 """Difference of accuracy that counts."""

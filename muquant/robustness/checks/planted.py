@@ -12,7 +12,7 @@ from muquant.layers import quantizable_weights
 from muquant.robustness.checks.measures import share
 from muquant.robustness.evidence import Evidence, Finding
 from muquant.robustness.sweep import STEPS, pgd, radius
-from muquant.training.seeds import generator_for
+from muquant.seeds import generator_for
 
 MISSED = 0.05
 """Share of the planted examples that counts, the paper's."""

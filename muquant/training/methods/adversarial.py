@@ -7,13 +7,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from muquant.attacks import PGD, TorchTarget
 from muquant.attacks.norms import project, random_start, steepest
 from muquant.data import Dataset
-from muquant.training.evaluation import evaluation_mode
+from muquant.evaluation import evaluation_mode
+from muquant.seeds import derive_seed
 from muquant.training.methods.adversarial_options import AdversarialOptions, Strength
 from muquant.training.methods.method import Batch, BatchLoss, Method
 from muquant.training.progress import EpochMetrics
-from muquant.training.seeds import derive_seed
 
 VALIDATED, VALIDATION_STEPS = 500, 10
 """Held-out images that are attacked after each epoch, and the steps of that attack."""
@@ -58,8 +59,6 @@ class Adversarial(Method):
         """The accuracy that is left of up to 500 held-out images after 10 steps on the logit margin, at the
         full epsilon; for the single-step variant also after the step that it trains on.
         """
-        from muquant.attacks import PGD, TorchTarget  # here, because attacks import `training.evaluation`
-
         count = min(len(held_out), VALIDATED)
         images = held_out.subset(torch.arange(count) * len(held_out) // count)  # evenly over the whole
         epsilon, step_size = self._options.epsilon, self._options.attack_step_size
