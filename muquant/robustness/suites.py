@@ -81,15 +81,12 @@ def seed(settings: Settings, surrogate: Target | None) -> list[Trial]:
 
 def standard(settings: Settings, surrogate: Target | None) -> list[Trial]:
     """APGD-CE, APGD-T, DDN, Square with 1,000 queries, noises; transfer where there is a surrogate."""
-    epsilon, norm = settings.epsilon, settings.norm
-    return [
-        Trial("apgd-ce", APGDCE(epsilon=epsilon, norm=norm)),
-        Trial("apgd-t", APGDT(epsilon=epsilon, norm=norm)),
-        Trial("ddn", DDN(), bound=settings.l2_bound),
-        Trial("square", Square(epsilon=epsilon, norm=norm)),
-        *_transfers(settings, surrogate),
-        *_noises(settings),
-    ]
+    return _standard(settings, surrogate, queries=1000)
+
+
+def headline(settings: Settings, surrogate: Target | None) -> list[Trial]:
+    """`standard` with 5,000 queries, for figures that are claimed: 1,000 leave about 2 points more."""
+    return _standard(settings, surrogate, queries=5000)
 
 
 def strict(settings: Settings, surrogate: Target | None) -> list[Trial]:
@@ -110,6 +107,18 @@ def strict(settings: Settings, surrogate: Target | None) -> list[Trial]:
     ]
 
 
+def _standard(settings: Settings, surrogate: Target | None, queries: int) -> list[Trial]:
+    epsilon, norm = settings.epsilon, settings.norm
+    return [
+        Trial("apgd-ce", APGDCE(epsilon=epsilon, norm=norm)),
+        Trial("apgd-t", APGDT(epsilon=epsilon, norm=norm)),
+        Trial("ddn", DDN(), bound=settings.l2_bound),
+        Trial("square", Square(epsilon=epsilon, norm=norm, queries=queries)),
+        *_transfers(settings, surrogate),
+        *_noises(settings),
+    ]
+
+
 def _transfers(settings: Settings, surrogate: Target | None) -> list[Trial]:
     if surrogate is None:
         return []
@@ -124,4 +133,9 @@ def _noises(settings: Settings) -> list[Trial]:
     ]
 
 
-SUITES: dict[str, Suite] = {"seed": seed, "standard": standard, "strict": strict}
+SUITES: dict[str, Suite] = {
+    "seed": seed,
+    "standard": standard,
+    "headline": headline,
+    "strict": strict,
+}

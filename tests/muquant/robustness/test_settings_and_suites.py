@@ -81,3 +81,16 @@ def test_a_model_in_an_attack_is_described_by_its_weights() -> None:
     with torch.no_grad():
         one.weight[0, 0] += 1
     assert describe(SUITES["standard"](settings_for("mnist"), TorchTarget(one))[4].attack) != first
+
+
+def test_the_suites_differ_by_what_they_are_for() -> None:
+    attacks = {
+        name: {trial.name: describe(trial.attack) for trial in suite(settings_for("mnist"), None)}
+        for name, suite in SUITES.items()
+    }
+    queries = {name: attacks[name]["square"]["queries"] for name in ("standard", "headline", "strict")}
+    assert queries == {"standard": 1000, "headline": 5000, "strict": 5000}
+    headline = {name: attack for name, attack in attacks["headline"].items() if name != "square"}
+    assert headline == {name: attack for name, attack in attacks["standard"].items() if name != "square"}
+    assert attacks["strict"]["apgd-t"]["steps"] == 2 * attacks["headline"]["apgd-t"]["steps"] == 200
+    assert {"hop-skip-jump", "cw", "random-search"} <= set(attacks["strict"])
