@@ -56,7 +56,7 @@ class Output:
             click.echo(json.dumps(document, allow_nan=False))
 
     @contextmanager
-    def progress(self, description: str) -> Iterator[Callable[[int, int, str], None]]:
+    def progress(self, description: str) -> Iterator[Callable[[int, int | None, str], None]]:
         """Show a bar on a terminal, nothing elsewhere; yields `update(done, total, note)`."""
         columns = (
             TextColumn("{task.description}"),
@@ -69,7 +69,7 @@ class Output:
         with Progress(*columns, console=self.log, disable=not self.log.is_terminal, transient=True) as bar:
             task = bar.add_task(description, total=None, note="")
 
-            def update(done: int, total: int, note: str) -> None:
+            def update(done: int, total: int | None, note: str) -> None:
                 bar.update(task, completed=done, total=total, note=note)
 
             yield update

@@ -86,16 +86,21 @@ def run_training(
 ) -> training.TrainingResult:
     """Train with a progress bar, and say how it went."""
     with output.progress(f"Training {config.model} on {config.data}") as update:
+        place: tuple[int, int | None] = (0, None)
 
         def show(progress: Progress) -> None:
+            nonlocal place
             note = (
                 f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  rate {progress.lr:.1e}"
             )
             if progress.last_epoch is not None:
                 note += _held_out(progress.last_epoch)
-            update(progress.step, progress.steps, note)
+            place = progress.step, progress.steps
+            update(*place, note)
 
-        result = training.train(config, out, on_progress=show, **options)
+        result = training.train(
+            config, out, on_progress=show, on_note=lambda note: update(*place, note), **options
+        )
     output.say(
         f"Trained {config.model} on {config.data}: {result.test_accuracy:.2%} on the test set; "
         f"epoch {result.kept_epoch} kept in {out}{_held_out(result.kept)}"

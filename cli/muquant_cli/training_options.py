@@ -9,6 +9,7 @@ import click
 from muquant.attacks.norms import parse_epsilon
 from muquant.data import dataset_names
 from muquant.errors import InputError
+from muquant.feedback import DIRECTIONS, FeedbackConfig
 from muquant.models import model_names
 from muquant.spec import Levels
 from muquant.training import (
@@ -24,7 +25,11 @@ from muquant.training import (
 )
 from muquant_cli.options import parse_bits
 
-GROUPS: dict[str, tuple[type, str]] = {"adversarial": (AdversarialOptions, ""), "qat": (QatOptions, "qat-")}
+GROUPS: dict[str, tuple[type, str]] = {
+    "adversarial": (AdversarialOptions, ""),
+    "feedback": (FeedbackConfig, "feedback-"),
+    "qat": (QatOptions, "qat-"),
+}
 """Field of `TrainingConfig` that is a group of options -> its class, and what the names of its options begin
 with."""
 
@@ -53,6 +58,21 @@ _HELP = {
     "attack-step-size": "Length of an attack step.  [default: 2.5 epsilon / steps, or 1.25 epsilon for 1]",
     "epsilon-warmup": "Fraction of the steps in which epsilon and the attack steps rise.",
     "trades": "Weight of the TRADES loss; 0: train on adversarial images alone.",
+    "feedback-rounds": "How often examples are made, evenly over the epochs after the start.",
+    "feedback-start": "Fraction of the epochs before the first round; 0 with the --init of a standard run.",
+    "feedback-high-share": "Fraction of the classes that are the most robust ones.",
+    "feedback-low-share": "Fraction of the classes that are the least robust ones.",
+    "feedback-high-samples": "Images of each of the most robust classes that examples are made from.",
+    "feedback-medium-samples": "Likewise, of the classes in between.",
+    "feedback-low-samples": "Likewise, of the least robust ones.",
+    "feedback-directions": "Random directions from each image in which the boundary is looked for.",
+    "feedback-nearest": "Those of them with the smallest margins, on which examples are placed.",
+    "feedback-direction-kind": "How directions are drawn; others than random are for comparison.",
+    "feedback-placed-from": "Examples are placed at this multiple of the margin at least.",
+    "feedback-placed-to": "And below this one.",
+    "feedback-cap": "L2 distance up to which the boundary is looked for.",
+    "feedback-bisections": "How often the cap is halved: a margin is exact to cap / 2^N.",
+    "feedback-robustness-samples": "Images by which the robustness of a class is judged.",
     "qat-bits": 'Width of a code, 2 to 8; other widths for some layers: "3,conv1=8,fc.*=4".',
     "qat-mu": "Companding parameter.  [default: learned]",
     "qat-granularity": "Which weights share a scale: tensor, channel or group:G.",
@@ -70,6 +90,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "augment": AUGMENTATIONS,
     "precision": PRECISIONS,
     "keep": KEEP,
+    "feedback-direction-kind": DIRECTIONS,
     "qat-levels": get_args(Levels),
 }
 _WITHIN = "__"

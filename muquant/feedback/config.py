@@ -1,7 +1,9 @@
 """`FeedbackConfig`: every number of feedback learning."""
 
 from dataclasses import dataclass, fields
+from typing import Any, Self
 
+from muquant.documents import field_values
 from muquant.errors import InputError
 from muquant.feedback.directions import DIRECTIONS
 from muquant.registry import look_up
@@ -9,12 +11,14 @@ from muquant.registry import look_up
 
 @dataclass(frozen=True)
 class FeedbackConfig:
-    """How the examples of a round are made; the defaults are the numbers of Song, Fallon, Li (AAAI 2021).
+    """How the examples of a round are made, and when; the defaults are the numbers of Song, Fallon, Li (AAAI
+    2021).
 
-    The paper leaves open: rounds, cap, bisections and how many samples a class is judged by.
+    The paper leaves open: rounds, start, cap, bisections and how many samples a class is judged by.
 
     Attributes:
         rounds: how often examples are generated and trained on, 1 or more.
+        start: the fraction of the run's epochs, at least 0 and below 1, that comes before the first round.
         high_share: the most robust classes, as a fraction of all; 0..1.
         low_share: the least robust ones, likewise; together at most 1. The rest are "medium".
         high_samples: seed samples of each class of level "high", 0 or more.
@@ -34,6 +38,7 @@ class FeedbackConfig:
     """
 
     rounds: int = 3
+    start: float = 0.4
     high_share: float = 0.2
     low_share: float = 0.5
     high_samples: int = 20
@@ -65,6 +70,38 @@ class FeedbackConfig:
                 )
         look_up("direction kind", self.direction_kind, DIRECTIONS)
 
+    def complete(self, data: str) -> Self:
+        """The same options: none depends on the data set."""
+        return self
+
+    def round_epochs(self, epochs: int) -> dict[int, int]:
+        """Before which epochs of a run, 0..epochs - 1, which rounds are made, 1..rounds.
+
+        They are spread evenly over the epochs that follow the first fraction `start`, rounded to whole
+        epochs.
+
+        Raises:
+            InputError: there are fewer of these than rounds.
+        """
+        first = round(self.start * epochs)
+        left = epochs - first
+        if left < self.rounds:
+            raise InputError(
+                f"{self.rounds} rounds of feedback learning in {epochs} epochs: expected an epoch for each, "
+                f"found {left} after the first {first}; give more epochs, fewer rounds or an earlier start"
+            )
+        return {first + number * left // self.rounds: number + 1 for number in range(self.rounds)}
+
+    @classmethod
+    def from_dict(cls, document: object) -> Self:
+        """Read what `dataclasses.asdict` made of it, from a source that is not trusted.
+
+        Raises:
+            InputError: a field is missing, unknown, of another type or out of range.
+        """
+        values: dict[str, Any] = field_values(cls, document, "options of feedback learning")
+        return cls(**values)
+
     def samples(self, level: str) -> int:
         """Seed samples of a class of this level, one of `LEVELS`."""
         return {"high": self.high_samples, "medium": self.medium_samples, "low": self.low_samples}[level]
@@ -73,6 +110,7 @@ class FeedbackConfig:
         most = 1_000_000
         return {
             "rounds": (1, most),
+            "start": (0, 1 - 1e-9),
             "high_share": (0, 1),
             "low_share": (0, 1 - self.high_share + 1e-9),
             "high_samples": (0, most),

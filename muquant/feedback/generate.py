@@ -68,14 +68,15 @@ def generate(
     found |= search.run(rest, config.nearest, on_progress, len(found), len(found) + len(rest))
     sources = torch.cat(chosen)
     seeds = [found[index] for index in sources.tolist()]
-    sources = sources.repeat_interleave(torch.tensor([len(seed.margins) for seed in seeds]))
+    counts = torch.tensor([len(seed.margins) for seed in seeds], dtype=torch.int64)
+    sources = sources.repeat_interleave(counts)
     return FeedbackRound(
         number=number,
-        images=torch.cat([seed.images for seed in seeds]),
+        images=torch.cat([dataset.images[:0], *(seed.images for seed in seeds)]),
         labels=dataset.labels[sources],
         sources=sources,
-        margins=torch.cat([seed.margins for seed in seeds]),
-        factors=torch.cat([seed.factors for seed in seeds]),
+        margins=torch.cat([torch.empty(0), *(seed.margins for seed in seeds)]),
+        factors=torch.cat([torch.empty(0), *(seed.factors for seed in seeds)]),
         class_margins=class_margins,
         levels=levels,
         forwards=search.forwards,

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,10 +12,9 @@ from torch import Tensor
 from muquant.data import Dataset
 from muquant.errors import InputError
 from muquant.feedback.round import FeedbackRound
-from muquant.files import atomic_path
+from muquant.plots.picture import check_format, write_picture
 
 MAX_ROWS, EXAMPLES_PER_SEED = 10, 4
-_FORMATS = (".pdf", ".png", ".svg")
 _FIRST, _LAST = np.array([0.604, 0.655, 0.706]), np.array([0.761, 0.255, 0.047])  # #9aa7b4 to #c2410c
 
 
@@ -36,7 +34,7 @@ def plot_examples(feedback: FeedbackRound, dataset: Dataset, path: str | os.Path
         InputError: the name ends in something else, the file cannot be written, or the round has no examples
             or was made from another data set.
     """
-    _check_name(path)
+    check_format(path)
     if not len(feedback):
         raise InputError(f"cannot draw {path}: expected a round with examples, found none in it")
     if int(feedback.sources.max()) >= len(dataset) or not bool(
@@ -55,7 +53,7 @@ def plot_examples(feedback: FeedbackRound, dataset: Dataset, path: str | os.Path
     )
     for seed, row in zip(seeds, figure.subplots(len(seeds), columns, squeeze=False), strict=True):
         _row(list(row), seed, feedback, dataset)
-    _save(figure, path)
+    write_picture(figure, path)
 
 
 def plot_class_margins(
@@ -76,7 +74,7 @@ def plot_class_margins(
         InputError: the name ends in something else, the file cannot be written, or the numbers of classes
             differ.
     """
-    _check_name(path)
+    check_format(path)
     for name, values in margins.items():
         if values.shape != (len(classes),):
             raise InputError(
@@ -105,7 +103,7 @@ def plot_class_margins(
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=max(1, len(margins)), fontsize=8, frameon=False)
-    _save(figure, path)
+    write_picture(figure, path)
 
 
 def _row(panels: list[Axes], seed: int, feedback: FeedbackRound, dataset: Dataset) -> None:
@@ -133,13 +131,3 @@ def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
         axes.imshow(image.transpose(1, 2, 0), interpolation="nearest")
     else:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-
-
-def _check_name(path: str | os.PathLike[str]) -> None:
-    if Path(path).suffix not in _FORMATS:
-        raise InputError(f"cannot draw {path}: expected a name that ends in {', '.join(_FORMATS)}")
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix[1:], dpi=120)

@@ -4,9 +4,17 @@ from muquant.evaluation import evaluate, logits
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.config import KEEP, PRECISIONS, TrainingConfig
 from muquant.training.loop import TrainingResult, train
-from muquant.training.methods import METHODS, AdversarialOptions, Batch, BatchLoss, Method, Standard
+from muquant.training.methods import (
+    METHODS,
+    AdversarialOptions,
+    Batch,
+    BatchLoss,
+    Method,
+    RunView,
+    Standard,
+)
 from muquant.training.optimizers import OPTIMIZERS
-from muquant.training.progress import EpochMetrics, OnProgress, Progress
+from muquant.training.progress import EpochMetrics, OnNote, OnProgress, Progress
 from muquant.training.qat_options import QatOptions
 from muquant.training.runs import FinishedRun, load_run, read_run
 from muquant.training.schedules import SCHEDULES, learning_rate
@@ -25,10 +33,12 @@ __all__ = [
     "EpochMetrics",
     "FinishedRun",
     "Method",
+    "OnNote",
     "OnProgress",
     "OutOfTime",
     "Progress",
     "QatOptions",
+    "RunView",
     "Standard",
     "TrainingConfig",
     "TrainingResult",

@@ -1,11 +1,13 @@
 """`TrainingConfig`: everything that decides what a run computes."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from muquant.documents import field_values
 from muquant.errors import InputError
+from muquant.feedback import FeedbackConfig
 from muquant.registry import look_up
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.methods import METHODS, AdversarialOptions
@@ -17,10 +19,16 @@ from muquant.training.schedules import SCHEDULES
 PRECISIONS = ("float32", "bf16")
 KEEP = ("last", "best")
 
-METHOD_OPTIONS = {"adversarial": AdversarialOptions}
+METHOD_OPTIONS: dict[str, type[AdversarialOptions] | type[FeedbackConfig]] = {
+    "adversarial": AdversarialOptions,
+    "feedback": FeedbackConfig,
+}
 """Field of `TrainingConfig` -> the options in it, which some methods have."""
 
-OPTION_GROUPS: dict[str, type[AdversarialOptions] | type[QatOptions]] = {**METHOD_OPTIONS, "qat": QatOptions}
+OPTION_GROUPS: dict[str, type[AdversarialOptions] | type[FeedbackConfig] | type[QatOptions]] = {
+    **METHOD_OPTIONS,
+    "qat": QatOptions,
+}
 """Field of `TrainingConfig` -> the options in it."""
 
 
@@ -54,6 +62,7 @@ class TrainingConfig:
         compile: run training steps through torch.compile, which needs a C++ compiler, takes a minute first
             and pays on GPUs.
         adversarial: options of the method of that name, completed by defaults; None for other methods.
+        feedback: likewise.
         qat: options of quantization-aware training; None trains in float.
 
     Raises:
@@ -80,6 +89,7 @@ class TrainingConfig:
     keep: str = "last"
     compile: bool = False
     adversarial: AdversarialOptions | None = None
+    feedback: FeedbackConfig | None = None
     qat: QatOptions | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +111,7 @@ class TrainingConfig:
                 )
             if used:
                 object.__setattr__(self, name, (given or kind()).complete(self.data))
+        METHODS[self.method](self)  # whose own checks are made
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` turns them back."""
@@ -112,8 +123,11 @@ class TrainingConfig:
         """Read what `to_dict` wrote, from a source that is not trusted.
 
         Raises:
-            InputError: a field is missing, unknown, of another type or out of range.
+            InputError: a field is missing, unknown, of another type or out of range. Groups of options may be
+                missing: runs from before there was one have none.
         """
+        if isinstance(document, Mapping):
+            document = {**dict.fromkeys(OPTION_GROUPS), **document}
         values = field_values(cls, document, "training options")
         for name, kind in OPTION_GROUPS.items():
             if values[name] is not None:

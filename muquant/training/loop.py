@@ -14,7 +14,7 @@ from muquant.seeds import derive_seed, own_randomness
 from muquant.training.best import BestWeights
 from muquant.training.config import TrainingConfig
 from muquant.training.processes import join_processes
-from muquant.training.progress import EpochMetrics, OnProgress
+from muquant.training.progress import EpochMetrics, OnNote, OnProgress
 from muquant.training.qat import decoded_once
 from muquant.training.run_data import load_run_data
 from muquant.training.runs import FinishedRun, RunFolder, load_run, read_run
@@ -32,6 +32,7 @@ def train(
     init: str | os.PathLike[str] | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
     checkpoint_seconds: float = 60.0,
     max_seconds: float = math.inf,
 ) -> "TrainingResult":
@@ -43,7 +44,7 @@ def train(
     uninterrupted run: bit for bit on a CPU, with the same software and number of threads.
 
     Where torchrun has started several processes, each calls this and does its part of every batch; the first
-    one writes the files.
+    one writes the files. A method may add its own, such as `feedback/`.
 
     Args:
         config: what to train, and how.
@@ -54,6 +55,7 @@ def train(
             run that is resumed may leave it out.
         resume: go on with the run in `out`, or begin it where none has begun. A finished run is returned.
         on_progress: called after every step; what it raises ends the run, which can be resumed then.
+        on_note: called with what a method does between two epochs, while that takes long; likewise.
         checkpoint_seconds: the longest time between two checkpoints, give or take a step.
         max_seconds: of training in this call, of which at least one step is done.
 
@@ -81,9 +83,13 @@ def train(
         if folder.model.exists():
             return _finished(folder)
         best = BestWeights(model, stepper.first_judged_epoch) if config.keep == "best" else None
-        session = Session(folder, stepper, best, data.validation, identity, checkpoint_seconds, max_seconds)
+        say = on_note or (lambda note: None)
+        session = Session(
+            folder, stepper, best, data.validation, identity, checkpoint_seconds, max_seconds, say
+        )
         history = session.to_end(session.start(), on_progress)
         kept = best.restore(history) if best else config.epochs
+        stepper.finish(folder.path, say)
     model.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad(), decoded_once(model):
         accuracy = processes.share(math.nan if processes.rank else evaluate(model, data.test))

@@ -31,6 +31,9 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 
+OnNote = Callable[[str], None]
+"""Told in a few words, again and again, what a method is doing between two epochs, where that takes long."""
+
 
 @dataclass(frozen=True)
 class EpochMetrics:

@@ -13,7 +13,7 @@ from muquant.errors import InputError
 from muquant.evaluation import evaluate
 from muquant.tensor_files import read_tensors
 from muquant.training.best import BestWeights
-from muquant.training.progress import EpochMetrics, OnProgress, Progress
+from muquant.training.progress import EpochMetrics, OnNote, OnProgress, Progress
 from muquant.training.qat import decoded_once
 from muquant.training.runs import RunFolder, refuse_changes
 from muquant.training.state import CHECKPOINT_SCHEMA, Position, read_position, save_checkpoint
@@ -36,6 +36,7 @@ class Session:
         identity: JSON values that say whose checkpoint it is.
         checkpoint_seconds: the longest time between two checkpoints, give or take a step.
         max_seconds: of the session, of which at least one step is done; infinity for all steps.
+        on_note: told what a method does between two epochs.
     """
 
     folder: RunFolder
@@ -45,6 +46,7 @@ class Session:
     identity: dict[str, Any]
     checkpoint_seconds: float
     max_seconds: float
+    on_note: OnNote
 
     def start(self) -> Position:
         """Load the checkpoint over weights and optimizer where there is one, and say where the run stands."""
@@ -95,7 +97,7 @@ class Session:
         began = time.monotonic()
         epoch, place = divmod(position.step, self._per_epoch)
         if not place:
-            self.stepper.begin_epoch(epoch)
+            self.stepper.begin_epoch(epoch, self.folder.path, self.on_note)
         outcome = self.stepper.run(position.step)
         return replace(
             position,

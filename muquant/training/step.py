@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,10 @@ from muquant.errors import InputError, first_line
 from muquant.seeds import derive_seed, generator_for
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.config import TrainingConfig
-from muquant.training.methods import METHODS, Batch
+from muquant.training.methods import METHODS, Batch, RunView
 from muquant.training.optimizers import build_optimizer
 from muquant.training.processes import Processes
+from muquant.training.progress import OnNote
 from muquant.training.qat import Quantization, decoded_once, penalty
 from muquant.training.schedules import learning_rate
 from muquant.training.state import create_state, live_tensors
@@ -78,13 +80,29 @@ class Stepper:
     def first_judged_epoch(self) -> int:
         """1..epochs, the first one whose end finds the model as it will be deployed, not still in float."""
         first_step = self.quantization.first if self.quantization else 0
-        return first_step // self.data.steps_per_epoch + 1
+        return max(first_step // self.data.steps_per_epoch + 1, self.method.first_judged_epoch)
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, folder: Path, say: OnNote) -> None:
         """Let the method add images before epoch 0..epochs - 1."""
-        data, first = self.data, self.processes.rank == 0
-        added = self.method.examples(self.model, data.part, data.added, epoch) if first else None
-        data.added = self.processes.share(added)
+        if self.quantization is not None:
+            self.quantization.before(epoch * self.data.steps_per_epoch)  # it sees the model of the next step
+        added = None
+        if self.processes.rank == 0:
+            with self._view(epoch, folder, say) as view:
+                added = self.method.examples(view)
+        self.data.added = self.processes.share(added)
+
+    def finish(self, folder: Path, say: OnNote) -> None:
+        """Let the method look at the model in the end."""
+        if self.processes.rank == 0:
+            with self._view(self._config.epochs, folder, say) as view:
+                self.method.finish(view)
+
+    @contextmanager
+    def _view(self, epoch: int, folder: Path, say: OnNote) -> Iterator[RunView]:
+        """What the method sees; weights are decoded once meanwhile."""
+        with torch.no_grad(), decoded_once(self.model):
+            yield RunView(epoch, self.model, self.data.part, self.data.added, folder, say)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step 0..steps - 1."""

@@ -2,12 +2,24 @@
 
 from muquant.training.methods.adversarial import Adversarial
 from muquant.training.methods.adversarial_options import AdversarialOptions
-from muquant.training.methods.method import Batch, BatchLoss, Method
+from muquant.training.methods.feedback import Feedback
+from muquant.training.methods.method import Batch, BatchLoss, Method, RunView
 from muquant.training.methods.standard import Standard
 
 METHODS: dict[str, type[Method]] = {
     "standard": Standard,
     "adversarial": Adversarial,
+    "feedback": Feedback,
 }
 
-__all__ = ["METHODS", "Adversarial", "AdversarialOptions", "Batch", "BatchLoss", "Method", "Standard"]
+__all__ = [
+    "METHODS",
+    "Adversarial",
+    "AdversarialOptions",
+    "Batch",
+    "BatchLoss",
+    "Feedback",
+    "Method",
+    "RunView",
+    "Standard",
+]

@@ -1,7 +1,8 @@
 """What a training method is, what it is handed, and what it returns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Generator, Tensor, nn
@@ -46,6 +47,28 @@ class BatchLoss:
     logits: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class RunView:
+    """What a method sees of a run between two epochs, in the first process alone.
+
+    Attributes:
+        epoch: epochs done, 0..epochs.
+        model: with the weights that it has by now; to be left as it is.
+        dataset: the training part.
+        added: the images that the method has added so far; None where there are none.
+        folder: of the run. Files that the method leaves there, each written whole or not at all, are
+            written again where the run was killed before its next checkpoint and is resumed.
+        say: tells people in a few words what is going on, where it takes long.
+    """
+
+    epoch: int
+    model: nn.Module
+    dataset: Dataset
+    added: Dataset | None
+    folder: Path
+    say: Callable[[str], None]
+
+
 class Method:
     """Base of the training methods: how the loss of a batch is made, and what happens between epochs.
 
@@ -57,6 +80,9 @@ class Method:
 
     Args:
         config: of the run.
+
+    Raises:
+        InputError: the method cannot train by it.
     """
 
     options: ClassVar[str | None] = None
@@ -64,28 +90,28 @@ class Method:
     def __init__(self, config: "TrainingConfig") -> None:
         self.config = config
 
+    @property
+    def first_judged_epoch(self) -> int:
+        """1..epochs, the first one after which `keep` "best" may take the weights."""
+        return 1
+
     def loss(self, batch: Batch) -> BatchLoss:
         """The loss of one batch. It runs under autocast where the precision asks for it."""
         raise NotImplementedError
 
-    def examples(
-        self, model: nn.Module, dataset: Dataset, added: Dataset | None, epoch: int
-    ) -> Dataset | None:
+    def examples(self, run: RunView) -> Dataset | None:
         """Images to train on beside the training part, asked for before each epoch.
 
         An epoch keeps its number of steps: it draws them, without replacement, from the training part and
         these images together. The checkpoint holds them, so that no epoch that was begun asks again.
 
-        Args:
-            model: with the weights that it has by now; to be left as it is.
-            dataset: the training part.
-            added: what was returned last; None at first.
-            epoch: 0 for the first.
-
         Returns:
-            All images to add from now on: `added` for the same as before, None for none.
+            All images to add from now on: `run.added` for the same as before, None for none.
         """
-        return added
+        return run.added
+
+    def finish(self, run: RunView) -> None:
+        """Leave in the run's folder what can be said of the finished model, whose weights `run.model` has."""
 
     def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:
         """Measure more than the accuracy after an epoch: values for fields of `EpochMetrics`.

@@ -176,6 +176,13 @@ def test_labels_that_never_change_make_an_empty_round(linear: "Linear", grey: Da
     assert same(made, FeedbackRound.from_tensors(made.tensors()))
 
 
+def test_no_samples_make_an_empty_round(linear: "Linear", grey: Dataset) -> None:
+    made = generate(linear, grey, replace(CONFIG, high_samples=0, medium_samples=0, low_samples=0), 0, 1)
+    assert made.images.shape == (0, 1, 8, 8)
+    assert bool((made.class_margins > 0).all())
+    assert same(made, FeedbackRound.from_tensors(made.tensors()))
+
+
 def test_examples_join_the_data_set(linear: "Linear", grey: Dataset) -> None:
     made = generate(linear, grey, CONFIG, 0, 1)
     larger = made.extend(grey)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from muquant.errors import InputError
+from muquant.feedback import FeedbackConfig
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig
 
 
@@ -13,6 +14,17 @@ def test_it_survives_json_unchanged() -> None:
     config = replace(config, qat=QatOptions(overrides=(("conv1", 8), ("fc.*", 4)), mu=2.5))
     assert config.adversarial is not None
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    feedback = TrainingConfig(method="feedback")
+    assert feedback.feedback == FeedbackConfig()
+    feedback = replace(feedback, feedback=FeedbackConfig(rounds=2, start=0.0, cap=8.5))
+    assert TrainingConfig.from_dict(json.loads(json.dumps(feedback.to_dict()))) == feedback
+
+
+def test_a_group_of_options_that_is_missing_is_none() -> None:
+    document = TrainingConfig(lr=0.5).to_dict()
+    for group in ("adversarial", "feedback", "qat"):
+        del document[group]
+    assert TrainingConfig.from_dict(document) == TrainingConfig(lr=0.5)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +49,8 @@ def test_it_survives_json_unchanged() -> None:
         ({"keep": "first"}, "expected one of last, best"),
         ({"keep": "best", "validation": 0}, "keep: best is judged on held-out images"),
         ({"adversarial": AdversarialOptions()}, "options of adversarial training with method standard"),
+        ({"feedback": FeedbackConfig()}, "options of feedback training with method standard"),
+        ({"method": "feedback", "epochs": 2}, "3 rounds of feedback learning in 2 epochs"),
         ({"data": "digits", "method": "adversarial"}, "digits has no usual epsilon; give --epsilon"),
         ({"optimizer": "lion"}, "expected one of adamw, sgd"),
         ({"schedule": "step"}, "expected one of one-cycle, cosine, constant"),

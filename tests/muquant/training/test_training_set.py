@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from muquant.data import Dataset, load_dataset
-from muquant.training import METHODS, Progress, Standard, TrainingConfig, train
+from muquant.training import METHODS, Progress, RunView, Standard, TrainingConfig, train
 from muquant.training.training_set import TrainingSet
 
 Tiny = Callable[..., TrainingConfig]
@@ -53,16 +52,13 @@ def test_an_epoch_draws_from_both_parts_without_replacement_and_stays_as_long() 
 class Growing(Standard):
     """Adds one more image before each epoch, as bright as the model's first weight says."""
 
-    def examples(
-        self, model: nn.Module, dataset: Dataset, added: Dataset | None, epoch: int
-    ) -> Dataset | None:
-        assert (0 if added is None else len(added)) == epoch
-        brightness = int(1000 * abs(float(next(model.parameters()).detach().flatten()[0]))) % 256
-        grown = made_of(dataset, epoch + 1, brightness)
-        if added is not None:
-            grown = Dataset(
-                "tiny", "train", torch.cat((added.images, grown.images[:1])), grown.labels, dataset.classes
-            )
+    def examples(self, run: RunView) -> Dataset | None:
+        assert (0 if run.added is None else len(run.added)) == run.epoch
+        brightness = int(1000 * abs(float(next(run.model.parameters()).flatten()[0]))) % 256
+        grown = made_of(run.dataset, run.epoch + 1, brightness)
+        if run.added is not None:
+            images = torch.cat((run.added.images, grown.images[:1]))
+            grown = Dataset("tiny", "train", images, grown.labels, run.dataset.classes)
         return grown
 
 
