@@ -1,7 +1,7 @@
 """`muquant train`: its groups of options, and what a run says."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 import muquant
 from muquant.data import load_dataset
+from muquant.feedback import FeedbackConfig
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig, load_run, logits, read_run
 
 from .conftest import fails, invoke, invoke_json
@@ -19,10 +20,12 @@ QUICK = ("--data", "digits", "--model", "cnn4-small", "--epochs", 1, "--batch-si
 
 def test_every_training_option_is_on_the_command_line() -> None:
     text = invoke("train", "--help").stdout
-    plain = [field.name for field in fields(TrainingConfig) if field.name not in ("adversarial", "qat")]
+    groups = ("adversarial", "feedback", "qat")
+    plain = [field.name for field in fields(TrainingConfig) if field.name not in groups]
     attack = [field.name for field in fields(AdversarialOptions)]
     format_ = [f"qat_{field.name}" for field in fields(QatOptions) if field.name != "overrides"]
-    for name in (*plain, *attack, *format_, "qat", "init", "max_seconds"):
+    feedback = [f"feedback_{field.name}" for field in fields(FeedbackConfig)]
+    for name in (*plain, *attack, *feedback, *format_, "qat", "init", "max_seconds"):
         assert f"--{name.replace('_', '-')} " in text, name
 
 
@@ -55,6 +58,38 @@ def test_adversarial_options_reach_the_run(tmp_path: Path) -> None:
     assert read_run(tmp_path / "run").config.adversarial is not None
     assert 0 <= document["robust_accuracy"] <= document["validation_accuracy"] <= 1
     assert document["kept_epoch"] == 1
+
+
+def test_feedback_options_reach_the_run(run: Path, tmp_path: Path) -> None:
+    given = {
+        "rounds": 1,
+        "start": 0.0,
+        "high_share": 0.3,
+        "low_share": 0.4,
+        "high_samples": 1,
+        "medium_samples": 2,
+        "low_samples": 3,
+        "directions": 12,
+        "nearest": 4,
+        "direction_kind": "class-means",
+        "placed_from": 1.25,
+        "placed_to": 1.75,
+        "cap": 12.0,
+        "bisections": 9,
+        "robustness_samples": 3,
+    }
+    assert set(given) == {field.name for field in fields(FeedbackConfig)}
+    assert all(given[name] != value for name, value in asdict(FeedbackConfig()).items())
+    options = [
+        word for name, value in given.items() for word in (f"--feedback-{name.replace('_', '-')}", value)
+    ]
+    document = invoke_json(
+        "train", *QUICK, "--method", "feedback", *options, "--init", run, "-o", tmp_path / "run"
+    )
+    assert document["config"]["feedback"] == given
+    assert read_run(tmp_path / "run").config.feedback == FeedbackConfig(**given)  # type: ignore[arg-type]
+    lines = (tmp_path / "run" / "feedback" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [1, None]
 
 
 def test_a_resumed_run_with_another_option_of_a_group_is_refused(tmp_path: Path) -> None:
@@ -105,6 +140,9 @@ def test_a_run_stops_in_time_and_is_resumed(tmp_path: Path) -> None:
         (("--method", "adversarial"), ("digits has no usual epsilon", "--epsilon")),
         (("--method", "adversarial", "--epsilon", 2), ("epsilon", "below 1")),
         (("--method", "adversarial", "--epsilon", 0.1, "--attack-steps", 0), ("attack_steps", "at least 1")),
+        (("--feedback-rounds", 2), ("options of feedback training with method standard",)),
+        (("--method", "feedback"), ("3 rounds of feedback learning in 1 epochs", "fewer rounds")),
+        (("--method", "feedback", "--feedback-cap", 0), ("feedback option cap", "found 0.0")),
         (("--keep", "best", "--validation", 0), ("keep", "held-out")),
         (("--qat-bits", 4), ("--qat-bits without --qat",)),
         (("--qat", "--qat-bits", 9), ("bits is 9",)),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from muquant.errors import InputError
+from muquant.feedback import FeedbackConfig
 from muquant.tensor_files import read_tensors
 from muquant.training import QatOptions, TrainingConfig, load_run, read_run, train
 from muquant.training.processes import Processes, join_processes
@@ -32,17 +34,21 @@ def train(out, *options):
         print(json.dumps({"status": end.code}), flush=True)
 
 robust = ["--method", "adversarial", "--epsilon", "0.1", "--attack-steps", "2", "--qat", "--keep", "best"]
+FEEDBACK = ["--feedback-rounds", "2", "--feedback-start", "0", "--feedback-directions", "20"]
+FEEDBACK += ["--feedback-nearest", "5", "--feedback-low-samples", "10", "--feedback-medium-samples", "5"]
+FEEDBACK += ["--feedback-high-samples", "2", "--feedback-robustness-samples", "5"]
 train("plain", "--batch-size", "64")
 train("whole", "--batch-size", "64", *robust)
 train("broken", "--batch-size", "64", *robust, "--max-seconds", "0")
 train("broken", "--batch-size", "64", *robust, "--resume")
+train("feedback", "--batch-size", "64", "--method", "feedback", *FEEDBACK, "--init", sys.argv[1] + "/plain")
 train("bad", "--batch-size", "33")
 """
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, list[Any], str]":
-    """The folder of five runs in two processes, the documents that they printed on stdout, and stderr."""
+    """The folder of six runs in two processes, the documents that they printed on stdout, and stderr."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "script.py").write_text(TWO_PROCESSES)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -75,9 +81,35 @@ def test_two_processes_stop_and_go_on_bit_for_bit(two_processes: Any) -> None:
     load_run(folder / "broken")
 
 
+def test_two_processes_train_on_the_same_examples(two_processes: Any, tmp_path: Path) -> None:
+    folder, documents, _ = two_processes
+    options = FeedbackConfig(
+        rounds=2,
+        start=0.0,
+        directions=20,
+        nearest=5,
+        low_samples=10,
+        medium_samples=5,
+        high_samples=2,
+        robustness_samples=5,
+    )
+    one = train(replace(PLAIN, method="feedback", feedback=options), tmp_path, init=folder / "plain")
+    ours, theirs = (
+        [json.loads(line) for line in (path / "feedback" / "rounds.jsonl").read_text().splitlines()]
+        for path in (tmp_path, folder / "feedback")
+    )
+    assert [line["round"] for line in theirs] == [1, 2, None]
+    assert theirs[0]["examples"] > 50
+    for name in ("class_margins", "levels", "examples"):
+        assert theirs[0][name] == ours[0][name]  # of the same first weights
+    for first, second in zip(one.history, documents[4]["history"], strict=True):
+        assert first.train_loss == pytest.approx(second["train_loss"], rel=2e-3)
+    torch.testing.assert_close(weights(tmp_path), weights(folder / "feedback"), rtol=5e-3, atol=5e-3)
+
+
 def test_the_first_process_speaks_for_both(two_processes: Any) -> None:
     folder, documents, stderr = two_processes
-    assert documents[4:] == [{"status": 2}] * 2
+    assert documents[5:] == [{"status": 2}] * 2
     message = "a batch of 33 images for 2 processes; give a --batch-size that is a multiple of 2"
     assert stderr.count(message) == 1
     assert not (folder / "bad").exists()
