@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest
+from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest, load_dataset
 from muquant.errors import InputError
 from muquant.feedback import FeedbackConfig, FeedbackRound, generate, journal, measure_class_margins
 from muquant.feedback.journal import Journal
@@ -19,9 +19,11 @@ from muquant.models import build_model
 from muquant.tensor_files import read_tensors
 from muquant.training import Progress, QatOptions, TrainingConfig, load_run, train
 from muquant.training.methods import feedback as method_module
+from muquant.training.processes import Processes
 from muquant.training.run_data import load_run_data
 from muquant.training.runs import MODEL_SCHEMA
 from muquant.training.state import CHECKPOINT_SCHEMA
+from muquant.training.step import Stepper
 
 Tiny = Callable[..., TrainingConfig]
 
@@ -252,6 +254,26 @@ def test_the_search_is_reported(config: TrainingConfig, tmp_path: Path) -> None:
     train(config, tmp_path, on_note=notes.append)
     heads = [note.partition(":")[0] for note in notes]
     assert list(dict.fromkeys(heads)) == ["round 1 of 2", "round 2 of 2", "margins of the classes"]
+
+
+class Second(Processes):
+    """The second of several processes; the first one shares an image with it."""
+
+    rank = 1
+
+    def share(self, value: Any) -> Any:
+        part = load_dataset("tiny", "train")
+        return part.subset(torch.arange(1))
+
+
+def test_the_first_process_alone_makes_rounds(config: TrainingConfig, tmp_path: Path) -> None:
+    model = build_model("cnn4-small", (1, 8, 8), 3)
+    stepper = Stepper(model, config, load_run_data(config).train, Second("cpu"))
+    stepper.begin_epoch(1, tmp_path, print)
+    stepper.finish(tmp_path, print)
+    assert stepper.data.added is not None
+    assert len(stepper.data.added) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_that_never_change_add_nothing(config: TrainingConfig, tmp_path: Path) -> None:
