@@ -153,6 +153,24 @@ def test_gradients_are_those_of_the_surrogate(axis: int, granularity: str) -> No
     assert fake.log_mu.grad.item() == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_gradients_depend_on_neither_memory_order_nor_chunks(
+    granularity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = torch.Generator().manual_seed(4)
+    plain, upstream = (torch.randn(6, 4, 3, 3, generator=random) for _ in range(2))
+    found = []
+    for weight, chunk in ((plain, 1000), (plain.to(memory_format=torch.channels_last), 40)):
+        monkeypatch.setattr("muquant.tensor.CHUNK", chunk)  # 216 weights: one chunk, or a row or more in each
+        weight.requires_grad_()
+        fake = prepared(weight.detach(), granularity=granularity)
+        fake.log_scale.data -= 0.4  # so that some weights are clipped
+        decoded = fake(weight)
+        (decoded * upstream).sum().backward()
+        found.append((decoded.detach(), weight.grad, fake.log_scale.grad, fake.log_mu.grad))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_the_gradient_by_mu_of_a_large_weight_comes_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     random = torch.Generator().manual_seed(5)
     rows = torch.randn(4, 1, 50, generator=random)

@@ -1,3 +1,4 @@
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,22 @@ def test_dequantize_is_float32_k_times_step(shape: tuple[int, ...], axis: int, g
         np.testing.assert_array_equal(quantized.dequantize().numpy(), expected)
         np.testing.assert_array_equal(quantized.levels().numpy(), k)
         np.testing.assert_array_equal(unpack(quantized.packed(), bits, codes.size), codes.reshape(-1))
+
+
+@settings(deadline=None)
+@given(
+    scale=st.floats(2.0**-100, 2.0**100, width=32),
+    form=st.sampled_from([(3, 5.0, 127), (3, 0.0, 126), (8, 5.0, 32767)]),
+)
+def test_the_step_is_the_float_nearest_to_scale_by_grid_max(
+    scale: float, form: tuple[int, float, int]
+) -> None:
+    bits, mu, grid_max = form
+    step = step_of(torch.tensor([[scale]]), MuLawSpec(bits, mu)).numpy()[0, 0]
+    exact = Fraction(scale) / grid_max
+    error = abs(Fraction(float(step)) - exact)
+    for other in (np.nextafter(step, np.float32(0)), np.nextafter(step, np.float32(np.inf))):
+        assert error <= abs(Fraction(float(other)) - exact)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3, 1e-30, 1e-43, 1e30])
