@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,17 +13,25 @@ from muquant.training import AdversarialOptions, TrainingConfig, train
 
 FOLDER = Path("runs/attack-nets")
 SEED = 0
-CONFIGS = {
-    "ordinary": TrainingConfig(model="cnn4-small", epochs=2, seed=SEED),
-    "robust": TrainingConfig(
-        model="cnn4-small",
-        method="adversarial",
-        epochs=6,
-        seed=SEED,
-        adversarial=AdversarialOptions(epsilon=0.3, attack_steps=3),
-    ),
+KINDS: dict[str, dict[str, Any]] = {
+    "ordinary": {"epochs": 4},
+    "robust": {
+        "epochs": 6,
+        "method": "adversarial",
+        "adversarial": AdversarialOptions(epsilon=0.3, attack_steps=5, attack_step_size=0.1),
+    },
 }
-"""Three steps of attack: with a single one, training overfits to it on some processors."""
+"""What is trained. Attack steps much longer than 0.1 are what training overfits to."""
+
+
+def config(kind: str, seed: int) -> TrainingConfig:
+    """The run of a network of `KINDS`."""
+    return TrainingConfig(model="cnn4-small", seed=seed, **KINDS[kind])
+
+
+def network(kind: str, seed: int, folder: Path) -> Classifier:
+    """Train a network of `KINDS`, or take it from a finished run in the folder."""
+    return train(config(kind, seed), folder / f"{kind}-{seed}", resume=True).model.eval()
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +50,9 @@ class Fixture:
     labels: Tensor
 
 
-def fixture(name: str, folder: Path, count: int) -> Fixture:
-    """Train network `name` of `CONFIGS`, or take it from a finished run in the folder."""
-    model = train(CONFIGS[name], folder / name, resume=True).model.eval().requires_grad_(False)
+def fixture(kind: str, folder: Path, count: int) -> Fixture:
+    """The network of `KINDS` with seed 0, and test images."""
+    model = network(kind, SEED, folder).requires_grad_(False)
     model.to(memory_format=torch.channels_last)
     test = load_dataset("mnist", "test")
     return Fixture(model, test.inputs(torch.arange(count)), test.labels[:count])

@@ -3,7 +3,7 @@
     pip install --no-deps torchattacks==3.5.1     # its own requirement is an old version of requests
     MUQUANT_DATA=... python benchmarks/autoattack.py [--count 500]
 
-Trains two small networks on MNIST where the folder has none (three minutes), then attacks the same images in
+Trains two small networks on MNIST where the folder has none (five minutes), then attacks the same images in
 Linf and L2 with the same steps, targets and batches. Writes `results/autoattack.json`; the exit status is 1
 where two accuracies differ by more than 0.5 points. For APGD-CE they are means over three random starts: one
 start moves the figure by as much. APGD-T has nine targets, and moves by less. The epsilons were chosen on

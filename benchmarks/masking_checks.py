@@ -1,6 +1,6 @@
 """Which masking checks fire on honest networks, and which on networks with a planted fault.
 
-    MUQUANT_DATA=... python benchmarks/masking_checks.py [--runs runs/masking-checks] [--seeds 3]
+    MUQUANT_DATA=... python benchmarks/masking_checks.py [--seeds 3]
 
 Trains cnn4-small on MNIST, ordinary and adversarially, with several seeds, where the run folders are empty.
 Each is tried as it is and at 3 bits, which are the honest forms, and with each fault. The standard suite and
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from attack_nets import FOLDER, KINDS, config, network
 from provenance import write_results
 from rich.console import Console
 from rich.table import Table
@@ -35,24 +36,14 @@ from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
 from muquant.robustness.suites import standard
 from muquant.seeds import generator_for
-from muquant.training import AdversarialOptions, TrainingConfig, train
+from muquant.training import TrainingConfig
 from muquant.training.run_data import load_run_data
 
 SETTINGS = settings_for("mnist")
-KINDS: dict[str, dict[str, Any]] = {
-    "ordinary": {"epochs": 4},
-    "adversarial": {
-        "epochs": 6,
-        "method": "adversarial",
-        "adversarial": AdversarialOptions(attack_steps=3),
-    },
-}
-"""What is trained; with a single step of attack, training overfits to it on some processors."""
-
 GAPS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Median gaps of the two largest logits that PGD on the cross-entropy is tried at."""
 
-HALFWAY = {"ordinary": 0.1, "adversarial": 0.25}
+HALFWAY = {"ordinary": 0.1, "robust": 0.25}
 """Epsilons at which about half of the images withstand PGD, where a difference shows best."""
 
 
@@ -130,27 +121,17 @@ HONEST = ("float", "3 bits")
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/masking-checks"), help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=FOLDER, help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console()
     rows, gaps = [], []
     for seed in range(options.seeds):
-        configs = {
-            kind: TrainingConfig(model="cnn4-small", seed=seed, **changes) for kind, changes in KINDS.items()
-        }
-        models = {
-            kind: train(config, options.runs / f"{kind}-{seed}", resume=True).model.eval()
-            for kind, config in configs.items()
-        }
-        sample = held_out(configs["ordinary"])
+        models = {kind: network(kind, seed, options.runs) for kind in KINDS}
+        sample = held_out(config("ordinary", seed))
         for kind, model in models.items():
-            surrogate = (
-                TorchTarget(models["ordinary"])
-                if kind == "adversarial"
-                else TorchTarget(models["adversarial"])
-            )
+            surrogate = TorchTarget(next(other for name, other in models.items() if name != kind))
             gaps.append({"net": kind, "seed": seed, **accuracy_by_gap(model, sample, HALFWAY[kind])})
             for form, change in FORMS.items():
                 torch.manual_seed(seed)  # of the noise
