@@ -2,8 +2,8 @@
 
     MUQUANT_DATA=... python benchmarks/robustness_speed.py ordinary=runs/mnist robust=runs/robust-3bit/float
 
-Each run folder is attacked by as many processes as there are cores, or with `--ways threads` by one process of
-as many threads. Writes `results/robustness_speed.json`: seconds, worst case, verdict. The exit status is 1
+Each run folder is attacked by as many processes as there are cores, or with `--ways threads` by one process
+of as many threads. Writes `results/robustness_speed.json`: seconds, worst case, verdict. The exit status is 1
 where one takes longer than it may.
 """
 
