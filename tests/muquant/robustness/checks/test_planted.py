@@ -1,4 +1,4 @@
-"""Planted adversarial examples: that they exist, that PGD finds them, and that a broken gradient does not."""
+"""Planted adversarial examples: that they exist, that APGD-CE finds them, and a broken gradient does not."""
 
 from collections.abc import Callable
 from typing import Any
@@ -88,21 +88,19 @@ def test_features_are_what_the_layer_is_given() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_pgd_finds_what_is_planted_in_an_honest_net(
-    found: Found, evidence_of: EvidenceOf, norm: Norm
-) -> None:
+def test_it_finds_what_is_planted_in_an_honest_net(found: Found, evidence_of: EvidenceOf, norm: Norm) -> None:
     finding = found(planted_missed, evidence_of(Net(), epsilon=0.3 if norm == "linf" else 2.0, norm=norm))
     assert finding.value == 0
-    assert "of 30 planted examples PGD finds 30" in finding.explanation
+    assert "of 30 planted examples APGD-CE finds 30" in finding.explanation
 
 
-def test_pgd_misses_it_without_a_gradient(found: Found, evidence_of: EvidenceOf) -> None:
+def test_it_misses_it_without_a_gradient(found: Found, evidence_of: EvidenceOf) -> None:
     finding = found(planted_missed, evidence_of(Rounded(), epsilon=0.3))
     assert finding.fired
     assert finding.value > 0.5
 
 
-def test_pgd_misses_it_where_half_the_images_have_no_gradient(found: Found, evidence_of: EvidenceOf) -> None:
+def test_it_misses_it_where_half_the_images_have_no_gradient(found: Found, evidence_of: EvidenceOf) -> None:
     finding = found(planted_missed, evidence_of(HalfRounded(), epsilon=0.2))
     assert finding.fired
     assert 0.2 < finding.value < 0.8
