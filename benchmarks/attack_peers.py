@@ -12,6 +12,7 @@ it leaves at most one point more accuracy, or 5 % more median distance, than we 
 """
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -94,7 +95,7 @@ class Side:
             "cpu_seconds_range": [min(self.cpu), max(self.cpu)],
             "wall_seconds": statistics.median(self.wall),
             "accuracy_percent": self.accuracy,
-            "median_l2": None if self.median_l2 != self.median_l2 else self.median_l2,
+            "median_l2": self.median_l2 if math.isfinite(self.median_l2) else None,
         }
 
 

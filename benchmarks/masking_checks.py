@@ -75,12 +75,13 @@ def three_bits(model: nn.Module) -> nn.Module:
     return muquant.compress(model).module
 
 
-def mapped(model: nn.Module) -> nn.Module:
-    """The last two layers in the mapped domain: weights stay as the mu-law has compressed them.
+def mapped(layers: str) -> Callable[[nn.Module], nn.Module]:
+    """Some layers in the mapped domain: weights stay as the mu-law has compressed them.
 
     At 8 bits, so that the rounding is not the topic.
     """
-    return muquant.compress(model, muquant.MuLawSpec(bits=8, mu=255, domain="mapped"), layers="last:2").module
+    spec = muquant.MuLawSpec(bits=8, mu=255, domain="mapped")
+    return lambda model: muquant.compress(model, spec, layers=layers).module
 
 
 def large_logits(model: nn.Module) -> nn.Module:
@@ -109,7 +110,8 @@ def rounded_activations(model: nn.Module) -> nn.Module:
 FORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "float": lambda model: model,
     "3 bits": three_bits,
-    "mapped, mu 255": mapped,
+    "mapped, last 2 layers": mapped("last:2"),
+    "mapped, last 3 layers": mapped("last:3"),
     "logits x 1000": large_logits,
     "softmax": probabilities,
     "noise": noise,
