@@ -21,7 +21,7 @@ _FIRST, _LAST = np.array([0.604, 0.655, 0.706]), np.array([0.761, 0.255, 0.047])
 def plot_examples(feedback: FeedbackRound, dataset: Dataset, path: str | os.PathLike[str]) -> None:
     """Draw seed samples, examples made from them, and what was added to each; whole file or none.
 
-    One row for one seed of each class that has examples, at most `MAX_ROWS`: the seed, then
+    One row for the seed with the most examples of each class that has any, at most `MAX_ROWS`: the seed, then
     `EXAMPLES_PER_SEED` pairs of an example, spread evenly over its nearest directions, and its difference
     from the seed, the mean of the channels: red where light was added, blue where it was taken.
 
@@ -42,7 +42,7 @@ def plot_examples(feedback: FeedbackRound, dataset: Dataset, path: str | os.Path
     ):
         raise InputError(f"cannot draw {path}: the round was made from other data; give the data set it has")
     seeds = [
-        int(feedback.sources[members][0])
+        _fullest(feedback.sources[members])
         for label in range(len(dataset.classes))
         if (members := feedback.labels == label).any()
     ][:MAX_ROWS]
@@ -104,6 +104,11 @@ def plot_class_margins(
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=max(1, len(margins)), fontsize=8, frameon=False)
     write_picture(figure, path)
+
+
+def _fullest(sources: Tensor) -> int:
+    """The seed that most examples come from; of equal ones the first in the data set."""
+    return int(sources.bincount().argmax())
 
 
 def _row(panels: list[Axes], seed: int, feedback: FeedbackRound, dataset: Dataset) -> None:

@@ -57,6 +57,24 @@ def test_examples_are_labelled_with_class_factor_and_margin(
         assert f"<!-- {made.factors[first]:.2f} x {made.margins[first]:.1f} -->" in text
 
 
+def test_the_seed_with_the_most_examples_is_drawn(made: FeedbackRound, grey: Dataset, tmp_path: Path) -> None:
+    seed = int(made.sources[0])
+    other = next(
+        place for place, label in enumerate(grey.labels.tolist()) if label == made.labels[0] and place != seed
+    )
+    count = int((made.sources == seed).sum())
+    assert count == 3
+    sources = torch.tensor([other, seed, seed])
+    names = ("images", "labels", "margins", "factors")
+    factors = torch.tensor([1.55, 1.65, 1.75])
+    mixed = replace(
+        made, sources=sources, **{name: getattr(made, name)[:3] for name in names} | {"factors": factors}
+    )
+    plot_examples(mixed, grey, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert [f"<!-- {factor:.2f} x" in text for factor in factors.tolist()] == [False, True, True]
+
+
 def test_class_margins_are_labelled_and_missing_ones_are_drawn_at_the_cap(tmp_path: Path) -> None:
     plot_class_margins(MARGINS, ("a", "b", "c"), 16.0, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
