@@ -28,7 +28,7 @@ from muquant.training import TrainingConfig, evaluate, load_run, read_run, train
 from muquant.training.run_data import load_run_data
 
 STANDARD = TrainingConfig(data="mnist", model="cnn4")
-FEEDBACK = replace(STANDARD, method="feedback", feedback=FeedbackConfig(start=0.0), epochs=9)
+FEEDBACK = replace(STANDARD, method="feedback", feedback=FeedbackConfig(start=0.0), epochs=12, lr=1e-3)
 CONTROL = replace(FEEDBACK, method="standard", feedback=None)
 
 DISTANCE = DDN()
