@@ -47,7 +47,7 @@ class EpochMetrics:
         lr: learning rate of the epoch's last step.
         seconds: of training, without validation.
         robust_accuracy: 0..1, of held-out images under a short attack; None where the method measures none.
-        single_step_accuracy: 0..1, likewise under the one step of fast adversarial training.
+        trained_attack_accuracy: 0..1, likewise under the attack of adversarial training itself.
     """
 
     epoch: int
@@ -57,4 +57,4 @@ class EpochMetrics:
     lr: float
     seconds: float
     robust_accuracy: float | None = None
-    single_step_accuracy: float | None = None
+    trained_attack_accuracy: float | None = None

@@ -20,8 +20,9 @@ VALIDATED, VALIDATION_STEPS = 500, 10
 """Held-out images that are attacked after each epoch, and the steps of that attack."""
 
 COLLAPSE, LARGE_GAP = 0.5, 0.2
-"""The single-step variant has overfitted where 10 steps leave less than this share of the accuracy that one
-step leaves, and the difference is no noise of a model near chance. Sound models keep over 0.8 of it."""
+"""Training has overfitted to its attack where 10 steps on the margin leave less than this share of the
+accuracy that its own attack leaves, and the difference is no noise of a model near chance. Sound models keep
+over 0.8 of it."""
 
 
 class Adversarial(Method):
@@ -31,8 +32,8 @@ class Adversarial(Method):
     between Robustness and Accuracy", ICML 2019).
 
     With one attack step this is the fast variant of Wong et al., "Fast is better than free", ICLR 2020: a
-    random start and one long step. It can overfit to that step from one epoch to the next, which `fault`
-    finds.
+    random start and one long step. Training can overfit to its own attack from one epoch to the next, with
+    one long step as with a few of them; `fault` finds that.
 
     The attack sees the model in evaluation mode, as in TRADES: its images leave the running statistics alone,
     and Pang et al., "Bag of Tricks for Adversarial Training", ICLR 2021, find the result no less robust and
@@ -56,16 +57,19 @@ class Adversarial(Method):
         return BatchLoss(loss + beta * divergence_rise(clean)(logits), logits)
 
     def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:
-        """The accuracy that is left of up to 500 held-out images after 10 steps on the logit margin, at the
-        full epsilon; for the single-step variant also after the step that it trains on.
+        """The accuracy that is left of up to 500 held-out images after 10 steps on the logit margin, and
+        after the attack that is trained on, both at the full epsilon.
         """
         count = min(len(held_out), VALIDATED)
         images = held_out.subset(torch.arange(count) * len(held_out) // count)  # evenly over the whole
         epsilon, step_size = self._options.epsilon, self._options.attack_step_size
         assert epsilon is not None
-        attacks = {"robust_accuracy": PGD(epsilon=epsilon, steps=VALIDATION_STEPS, loss="margin")}
-        if self._options.attack_steps == 1:
-            attacks["single_step_accuracy"] = PGD(epsilon=epsilon, steps=1, step_size=step_size)
+        attacks = {
+            "robust_accuracy": PGD(epsilon=epsilon, steps=VALIDATION_STEPS, loss="margin"),
+            "trained_attack_accuracy": PGD(
+                epsilon=epsilon, steps=self._options.attack_steps, step_size=step_size
+            ),
+        }
         seed = derive_seed(self.config.seed, "robust validation")
         target, inputs = TorchTarget(model), images.inputs()
         return {
@@ -74,16 +78,17 @@ class Adversarial(Method):
         }
 
     def fault(self, record: EpochMetrics) -> str | None:
-        """Catastrophic overfitting of the single-step variant, once epsilon has risen."""
-        one, many = record.single_step_accuracy, record.robust_accuracy
-        if one is None or many is None or many >= COLLAPSE * one or one - many < LARGE_GAP:
+        """Catastrophic overfitting to the attack that is trained on, once epsilon has risen."""
+        trained, judged = record.trained_attack_accuracy, record.robust_accuracy
+        if trained is None or judged is None or judged >= COLLAPSE * trained or trained - judged < LARGE_GAP:
             return None
         if record.epoch < self._options.epsilon_warmup * self.config.epochs:
             return None
+        steps = self._options.attack_steps
         return (
-            f"catastrophic overfitting, {one:.1%} of the held-out images withstand the one attack step that "
-            f"is trained on and {many:.1%} withstand {VALIDATION_STEPS}; start a new run with "
-            f"--attack-steps 2 or more, or a smaller --attack-step-size"
+            f"catastrophic overfitting, {trained:.1%} of the held-out images withstand the attack that is "
+            f"trained on (steps: {steps}), {judged:.1%} withstand {VALIDATION_STEPS} steps on the margin; "
+            f"start a new run with more --attack-steps or a smaller --attack-step-size"
         )
 
     @property
