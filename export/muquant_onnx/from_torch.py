@@ -6,10 +6,9 @@ ones. A placeholder that computes nothing it can fold keeps every weight whole a
 """
 
 import copy
-import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-import muquant
 from muquant.artifact import CompressedModel
 from muquant.errors import InputError, first_line
 from muquant.files import atomic_path
 from muquant.layers import quantizable_weights
-from muquant.tensor import QuantizedTensor
 from muquant_onnx.decode_function import DOMAIN, OPSET
 from muquant_onnx.lowering import Policy, Served, check_policy, lower
-
-METADATA = "muquant"
-FORMAT = 1
-"""Version of the file format, see FORMAT.md."""
+from muquant_onnx.metadata import add_metadata
+from muquant_onnx.packed_weight import PackedWeight
 
 _PLACEHOLDER = "Weight"
 
@@ -88,17 +83,18 @@ def trace_placeholders(compressed: CompressedModel, example: Tensor | Sequence[T
 
 def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Policy) -> list[Served]:
     """Replace the placeholders by packed codes and decoders, in place, and describe them in the metadata."""
+    packed = {name: PackedWeight.of(quantized) for name, quantized in compressed.tensors.items()}
     weights = {}
     for node in model.graph:
         if node.domain == DOMAIN and node.op_type == _PLACEHOLDER:
             name = node.attributes["name"].as_string()
-            weights[node.outputs[0]] = (name, compressed.tensors[name])
+            weights[node.outputs[0]] = (name, packed[name])
     served = lower(model, weights, policy)
     for value in weights:
         placeholder = value.producer()
         assert placeholder is not None
         model.graph.remove(placeholder, safe=True)
-    model.metadata_props[METADATA] = json.dumps(describe(compressed.tensors, policy, served))
+    add_metadata(model, packed, policy, served)
     return served
 
 
@@ -171,28 +167,6 @@ def write(model: ir.Model, path: str | os.PathLike[str]) -> int:
     onnx.checker.check_model(proto, full_check=True)
     with atomic_path(path) as temporary:
         return temporary.write_bytes(proto.SerializeToString(deterministic=True))
-
-
-def describe(tensors: Mapping[str, QuantizedTensor], policy: str, served: Sequence[Served]) -> dict[str, Any]:
-    """Return the metadata block: what a reader of the file alone should know."""
-    used = {use.weight for use in served}
-    return {
-        "format": FORMAT,
-        "producer": f"muquant {muquant.__version__}",
-        "policy": policy,
-        "weights": {
-            name: {
-                "shape": list(quantized.shape),
-                **quantized.spec.to_dict(),
-                "grid": quantized.spec.grid_type,
-                "channel_axis": quantized.channel_axis,
-                "served": sorted({use.form for use in served if use.weight == name}),
-            }
-            for name, quantized in tensors.items()
-            if name in used
-        },
-        "unused": sorted(set(tensors) - used),
-    }
 
 
 class _Placeholder(nn.Module):
