@@ -162,7 +162,8 @@ def _dequantized(store: WeightStore, *, transpose: bool, pays: bool) -> ir.Value
             "Transpose", [levels], "matrix_levels", ir.DataType.INT8, (inputs, outputs), perm=[1, 0]
         )
     if steps.kind == "group":
-        scale, layout = np.ascontiguousarray(step.T), {"axis": 0, "block_size": steps.group_size}
+        scale = np.ascontiguousarray(step.T)
+        layout: dict[str, int | list[int]] = {"axis": 0, "block_size": steps.group_size}
     else:
         scale, layout = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), {"axis": 1}
     number = store.count("scale")
@@ -172,6 +173,7 @@ def _dequantized(store: WeightStore, *, transpose: bool, pays: bool) -> ir.Value
         "dequantized",
         ir.DataType.FLOAT,
         (inputs, outputs),
+        domain="",
         **layout,
     )
 

@@ -41,3 +41,8 @@ class PackedWeight:
     def size(self) -> int:
         """Number of weights."""
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the packed codes and the steps take."""
+        return self.packed.nbytes + self.step.nbytes

@@ -35,7 +35,10 @@ class WeightStore:
             name = f"{self.name}.{part}"
             tensor = ir.tensor(content, name=name) if isinstance(content, np.ndarray) else content
             value = ir.Value(
-                name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+                name=name,
+                type=ir.TensorType(tensor.dtype),
+                shape=ir.Shape(tensor.shape.numpy()),
+                const_value=tensor,
             )
             self.graph.register_initializer(value)
             self._initializers[part] = value
