@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from muquant.errors import InputError
 from muquant.inputs import Example
 
 
@@ -25,3 +26,16 @@ class Source:
     preprocess: nn.Module | None = None
     kind: str = ""
     text: str = ""
+
+    def require_example(self) -> Example:
+        """Return the example.
+
+        Raises:
+            InputError: none is known.
+        """
+        if self.example is None:
+            raise InputError(
+                f"{self.text} gives no example input, and one is needed; write a function that returns "
+                "(module, example), and name it as pkg.module:function"
+            )
+        return self.example
