@@ -72,6 +72,8 @@ class CompressedModel:
         aliases: other names of shared weights -> the name in `tensors`.
         report: one entry for each of `tensors`.
         choices: with layers="auto", what was tried for each weight; not kept in a file.
+        source: the text that names the model, such as "torchvision:resnet18", where it is known; see
+            `muquant.sources`. It is kept for models that are not of `muquant.models`, and never run.
     """
 
     module: nn.Module
@@ -79,6 +81,7 @@ class CompressedModel:
     aliases: Mapping[str, str] = field(default_factory=dict)
     report: tuple[LayerReport, ...] = ()
     choices: tuple[Choice, ...] = ()
+    source: str | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `muquant.load` reads it.
@@ -108,11 +111,13 @@ class CompressedModel:
                 "channel_axis": quantized.channel_axis,
             }
         architecture = getattr(self.module, "architecture", None)
+        ours = architecture if isinstance(architecture, Architecture) else None
         manifest = {
             "weights": weights,
             "aliases": aliases,
-            "architecture": architecture.to_dict() if isinstance(architecture, Architecture) else None,
+            "architecture": None if ours is None else ours.to_dict(),
             "report": [asdict(layer) for layer in self.report],
+            **({"source": self.source} if ours is None and self.source is not None else {}),
         }
         write_tensors(path, SCHEMA, tensors, manifest)
 
@@ -127,6 +132,7 @@ class Artifact:
         aliases: other names of shared tensors -> their name in `tensors` or `state`.
         architecture: of the module, where it is one of ours.
         report: what compression did to each weight.
+        source: the text that names the module, where it is not one of ours and that is known.
     """
 
     tensors: Mapping[str, QuantizedTensor]
@@ -134,6 +140,7 @@ class Artifact:
     aliases: Mapping[str, str]
     architecture: Architecture | None
     report: tuple[LayerReport, ...]
+    source: str | None
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -182,7 +189,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
     for name, quantized in artifact.tensors.items():
         replace_weight([owners[each] for each in names[name]], quantized.dequantize())
     shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
-    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report)
+    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report, source=artifact.source)
 
 
 def _fit(
@@ -225,7 +232,17 @@ def _parse(file: TensorFile) -> Artifact:
         aliases,
         None if architecture is None else Architecture.from_dict(architecture),
         report,
+        _source(manifest.get("source")),
     )
+
+
+_LONGEST_SOURCE = 1000
+
+
+def _source(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_SOURCE):
+        return value
+    raise InputError(f"source is {value!r:.60}; expected a line of text; take a file that muquant wrote")
 
 
 _REPORT_TYPES: dict[str, tuple[type, ...]] = {

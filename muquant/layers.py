@@ -1,12 +1,13 @@
 """Which modules have weights to quantize, and which of them a user picked."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from muquant.errors import InputError, naming
+from muquant.errors import InputError
+from muquant.selection import Override as Override
+from muquant.selection import override_specs, pick
 from muquant.spec import MuLawSpec
 
 WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
@@ -88,12 +89,9 @@ def select_weights(model: nn.Module, layers: str) -> list[Weight]:
         raise InputError(
             f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}"
         )
-    picked = _pick(weights, layers, "layers")
+    names = _layers(weights)
+    picked = {names[place] for place in pick([(name,) for name in names], layers, "layers")}
     return [weight for weight in weights if weight.layer in picked]
-
-
-Override = int | MuLawSpec
-"""Another width, or another format altogether."""
 
 
 def override_formats(
@@ -110,11 +108,10 @@ def override_formats(
     Raises:
         InputError: an override picks none of `weights`, or its width is out of range.
     """
-    formats = {}
-    for layers, override in overrides.items():
-        picked = _pick(weights, layers, "override")
-        with naming(f"override {layers!r}"):
-            own = override if isinstance(override, MuLawSpec) else replace(spec, bits=override)
+    names = _layers(weights)
+    formats: dict[int, MuLawSpec] = {}
+    for places, own in override_specs([(name,) for name in names], spec, overrides):
+        picked = {names[place] for place in places}
         formats.update({id(weight.value): own for weight in weights if weight.layer in picked})
     return formats
 
@@ -126,27 +123,5 @@ def replace_weight(owners: list[Weight], value: Tensor) -> None:
         setattr(owner.module, owner.attribute, parameter)
 
 
-def _pick(weights: Sequence[Weight], layers: str, what: str) -> set[str]:
-    """Return the layers of `weights` that `layers` picks, at least one; `what` asked for them."""
-    names = list(dict.fromkeys(weight.layer for weight in weights))
-    picked = _search(names, layers, what)
-    if not picked:
-        raise InputError(f"{what} {layers!r} matches no layer; the layers are {', '.join(names)}")
-    return set(picked)
-
-
-def _search(names: list[str], layers: str, what: str) -> list[str]:
-    if layers == "all":
-        return names
-    if layers.startswith("last:"):
-        count = layers.removeprefix("last:")
-        if not count.isdecimal() or int(count) < 1:
-            raise InputError(f'{what} {layers!r}: expected a count from 1 behind "last:", such as "last:3"')
-        return names[-int(count) :]
-    try:
-        pattern = re.compile(layers)
-    except re.error as error:
-        raise InputError(
-            f'{what} {layers!r} is not a regular expression ({error}); expected "all", "last:K" or one'
-        ) from error
-    return [name for name in names if pattern.search(name)]
+def _layers(weights: Sequence[Weight]) -> list[str]:
+    return list(dict.fromkeys(weight.layer for weight in weights))

@@ -1,17 +1,17 @@
 """`muquant compress`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 import muquant
 from muquant.sensitivity import Choice, Trial
-from muquant.training import load_run, read_run
+from muquant.sources import Source, read_source
 from muquant_cli.export import report_export
+from muquant_cli.graphs import GRAPHS, compress_graph
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
 from muquant_cli.options import format_options, out_option, parse_bits, parse_mu, policy_option
 from muquant_cli.output import Output, command
@@ -19,15 +19,21 @@ from muquant_onnx import export_onnx
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @out_option("model.mq, or model.onnx to export at once")
+@click.option(
+    "--state",
+    metavar="none|FILE",
+    help="Weights to take: those in a safetensors file, or none, the model's own before any are loaded.",
+)
 @format_options
 @policy_option
 @command
 def compress(
     output: Output,
-    source: Path,
+    source: str,
     out: Path,
+    state: str | None,
     bits: str,
     mu: str,
     layers: str,
@@ -36,28 +42,56 @@ def compress(
     policy: str,
     **options: Any,
 ) -> None:
-    """Compress the weights of SOURCE, a run folder, to few bits; after `train --qat` as it was trained."""
+    """Compress the weights of SOURCE to few bits.
+
+    \b
+    SOURCE is one of
+      runs/mnist          a run folder; after `train --qat` as it was trained
+      torchvision:NAME    a model of torchvision, with its pretrained weights
+      timm:NAME           a model of timm, if that is installed
+      pkg.module:factory  a function that returns a torch.nn.Module, or
+                          (module, example), and that is run
+      model.onnx          an ONNX file from anywhere
+      model.pt2           what torch.export.save wrote; can run code as well
+    """
     check_suffix(out)
     width, overrides = parse_bits(bits)
     spec = muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **options)
-    model = load_run(source)
-    trained = read_run(source).config.qat is not None  # it fixed the format, and refuses any other
+    how: dict[str, Any] = {
+        "layers": layers,
+        "overrides": overrides,
+        "rounding": rounding,
+        "observer": observer,
+    }
+    if Path(source).suffix in GRAPHS:
+        document = compress_graph(output, Path(source), out, spec, state, policy=policy, **how)
+    else:
+        read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
+        document = _compress_module(output, read, out, spec, policy, **how)
+    output.result(document)
+
+
+def _compress_module(
+    output: Output, source: Source, out: Path, spec: muquant.MuLawSpec, policy: str, **how: Any
+) -> dict[str, Any]:
+    """Compress a model, write it as `out` says, say how it went, and return it as a document."""
+    exported = out.suffix == ".onnx"
+    if exported:
+        source.require_example()  # before any work is done
+    trained = any(isinstance(part, muquant.MuLawFakeQuantize) for part in source.module.modules())
     with output.progress("Compressing") as update:
         compressed = muquant.compress(
-            model,
-            None if trained and spec == muquant.MuLawSpec() else spec,
-            layers=layers,
-            overrides=overrides,
-            rounding=rounding,
-            observer=observer,
+            source.module,
+            None if trained and spec == muquant.MuLawSpec() else spec,  # training fixed it
             on_layer=lambda name, index, count: update(index, count, name),
+            **how,
         )
     report = None
-    if out.suffix == ".onnx":
-        report = export_onnx(compressed, out, torch.zeros(2, *model.architecture.input_shape), policy)
+    if exported:
+        report = export_onnx(compressed, out, source.require_example(), policy)
     else:
-        compressed.save(out)
-    what = f"{source} as it was trained" if trained else f"{source} at {bits} bits"
+        replace(compressed, source=source.text).save(out)
+    what = f"{source.text} as it was trained" if trained else f"{source.text} at {spec.bits} bits"
     show_layers(output, what, layer_rows(compressed.report))
     document: dict[str, Any] = {}
     if compressed.choices:
@@ -66,9 +100,7 @@ def compress(
         document.update(report_export(output, report))
     else:
         output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
-    output.result(
-        {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
-    )
+    return {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
 
 
 def show_choices(output: Output, choices: Sequence[Choice]) -> list[dict[str, Any]]:

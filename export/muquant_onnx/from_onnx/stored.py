@@ -1,0 +1,128 @@
+"""Tensors of an ONNX model that lie in files: where, whether that is allowed, and their values."""
+
+import math
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from muquant.errors import InputError
+from muquant.tensor import CHUNK
+from muquant_onnx.from_onnx.wire import FileRange, is_external, refer
+
+FLOATS = {ir.DataType.FLOAT: np.float32, ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: np.uint16}
+"""Types of weights that can be compressed, and what holds their bits in numpy."""
+
+
+def tensors_of(message: onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model, in branches, loops and functions too."""
+    if isinstance(message, onnx.ModelProto):
+        yield from tensors_of(message.graph)
+        for function in message.functions:
+            yield from tensors_of(function)
+        return
+    if isinstance(message, onnx.GraphProto):
+        yield from message.initializer
+    for node in message.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from tensors_of(graph)
+
+
+def locate(model: onnx.ModelProto, path: Path) -> None:
+    """Let every external tensor of `model` state a whole path, offset and length, after a look at the file.
+
+    Args:
+        model: was read from `path`, and refers to large tensors in `path` itself by its name.
+        path: of the model.
+
+    Raises:
+        InputError: a file is missing, too short, or outside the model's folder.
+    """
+    for tensor in tensors_of(model):
+        if is_external(tensor):
+            found = _range(tensor, path)
+            refer(tensor, str(found.path), found.offset, found.length)
+
+
+def _range(tensor: onnx.TensorProto, path: Path) -> FileRange:
+    where = f"{path}: the external data of {tensor.name or 'a constant'}"
+    entry = {item.key: item.value for item in tensor.external_data}
+    file = _file(entry.get("location", ""), path, where)
+    try:
+        dtype, numbers = ir.DataType(tensor.data_type), [entry.get("offset", 0), entry.get("length", -1)]
+        offset, stated = map(int, numbers)
+        if (
+            dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING)
+            or min(tensor.dims, default=0) < 0
+            or offset < 0
+        ):
+            raise ValueError(tensor)
+    except ValueError as error:
+        raise InputError(
+            f"{where} has no usable type, shape, offset or length; export the model again"
+        ) from error
+    length = -(-math.prod(tensor.dims) * dtype.bitwidth // 8)
+    if stated not in (-1, length) or offset + length > file.stat().st_size:
+        raise InputError(
+            f"{where} should be {length} bytes at {offset} for its shape {list(tensor.dims)}, "
+            f"but {file} has {file.stat().st_size} bytes and the model states "
+            f"{'no length' if stated == -1 else stated}; take a whole copy of the model"
+        )
+    return FileRange(file, offset, length)
+
+
+def _file(location: str, path: Path, where: str) -> Path:
+    """Return the path of an external file; it lies in the folder of the model at `path`."""
+    if location == path.name:
+        return path.resolve()
+    folder, relative = path.parent.resolve(), Path(location)
+    if not location or relative.is_absolute() or ".." in relative.parts:
+        raise InputError(
+            f"{where} is at {location!r}, outside the model's folder; put the file beside the model and let "
+            "the model name it so"
+        )
+    file = Path(os.path.realpath(folder / relative))
+    if not file.is_relative_to(folder):
+        raise InputError(
+            f"{where} is at {location!r}, a link out of the model's folder to {file}; copy it there"
+        )
+    try:
+        regular = stat.S_ISREG(file.stat().st_mode)
+    except OSError as error:
+        raise InputError(
+            f"{where} cannot be read: {location!r}: {error.strerror}; put the file beside the model"
+        ) from error
+    if not regular:
+        raise InputError(f"{where} is at {location!r}, which is no file; put the file there")
+    return file
+
+
+def read_float(tensor: ir.TensorProtocol) -> Tensor:
+    """Return a float, float16 or bfloat16 tensor as float32.
+
+    Of a tensor in a file, float32 is mapped, which takes memory as it is read and gives it back with the
+    result; halves are widened a few at a time.
+    """
+    if not isinstance(tensor, ir.ExternalTensor):
+        return torch.from_numpy(np.array(tensor.numpy(), np.float32))
+    shape, offset, stored = tuple(tensor.shape.numpy()), tensor.offset or 0, FLOATS[tensor.dtype]
+    if tensor.dtype == ir.DataType.FLOAT:
+        return torch.from_numpy(np.memmap(tensor.path, "<f4", "c", offset, shape))
+    values = torch.empty(shape)
+    half = torch.float16 if tensor.dtype == ir.DataType.FLOAT16 else torch.bfloat16
+    with Path(tensor.path).open("rb") as file:
+        file.seek(offset)
+        for part in torch.split(values.reshape(-1), CHUNK):
+            bits = np.fromfile(file, stored, len(part))
+            part.copy_(torch.from_numpy(bits.view(np.int16)).view(half))
+    return values

@@ -1,0 +1,59 @@
+"""Compress a program of `torch.export`, a .pt2 file: operators without layers, so it is made a graph first."""
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from muquant.errors import InputError, first_line
+from muquant.spec import MuLawSpec
+from muquant_onnx.from_onnx import CompressReport, compress_onnx
+from muquant_onnx.tracing import trace_program
+
+
+def compress_program(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    spec: MuLawSpec | None = None,
+    **options: Any,
+) -> CompressReport:
+    """Write the program in `source` as an ONNX file with its weights in few bits; whole or not at all.
+
+    Reading a .pt2 file can run code that is in it: trust what you name.
+
+    Args:
+        source: what `torch.export.save` wrote.
+        destination: of the ONNX file.
+        spec: the format; 3 bits, mu searched, a scale for each channel by default.
+        options: of `compress_onnx`. Sizes in its report are those of the program as a float ONNX file.
+
+    Raises:
+        InputError: the file is missing or no such program, it has no ONNX form, or `compress_onnx`
+            refuses it.
+    """
+    model = trace_program(_load(source))
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder, "graph.onnx")
+        ir.save(model, graph, external_data="graph.data")  # it may be larger than one file can be
+        try:
+            return compress_onnx(graph, destination, spec, **options)
+        except InputError as error:
+            raise InputError(str(error).replace(str(graph), os.fspath(source))) from error
+
+
+def _load(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:
+    if not Path(path).is_file():
+        raise InputError(f"cannot read {path}: no such file; name what torch.export.save wrote")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(path)
+    except Exception as error:  # of a zip file, of a pickle, of a schema
+        raise InputError(
+            f"{path} is not a whole torch.export program: {first_line(error)}; write it with "
+            "torch.export.save"
+        ) from error
