@@ -57,6 +57,21 @@ class Inputs:
         return dict(zip(self.names, self.tensors, strict=True)) if self.names else self.tensors
 
     @property
+    def count(self) -> int:
+        """How many examples there are: the first size of every tensor.
+
+        Raises:
+            InputError: there is none, or the tensors disagree.
+        """
+        counts = {len(tensor) if tensor.dim() else 0 for tensor in self.tensors}
+        if len(counts) != 1 or 0 in counts:
+            raise InputError(
+                f"inputs of shape {self.shapes}: expected tensors [N, ...] of one N, at least 1; give as many "
+                "examples in each"
+            )
+        return counts.pop()
+
+    @property
     def shapes(self) -> str:
         """For messages, such as "[(2, 3)]" or "{ids: (2, 16), mask: (2, 16)}"."""
         sizes = [tuple(tensor.shape) for tensor in self.tensors]

@@ -1,0 +1,59 @@
+"""`Moments`: the second moment of a layer's inputs, which turns a weight's error into its output's."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEAST_SHRINKAGE = 0.003
+"""Patches of one image are no independent samples, which the estimate of the shrinkage takes them for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The moments of the vectors x that a layer's weight matrix is multiplied by.
+
+    A convolution multiplies each patch of its input. Where it has groups, each block of output channels sees
+    channels of its own; elsewhere there is one block.
+
+    Attributes:
+        second: E[x x^T], float32 [blocks, inputs, inputs].
+        fourth: E[(x^T x)^2], float32 [blocks].
+        count: vectors that were seen.
+    """
+
+    second: Tensor
+    fourth: Tensor
+    count: int
+
+    @property
+    def inputs(self) -> int:
+        """The length of x."""
+        return self.second.shape[1]
+
+    def blocks(self, matrix: Tensor) -> Tensor:
+        """View a matrix [channels, inputs] as [blocks, channels / blocks, inputs]."""
+        return matrix.reshape(len(self.second), -1, self.inputs)
+
+    def power(self, matrix: Tensor) -> Tensor:
+        """E[(m x)^2] for each row m of a weight matrix, float32 [channels].
+
+        Of the difference between a weight and its quantized form this is the squared error of the output.
+        """
+        rows = self.blocks(matrix)
+        return ((rows @ self.second) * rows).sum(2).reshape(-1)
+
+    def shrunk(self) -> Tensor:
+        """The second moment as it should be believed of so few samples: [blocks, inputs, inputs], invertible.
+
+        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004: a step
+        towards the multiple of the identity that has the same trace, as long as the estimate's own error calls
+        for. Inputs that are always zero keep a little of it, so that the matrix can be inverted.
+        """
+        second = self.second
+        mean = second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        round_matrix = mean * torch.eye(self.inputs)
+        error = (self.fourth - second.square().sum((1, 2))).clamp(min=0) / self.count
+        distance = (second - round_matrix).square().sum((1, 2))
+        share = (error / distance.clamp(min=1e-30)).clamp(LEAST_SHRINKAGE, 1)[:, None, None]
+        return torch.lerp(second, round_matrix, share)
