@@ -28,7 +28,9 @@ def to_rows(weight: Tensor, spec: MuLawSpec, channel_axis: int) -> Tensor:
     if spec.steps.kind != "group":
         return matrix
     size = _row_size(spec, matrix.shape[1])
-    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % size)).reshape(-1, size)
+    if missing := -matrix.shape[1] % size:
+        matrix = torch.nn.functional.pad(matrix, (0, missing))
+    return matrix.reshape(-1, size)
 
 
 def from_rows(rows: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axis: int) -> Tensor:
