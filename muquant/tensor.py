@@ -171,23 +171,14 @@ def nearest_codes(values: Tensor, step: Tensor, spec: MuLawSpec) -> Tensor:
     """
     levels = grid_levels(spec)[: spec.codes].float().to(values.device)
     boundaries = (levels[1:] + levels[:-1]) / 2
-    codes = torch.empty_like(values, dtype=torch.uint8)  # laid out as the values are
-    wide = step.expand(len(values), 1)
-    for block in _blocks(values):
-        own = wide[block[0]]
-        ratio = torch.where(own > 0, values[block] / own, 0.0)
-        codes[block] = _count_passed(ratio, boundaries)
-    return codes
-
-
-def _blocks(matrix: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield blocks of `matrix`, about `CHUNK` weights each, as they lie in memory: rows, or columns."""
-    if matrix.stride(0) >= matrix.stride(1):
-        for rows in row_chunks(matrix):
-            yield rows, slice(None)
-    else:
-        for columns in row_chunks(matrix.T):
-            yield slice(None), columns
+    by_columns = values.stride(0) < values.stride(1)  # the way it lies in memory is the fast way through it
+    matrix = values.T if by_columns else values
+    codes = torch.empty(matrix.shape, dtype=torch.uint8, device=values.device)
+    for rows in row_chunks(matrix):
+        own = step.reshape(1, -1) if by_columns or step.shape[0] == 1 else step[rows]
+        ratio = torch.where(own > 0, matrix[rows] / own, 0.0)
+        codes[rows] = _count_passed(ratio, boundaries)
+    return codes.T if by_columns else codes
 
 
 def _count_passed(ratio: Tensor, boundaries: Tensor) -> Tensor:

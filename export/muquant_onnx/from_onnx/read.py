@@ -11,7 +11,7 @@ import onnx_ir as ir
 from muquant.errors import InputError, first_line
 from muquant_onnx.decode_function import DOMAIN
 from muquant_onnx.from_onnx.stored import locate, tensors_of
-from muquant_onnx.from_onnx.wire import detach, is_external, range_of, refer
+from muquant_onnx.from_onnx.wire import detach, is_external, refer
 from muquant_onnx.metadata import METADATA
 
 SMALLEST_OPSET = 13
@@ -42,7 +42,7 @@ def read_graph(path: Path) -> Source:
     """
     proto = _parse(path)
     _refuse(proto, path)
-    locate(proto, path)
+    nbytes = path.stat().st_size + locate(proto, path)
     try:
         check(proto)
         model = ir.from_proto(proto)
@@ -52,13 +52,7 @@ def read_graph(path: Path) -> Source:
         inputs = [value for value in model.graph.inputs if value.const_value is None]
         model.graph.inputs.clear()
         model.graph.inputs.extend(inputs)
-    return Source(model, _nbytes(proto, path))
-
-
-def _nbytes(proto: onnx.ModelProto, path: Path) -> int:
-    ranges = {range_of(tensor) for tensor in tensors_of(proto) if is_external(tensor)}
-    own = path.resolve()
-    return path.stat().st_size + sum(part.length for part in ranges if part.path != own)
+    return Source(model, nbytes)
 
 
 def _parse(path: Path) -> onnx.ModelProto:

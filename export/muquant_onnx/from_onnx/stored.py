@@ -14,7 +14,7 @@ from torch import Tensor
 
 from muquant.errors import InputError
 from muquant.tensor import CHUNK
-from muquant_onnx.from_onnx.wire import FileRange, is_external, refer
+from muquant_onnx.from_onnx.wire import LARGE, FileRange, embed, is_external, refer
 
 FLOATS = {ir.DataType.FLOAT: np.float32, ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: np.uint16}
 """Types of weights that can be compressed, and what holds their bits in numpy."""
@@ -38,8 +38,9 @@ def tensors_of(message: onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto) 
                 yield from tensors_of(graph)
 
 
-def locate(model: onnx.ModelProto, path: Path) -> None:
-    """Let every external tensor of `model` state a whole path, offset and length, after a look at the file.
+def locate(model: onnx.ModelProto, path: Path) -> int:
+    """Let every external tensor of `model` state a whole path, offset and length, after a look at the file;
+    small ones become part of the model. Returns the bytes that it uses of other files than `path`.
 
     Args:
         model: was read from `path`, and refers to large tensors in `path` itself by its name.
@@ -48,10 +49,17 @@ def locate(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         InputError: a file is missing, too short, or outside the model's folder.
     """
+    others: set[FileRange] = set()
     for tensor in tensors_of(model):
         if is_external(tensor):
             found = _range(tensor, path)
-            refer(tensor, str(found.path), found.offset, found.length)
+            if found.length < LARGE:
+                embed(tensor, found)
+            else:
+                refer(tensor, str(found.path), found.offset, found.length)
+            if found.path != path.resolve():
+                others.add(found)
+    return sum(other.length for other in others)
 
 
 def _range(tensor: onnx.TensorProto, path: Path) -> FileRange:
