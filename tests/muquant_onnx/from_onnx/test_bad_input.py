@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from muquant import InputError
-from muquant_onnx import compress_onnx
+from muquant_onnx import compress_onnx, load_session
 
 FLOAT = TensorProto.FLOAT
 
@@ -186,10 +186,26 @@ def test_destinations(tmp_path: Path) -> None:
     assert "No such file or directory" in refused(tmp_path, tmp_path / "nowhere" / "small.onnx")
 
 
-def test_sparse_initializers(tmp_path: Path) -> None:
-    proto = model()
+def test_sparse_tensors(tmp_path: Path) -> None:
     values = numpy_helper.from_array(np.ones(1, np.float32), "sparse")
     places = numpy_helper.from_array(np.zeros(1, np.int64), "places")
-    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3]))
+    sparse = helper.make_sparse_tensor(values, places, [64])
+    proto = model()
+    proto.graph.sparse_initializer.append(sparse)
     save(tmp_path, proto)
-    assert "has sparse initializers (sparse)" in refused(tmp_path)
+    assert "has the sparse tensor sparse; make it dense" in refused(tmp_path)
+    nodes = [
+        helper.make_node("Constant", [], ["s"], sparse_value=sparse),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Add", ["h", "s"], ["y"]),
+    ]
+    save(tmp_path, model(nodes))
+    assert "has the sparse tensor s; make it dense" in refused(tmp_path)
+
+
+def test_both_names_of_the_standard_domain_are_taken(tmp_path: Path) -> None:
+    proto = model()
+    proto.opset_import[0].domain = "ai.onnx"
+    save(tmp_path, proto)
+    compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx")
+    load_session(tmp_path / "small.onnx")
