@@ -35,6 +35,10 @@ class LayerReport:
         domain: "decoded" or "mapped".
         mu: companding parameter.
         sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
+        rounding: the method that was taken.
+        nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
+            gone to its nearest level; None without samples, or where nothing was lost.
+        output_sqnr: likewise with the codes that were taken.
         matrix_norms: ||dW||_p of the error as a matrix [channels, inputs].
         operator_norms: ||dW||_p of the error in its layer, a linear map; None for a convolution whose input's
             size was not known.
@@ -48,6 +52,9 @@ class LayerReport:
     domain: Domain
     mu: float
     sqnr: float | None
+    rounding: str
+    nearest_output_sqnr: float | None
+    output_sqnr: float | None
     matrix_norms: Norms
     operator_norms: Norms | None
     nbytes: int
@@ -250,6 +257,9 @@ _REPORT_TYPES: dict[str, tuple[type, ...]] = {
     "shape": (tuple,),
     "domain": (str,),
     "sqnr": (int, float, NoneType),
+    "rounding": (str,),
+    "nearest_output_sqnr": (int, float, NoneType),
+    "output_sqnr": (int, float, NoneType),
     "mu": (int, float),
     "matrix_norms": (Norms,),
     "operator_norms": (Norms, NoneType),

@@ -2,5 +2,6 @@
 
 from muquant.calibration.collect import collect_moments
 from muquant.calibration.moments import Moments
+from muquant.calibration.samples import Samples, samples_of
 
-__all__ = ["Moments", "collect_moments"]
+__all__ = ["Moments", "Samples", "collect_moments", "samples_of"]

@@ -14,17 +14,20 @@ from muquant.tensor import QuantizedTensor
 Refinement = Callable[[Tensor, QuantizedTensor, Moments], QuantizedTensor]
 """(weight, quantized so far, moments of its inputs) -> quantized better, in the same format"""
 
-ROUNDINGS: dict[str, tuple[Refinement, ...]] = {
-    "nearest": (),
-    "compensated": (compensated,),
-    "reconstructed": (compensated, reconstructed),
+ROUNDINGS: dict[str, Refinement | None] = {
+    "nearest": None,
+    "compensated": compensated,
+    "reconstructed": reconstructed,
 }
-"""Method -> the refinements that follow on `nearest`, each of the outcome of the one before."""
+"""Method -> what it does with the outcome of the methods before it; `nearest` is where all begin."""
 
 
-def rounding_method(name: str) -> tuple[Refinement, ...]:
-    """Return the refinements of the rounding method called `name`."""
-    return look_up("rounding", name, ROUNDINGS)
+def refinements(name: str) -> dict[str, Refinement]:
+    """Return what follows on `nearest`, in order, up to the rounding method called `name`."""
+    look_up("rounding", name, ROUNDINGS)
+    names = list(ROUNDINGS)
+    steps = {each: ROUNDINGS[each] for each in names[: names.index(name) + 1]}
+    return {each: refine for each, refine in steps.items() if refine is not None}
 
 
-__all__ = ["ROUNDINGS", "Refinement", "compensated", "nearest", "reconstructed", "rounding_method"]
+__all__ = ["ROUNDINGS", "Refinement", "compensated", "nearest", "reconstructed", "refinements"]

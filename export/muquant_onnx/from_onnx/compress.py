@@ -10,7 +10,7 @@ from muquant.errors import InputError, naming
 from muquant.files import scratch_folder
 from muquant.observers import observer_class
 from muquant.quantize import quantize
-from muquant.rounding import rounding_method
+from muquant.rounding import refinements
 from muquant.selection import Override, override_specs, pick
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx.edit import replace_weights
@@ -62,7 +62,7 @@ def compress_onnx(
             NaN or infinity; a name is unknown; the result cannot be written.
     """
     asked, spec = check_policy(policy), spec or MuLawSpec()
-    observer_class(observer), rounding_method(rounding)
+    observer_class(observer), refinements(rounding)
     read = read_graph(Path(source))
     model = read.model
     found, left_alone = find_weights(model)
@@ -122,7 +122,7 @@ def _code(
 ) -> tuple[PackedWeight, float | None]:
     """Read, quantize and pack one weight, of which only the steps stay in memory; and return its SQNR."""
     values = read_float(weight.tensor)
-    quantized = quantize(values, form, weight.channel_axis, observer, rounding)
+    quantized = quantize(values, form, weight.channel_axis, observer, rounding).tensor
     ratio = weight_sqnr(values, quantized)
     del values  # it is not needed while the codes are packed
     return spool.add(weight.name, quantized, ir.DataType(weight.tensor.dtype)), ratio

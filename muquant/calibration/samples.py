@@ -1,0 +1,87 @@
+"""Calibration samples: some to fit codes to, others to judge by, and the moments that layers see of both."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from muquant.calibration.collect import collect_moments
+from muquant.calibration.moments import Moments
+from muquant.errors import InputError
+from muquant.inputs import Example, Inputs
+from muquant.layers import Weight
+from muquant.tensor import to_matrix
+
+HELD_OUT = 4
+"""Every so many-th sample is held out."""
+MEMORY = 2**30
+"""Bytes of moments at a time; a network that needs more is run several times."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What is known of one layer's inputs.
+
+    Attributes:
+        fit: on samples that codes are fitted to.
+        held_out: on others, by which outcomes are judged.
+    """
+
+    fit: Moments
+    held_out: Moments
+
+
+def split(calibration: Example) -> tuple[Inputs, Inputs]:
+    """Return the samples [N, ...] to fit to, and those held out.
+
+    Raises:
+        InputError: there are fewer than 4, or their tensors disagree in number.
+    """
+    inputs = Inputs.of(calibration)
+    count = inputs.count
+    if count < HELD_OUT:
+        raise InputError(f"calibration: expected at least {HELD_OUT} samples, found {count}; give more")
+    held_out = torch.arange(count) % HELD_OUT == HELD_OUT - 1
+    return inputs.map(lambda tensor: tensor[~held_out]), inputs.map(lambda tensor: tensor[held_out])
+
+
+def samples_of(
+    model: nn.Module,
+    weights: Mapping[str, Weight],
+    calibration: Example,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[str, Samples | None]]:
+    """Yield each of `weights` with what is known of its inputs, or None where they cannot be known.
+
+    The model is run once for as many weights as fit in memory.
+
+    Args:
+        model: in evaluation mode, on the CPU; it must not change while weights are yielded.
+        weights: names -> weights of `model`, each with a tensor of its own.
+        calibration: samples [N, ...].
+        on_batch: called as in `collect_moments`.
+
+    Raises:
+        InputError: the model does not run on the samples, or there are too few.
+    """
+    fit, held_out = split(calibration)
+    for part in _parts(weights):
+        one = collect_moments(model, part, fit, on_batch=on_batch)
+        other = collect_moments(model, part, held_out)
+        for name in part:
+            known = name in one and name in other
+            yield name, Samples(one.pop(name), other.pop(name)) if known else None
+
+
+def _parts(weights: Mapping[str, Weight]) -> Iterator[dict[str, Weight]]:
+    part: dict[str, Weight] = {}
+    size = 0
+    for name, weight in weights.items():
+        own = 2 * 4 * to_matrix(weight.value, weight.channel_axis).shape[1] ** 2
+        if part and size + own > MEMORY:
+            yield part
+            part, size = {}, 0
+        part[name], size = weight, size + own
+    if part:
+        yield part
