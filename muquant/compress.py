@@ -136,8 +136,8 @@ def _rounding(name: str | None, calibration: Example | None) -> str:
         return "nearest" if calibration is None else BEST_ROUNDING
     if refinements(name) and calibration is None:
         raise InputError(
-            f"rounding {name!r} looks at the outputs of layers, for which it needs samples; give a calibration, "
-            f'or take rounding "nearest"'
+            f"rounding {name!r} looks at the outputs of layers, for which it needs samples; give a "
+            f'calibration, or take rounding "nearest"'
         )
     return name
 
@@ -215,8 +215,8 @@ def _report(
         mu=float(quantized.spec.mu),
         sqnr=_finite(sqnr(before, after)),
         rounding=outcome.rounding,
-        nearest_output_sqnr=_finite(outcome.output and outcome.output.nearest),
-        output_sqnr=_finite(outcome.output and outcome.output.taken),
+        nearest_output_sqnr=None if outcome.output is None else _finite(outcome.output.nearest),
+        output_sqnr=None if outcome.output is None else _finite(outcome.output.taken),
         matrix_norms=matrix,
         operator_norms=operator,
         nbytes=quantized.nbytes,
@@ -224,5 +224,5 @@ def _report(
     )
 
 
-def _finite(ratio: float | None) -> float | None:
-    return ratio if ratio is not None and math.isfinite(ratio) else None
+def _finite(ratio: float) -> float | None:
+    return ratio if math.isfinite(ratio) else None

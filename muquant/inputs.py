@@ -66,8 +66,8 @@ class Inputs:
         counts = {len(tensor) if tensor.dim() else 0 for tensor in self.tensors}
         if len(counts) != 1 or 0 in counts:
             raise InputError(
-                f"inputs of shape {self.shapes}: expected tensors [N, ...] of one N, at least 1; give as many "
-                "examples in each"
+                f"inputs of shape {self.shapes}: expected tensors [N, ...] of one N, at least 1; "
+                "give as many examples in each"
             )
         return counts.pop()
 

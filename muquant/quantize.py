@@ -54,8 +54,8 @@ def quantize(
     """Return `weight` (float32, any shape) in the format `spec`.
 
     All rounding methods up to `rounding` are tried, and the one whose outcome is best on held-out samples is
-    taken: what lowers the error on the samples that it sees can raise it on others. Where the layer's inputs are
-    not known, each weight goes to its nearest level.
+    taken: what lowers the error on the samples that it sees can raise it on others. Where the layer's inputs
+    are not known, each weight goes to its nearest level.
 
     Args:
         weight: what to quantize; it is not changed.

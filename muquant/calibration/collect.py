@@ -87,11 +87,11 @@ class _Sum:
         return Moments(self.second / self.count, self.fourth / self.count, self.count)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at every operator that runs."""
 
     def __init__(self, sums: Mapping[int, _Sum], generator: torch.Generator) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._sums, self._generator = sums, generator
 
     def __torch_dispatch__(

@@ -44,11 +44,11 @@ class Moments:
         return ((rows @ self.second) * rows).sum(2).reshape(-1)
 
     def shrunk(self) -> Tensor:
-        """The second moment as it should be believed of so few samples: [blocks, inputs, inputs], invertible.
+        """The second moment as it should be believed of so few samples, invertible: [blocks, inputs, inputs].
 
-        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004: a step
-        towards the multiple of the identity that has the same trace, as long as the estimate's own error calls
-        for. Inputs that are always zero keep a little of it, so that the matrix can be inverted.
+        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004: a
+        step towards the multiple of the identity that has the same trace, as long as the estimate's own error
+        calls for. Inputs that are always zero keep a little of it.
         """
         second = self.second
         mean = second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 MOST_ROWS = 2**15
-"""Vectors taken from one call; of more, so many are drawn: neighbouring patches of an image say little new."""
+"""Vectors taken from one call; of more, so many are drawn: neighbouring patches say little new."""
 
 
 class Product(NamedTuple):
@@ -69,7 +69,7 @@ OPERATORS: dict[Any, Callable[..., Product | None]] = {
     torch.ops.aten.bmm.default: _bmm,
     torch.ops.aten.convolution.default: _convolution,
 }
-"""Operator -> its weight and vectors, or None where the weight is no matrix that vectors are multiplied by."""
+"""Operator -> its weight and vectors, or None where no matrix is multiplied by vectors."""
 
 
 def patches(
@@ -96,7 +96,8 @@ def patches(
     places = len(kernel)
     for axis, (size, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
         x = x.unfold(axis, (size - 1) * apart + 1, step)
-    x = x[(..., *(slice(None, None, apart) for apart in dilation))]
+    for axis, apart in enumerate(dilation, places + 2):
+        x = x[(slice(None),) * axis + (slice(None, None, apart),)]
     x = x.movedim(1, places + 1)  # [N, places..., C, kernel...], still a view
     chosen = _draw(x.shape[: places + 1].numel(), generator)
     x = x.flatten(0, places) if chosen is None else x[torch.unravel_index(chosen, x.shape[: places + 1])]

@@ -15,8 +15,8 @@ def compensated(weight: Tensor, start: QuantizedTensor, moments: Moments) -> Qua
     """Round `weight` column by column with the steps of `start`, then fit the steps to the codes.
 
     Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR
-    2023: with H = E[x x^T] and the upper Cholesky factor U of its inverse, the error e of a column j moves the
-    columns k behind it by -e U_jk / U_jj, the best that they can do about it. The columns with the most
+    2023: with H = E[x x^T] and the upper Cholesky factor U of its inverse, the error e of a column j moves
+    the columns k behind it by -e U_jk / U_jj, the best that they can do about it. The columns with the most
     powerful inputs come first. Nothing in this asks for uniform levels: here they are companded.
 
     Args:
@@ -54,4 +54,5 @@ def _factor(second: Tensor, order: Tensor) -> Tensor:
     """The upper Cholesky factor of the inverse of `second`, its rows and columns in another order."""
     matrix = _ordered(_ordered(second, order).transpose(1, 2), order)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor

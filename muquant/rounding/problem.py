@@ -74,9 +74,9 @@ class Problem:
 def refit(problem: Problem, codes: Tensor, step: Tensor) -> Tensor:
     """Return the best steps for codes [blocks, rows, inputs], in the shape of `step`.
 
-    The error is quadratic in the steps: with all but one group's fixed, that group's best is a ratio. One pass
-    over the groups; a step that would not be positive stays. In the mapped domain the scale is part of the
-    network's function and stays as it is.
+    The error is quadratic in the steps: with all but one group's fixed, that group's best is a ratio. One
+    pass over the groups; a step that would not be positive stays. In the mapped domain the scale is part of
+    the network's function and stays as it is.
     """
     spec = problem.spec
     if spec.domain == "mapped":

@@ -1,6 +1,5 @@
 """Learned rounding of a layer: codes and steps that no single change of either makes better."""
 
-import torch
 from torch import Tensor
 
 from muquant.calibration import Moments
@@ -18,11 +17,11 @@ SETTLED = 1e-4
 def reconstructed(weight: Tensor, start: QuantizedTensor, moments: Moments) -> QuantizedTensor:
     """Improve codes and steps in turn, as long as the error of the layer's output falls.
 
-    The objective is that of Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML
-    2020. With H = E[x x^T] at hand it is a quadratic form, so no gradient descent on relaxed codes is needed:
-    given all other codes of a row, the best level of one weight is the level nearest to a known number
-    (coordinate descent, as in Behdin et al., "QuantEase", 2023). All rows go at once. The steps are fitted to
-    the codes in between. The error never rises, whatever `start` is.
+    The objective is that of Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization",
+    ICML 2020. With H = E[x x^T] at hand it is a quadratic form, so no gradient descent on relaxed codes is
+    needed: given all other codes of a row, the best level of one weight is the level nearest to a known
+    number (coordinate descent, as in Behdin et al., "QuantEase", 2023). All rows go at once. The steps are
+    fitted to the codes in between. The error never rises, whatever `start` is.
 
     Args:
         weight: float32, any shape.

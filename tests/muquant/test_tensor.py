@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from muquant import InputError, MuLawSpec, QuantizedTensor
 from muquant.companding import grid_levels
 from muquant.packing import unpack
-from muquant.rounding import nearest, rounding_method
+from muquant.rounding import nearest, refinements
 from muquant.tensor import (
     from_rows,
     nearest_codes,
@@ -228,9 +228,8 @@ def test_bytes_are_those_of_packed_codes_and_steps(bits: int, count: int, size: 
 
 
 def test_an_unknown_rounding_is_refused() -> None:
-    assert rounding_method("nearest") is nearest
     with pytest.raises(InputError, match="expected one of nearest"):
-        rounding_method("up")
+        refinements("up")
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

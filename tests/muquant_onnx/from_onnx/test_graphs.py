@@ -285,7 +285,7 @@ def test_the_file_computes_the_graph_with_the_quantizers_weights(
     assert set(decoded) == set(case.axes)
     for key, axis in case.axes.items():
         values = torch.from_numpy(source[key].astype(np.float32))
-        expected = quantize(values, mq.MuLawSpec(), axis, "search", "nearest").dequantize().numpy()
+        expected = quantize(values, mq.MuLawSpec(), axis, "search", "nearest").tensor.dequantize().numpy()
         np.testing.assert_array_equal(decoded[key].view(np.uint32), expected.view(np.uint32))
 
     onnx.save(patched(model, decoded), tmp_path / "patched.onnx")
