@@ -147,7 +147,9 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
             "only; name the file that was exported from it"
         )
     by_numpy = decode_file(path)
-    values = _decoding_part(ir.from_proto(proto), set(by_numpy))
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, Path(path).parent)
+    values = _decoding_part(model, set(by_numpy))
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "weights.onnx")
         ir.save(values, part)
@@ -180,7 +182,7 @@ def _decoding_part(model: ir.Model, weights: set[str]) -> ir.Model:
     graph.outputs.extend(outputs)
     RemoveUnusedNodesPass()(model)
     graph.inputs.clear()
-    return model
+    return ir.external_data.load_to_model(model)
 
 
 def _run_part(

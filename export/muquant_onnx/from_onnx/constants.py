@@ -61,20 +61,23 @@ def _cast(cast: ir.Node, view: View) -> View | None:
     return view if cast.attributes.get_int("to", 0) in _FLOATING else None
 
 
-def _transpose(transpose: ir.Node, view: View) -> View:
+def _transpose(transpose: ir.Node, view: View) -> View | None:
     order = transpose.attributes.get_ints("perm", range(len(view.sizes))[::-1])
+    if sorted(order) != list(range(len(view.sizes))):
+        return None
     return View(tuple(view.sizes[axis] for axis in order), tuple(view.axes[axis] for axis in order))
 
 
 def _reshape(reshape: ir.Node, view: View) -> View | None:
     wanted = None if reshape.inputs[1] is None else constant(reshape.inputs[1])
-    if wanted is None or not math.prod(view.sizes):
+    if wanted is None:
         return None
-    sizes = [int(size) for size in wanted.numpy()]
-    if not reshape.attributes.get_int("allowzero", 0):
-        sizes = [size or view.sizes[axis] for axis, size in enumerate(sizes)]
-    known = -math.prod(sizes) if -1 in sizes else 1
+    kept = dict(enumerate(view.sizes))  # 0 keeps a size; of weights, which are not empty, none is 0
+    sizes = [int(size) or kept.get(axis, 0) for axis, size in enumerate(wanted.numpy())]
+    known = max(-math.prod(sizes), 1)
     sizes = [math.prod(view.sizes) // known if size == -1 else size for size in sizes]
+    if math.prod(sizes) != math.prod(view.sizes):
+        return None
     old = {
         (math.prod(view.sizes[:axis]), size): stored
         for axis, (size, stored) in enumerate(zip(view.sizes, view.axes, strict=True))

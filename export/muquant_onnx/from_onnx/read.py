@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from muquant.errors import InputError, first_line
 from muquant_onnx.decode_function import DOMAIN
-from muquant_onnx.from_onnx.stored import locate, tensors_of
-from muquant_onnx.from_onnx.wire import detach, is_external, range_of, refer
+from muquant_onnx.from_onnx.stored import locate, sparse_of, tensors_of
+from muquant_onnx.from_onnx.wire import detach, is_external, refer
 from muquant_onnx.metadata import METADATA
 
 SMALLEST_OPSET = 13
@@ -42,7 +42,7 @@ def read_graph(path: Path) -> Source:
     """
     proto = _parse(path)
     _refuse(proto, path)
-    locate(proto, path)
+    nbytes = path.stat().st_size + locate(proto, path)
     try:
         check(proto)
         model = ir.from_proto(proto)
@@ -52,13 +52,7 @@ def read_graph(path: Path) -> Source:
         inputs = [value for value in model.graph.inputs if value.const_value is None]
         model.graph.inputs.clear()
         model.graph.inputs.extend(inputs)
-    return Source(model, _nbytes(proto, path))
-
-
-def _nbytes(proto: onnx.ModelProto, path: Path) -> int:
-    ranges = {range_of(tensor) for tensor in tensors_of(proto) if is_external(tensor)}
-    own = path.resolve()
-    return path.stat().st_size + sum(part.length for part in ranges if part.path != own)
+    return Source(model, nbytes)
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -71,6 +65,8 @@ def _parse(path: Path) -> onnx.ModelProto:
             skeleton = detach(view, path.name)
         proto = onnx.ModelProto()
         proto.ParseFromString(skeleton)
+        for entry in proto.opset_import:
+            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain  # two names of one domain
         return proto
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
@@ -86,17 +82,14 @@ def _refuse(proto: onnx.ModelProto, path: Path) -> None:
         entry.domain == DOMAIN for entry in (*proto.opset_import, *proto.functions)
     ):
         raise InputError(f"{path} was compressed by muquant already; name the float model it was made from")
-    opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opset = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
     if opset < SMALLEST_OPSET:
         raise InputError(
             f"{path} has opset {opset}, expected {SMALLEST_OPSET} or later; convert it with "
             f"onnx.version_converter.convert_version(model, {SMALLEST_OPSET})"
         )
-    if proto.graph.sparse_initializer:
-        raise InputError(
-            f"{path} has sparse initializers ({proto.graph.sparse_initializer[0].values.name}); "
-            "make them dense, then compress it"
-        )
+    for name in sparse_of(proto):
+        raise InputError(f"{path} has the sparse tensor {name}; make it dense, then compress the file")
 
 
 def check(proto: onnx.ModelProto) -> None:

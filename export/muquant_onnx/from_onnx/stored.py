@@ -14,32 +14,51 @@ from torch import Tensor
 
 from muquant.errors import InputError
 from muquant.tensor import CHUNK
-from muquant_onnx.from_onnx.wire import FileRange, is_external, refer
+from muquant_onnx.from_onnx.wire import LARGE, FileRange, embed, is_external, refer
 
 FLOATS = {ir.DataType.FLOAT: np.float32, ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: np.uint16}
 """Types of weights that can be compressed, and what holds their bits in numpy."""
 
 
-def tensors_of(message: onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of a model, in branches, loops and functions too."""
+def graphs_of(
+    message: onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto,
+) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """Yield every graph of a model: the main one, its functions, and their branches and loops."""
     if isinstance(message, onnx.ModelProto):
-        yield from tensors_of(message.graph)
-        for function in message.functions:
-            yield from tensors_of(function)
+        for part in (message.graph, *message.functions):
+            yield from graphs_of(part)
         return
-    if isinstance(message, onnx.GraphProto):
-        yield from message.initializer
+    yield message
     for node in message.node:
         for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from tensors_of(graph)
+                yield from graphs_of(graph)
 
 
-def locate(model: onnx.ModelProto, path: Path) -> None:
-    """Let every external tensor of `model` state a whole path, offset and length, after a look at the file.
+def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model, in branches, loops and functions too."""
+    for graph in graphs_of(model):
+        if isinstance(graph, onnx.GraphProto):
+            yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+
+
+def sparse_of(model: onnx.ModelProto) -> Iterator[str]:
+    """Yield the name of every sparse tensor of a model."""
+    for graph in graphs_of(model):
+        if isinstance(graph, onnx.GraphProto):
+            yield from (tensor.values.name for tensor in graph.sparse_initializer)
+        for node in graph.node:
+            yield from (node.output[0] for attribute in node.attribute if attribute.HasField("sparse_tensor"))
+
+
+def locate(model: onnx.ModelProto, path: Path) -> int:
+    """Let every external tensor of `model` state a whole path, offset and length, after a look at the file;
+    small ones become part of the model. Returns the bytes that it uses of other files than `path`.
 
     Args:
         model: was read from `path`, and refers to large tensors in `path` itself by its name.
@@ -48,10 +67,17 @@ def locate(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         InputError: a file is missing, too short, or outside the model's folder.
     """
+    others: set[FileRange] = set()
     for tensor in tensors_of(model):
         if is_external(tensor):
             found = _range(tensor, path)
-            refer(tensor, str(found.path), found.offset, found.length)
+            if found.length < LARGE:
+                embed(tensor, found)
+            else:
+                refer(tensor, str(found.path), found.offset, found.length)
+            if found.path != path.resolve():
+                others.add(found)
+    return sum(other.length for other in others)
 
 
 def _range(tensor: onnx.TensorProto, path: Path) -> FileRange:

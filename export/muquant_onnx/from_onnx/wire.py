@@ -90,6 +90,17 @@ def refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> 
         tensor.external_data.add(key=key, value=value)
 
 
+def embed(tensor: onnx.TensorProto, content: FileRange) -> None:
+    """Make the bytes of `content` part of an external tensor."""
+    _make_internal(tensor)
+    tensor.raw_data = b"".join(content.chunks())
+
+
+def _make_internal(tensor: onnx.TensorProto) -> None:
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+
+
 def is_external(tensor: onnx.TensorProto) -> bool:
     """Whether the bytes of `tensor` are external data."""
     external: bool = tensor.data_location == onnx.TensorProto.EXTERNAL
@@ -130,8 +141,7 @@ def _attach_tensor(data: bytes) -> Pieces:
     if not is_external(tensor):
         return [data]
     content = range_of(tensor)
-    del tensor.external_data[:]
-    tensor.ClearField("data_location")
+    _make_internal(tensor)
     return [tensor.SerializeToString(deterministic=True) + _header(_RAW_DATA, content.length), content]
 
 
