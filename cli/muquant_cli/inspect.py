@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 from torch import nn
 
 from muquant.artifact import LayerReport, read_artifact
@@ -135,7 +136,12 @@ def _inspect_artifact(
     **options: Any,
 ) -> None:
     artifact = read_artifact(file)
-    document = {"path": str(file), "nbytes": file.stat().st_size, **layers_document(artifact.report)}
+    document: dict[str, Any] = {
+        "path": str(file),
+        "nbytes": file.stat().st_size,
+        "source": artifact.source,
+        **layers_document(artifact.report),
+    }
     if plot is not None:
         originals = None if run is None else dict(float_model(run).named_parameters())
         plot_weights(artifact.tensors, plot, originals)
@@ -145,7 +151,8 @@ def _inspect_artifact(
 
         perturbation = errors.Perturbation(**options)
         found = errors.run_amplification(output, file, run, perturbation, amplification)
-    show_layers(output, str(file), layer_rows(artifact.report))
+    title = str(file) if artifact.source is None else f"{file}, made from {escape(artifact.source)}"
+    show_layers(output, title, layer_rows(artifact.report))
     _show_norms(output, artifact.report)
     if amplification is not None:
         document["amplification"] = errors.show_amplification(output, found, perturbation)

@@ -1,4 +1,4 @@
-"""Compress a program of `torch.export`, a .pt2 file: it has operators, no layers, so it is made a graph."""
+"""Compress a program of `torch.export`, a .pt2 file: operators without layers, so made a graph first."""
 
 import os
 import tempfile

@@ -1,5 +1,6 @@
 """A module or a program as an ONNX graph, by torch's own exporter."""
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ def trace(module: nn.Module, example: Example) -> ir.Model:
     collection: Any = torch.export.ShapesCollection  # torch has no types for it
     shapes = collection()
     for value in inputs.tensors:
-        shapes[value] = {0: torch.export.Dim.AUTO}
+        if len(value) > 1:
+            shapes[value] = {0: torch.export.Dim.AUTO}
     positional, named = ((), inputs.example) if inputs.names else (inputs.example, {})
     names: list[str] = []
 
@@ -110,15 +112,19 @@ def _batched(module: nn.Module, inputs: Inputs) -> Inputs:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Let torch export without its own deprecations and notes, and without the one fused operator of its
-    attention that has no ONNX form; failures raise."""
+    """Let torch export without deprecations and notes of the exporter, and without the one fused operator of
+    torch's attention that has no ONNX form; failures raise."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    notes = logging.getLogger("onnxscript")  # tells of each constant that its optimizer could not fold
+    level = notes.level
+    notes.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        notes.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 

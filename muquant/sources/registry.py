@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from muquant.errors import InputError
 from muquant.sources.factory import is_factory, load_factory
 from muquant.sources.run_folder import is_run, load_run_folder
@@ -11,6 +13,8 @@ from muquant.sources.source import Source
 from muquant.sources.state import NO_STATE, load_state
 from muquant.sources.timm_model import is_timm, load_timm
 from muquant.sources.torchvision_model import is_torchvision, load_torchvision
+
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def read_source(
     Args:
         text: in one of the forms of `SOURCES`.
         state: None for the weights that belong to the name, which may be downloaded; "none" for those that
-            the model is built with; or a safetensors file of its state.
+            the model is built with, the same each time; or a safetensors file of its state.
         others: what the caller takes besides, for the message.
 
     Raises:
@@ -60,7 +64,9 @@ def read_source(
     """
     for name, kind in SOURCES.items():
         if kind.claims(text):
-            source = kind.load(text, state is None)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_SEED)
+                source = kind.load(text, state is None)
             if state is not None and state != NO_STATE:
                 load_state(source.module, state)
             source.module.eval()

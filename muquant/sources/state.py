@@ -35,7 +35,7 @@ def load_state(module: nn.Module, path: str | os.PathLike[str]) -> None:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"--state: {path} does not fit {type(module).__name__}: {reason}") from error
     if missing or unexpected:
-        first = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
+        first = f"{min(missing)} is missing" if missing else f"{min(unexpected)} is unexpected"
         raise InputError(
             f"--state: {path} does not fit {type(module).__name__}: {len(missing)} tensors are missing and "
             f"{len(unexpected)} unexpected, first {first}; name the state of this model"
