@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import click
+from torch import nn
 
 import muquant
 from muquant.sensitivity import Choice, Trial
 from muquant.sources import Source, read_source
+from muquant_cli.calibration import calibration_options, read_calibration
 from muquant_cli.export import report_export
 from muquant_cli.graphs import GRAPHS, compress_graph
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
-from muquant_cli.options import format_options, out_option, parse_bits, parse_mu, policy_option
+from muquant_cli.options import (
+    format_options,
+    out_option,
+    parse_bits,
+    parse_mu,
+    policy_option,
+    root_option,
+)
 from muquant_cli.output import Output, command
 from muquant_onnx import export_onnx
 
@@ -27,6 +36,8 @@ from muquant_onnx import export_onnx
     help="Weights to take: those in a safetensors file, or none, the model's own before any are loaded.",
 )
 @format_options
+@calibration_options
+@root_option
 @policy_option
 @command
 def compress(
@@ -37,8 +48,11 @@ def compress(
     bits: str,
     mu: str,
     layers: str,
-    rounding: str,
+    rounding: str | None,
     observer: str,
+    calibration: str | None,
+    samples: int,
+    root: Path | None,
     policy: str,
     **options: Any,
 ) -> None:
@@ -63,10 +77,17 @@ def compress(
         "rounding": rounding,
         "observer": observer,
     }
+
+    def calibrate(preprocess: nn.Module | None = None) -> None:
+        if calibration is not None:
+            how["calibration"] = read_calibration(calibration, samples, root, preprocess)
+
     if Path(source).suffix in GRAPHS:
+        calibrate()
         document = compress_graph(output, Path(source), out, spec, state, policy=policy, **how)
     else:
         read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
+        calibrate(read.preprocess)
         document = _compress_module(output, read, out, spec, policy, **how)
     output.result(document)
 

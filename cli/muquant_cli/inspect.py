@@ -20,7 +20,18 @@ from muquant_cli.output import Output, command, kilobytes
 from muquant_onnx import running_operators
 from muquant_onnx.reference import read_model
 
-_HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "||dW||_2", "size", "of float")
+_HEADER = (
+    "weight",
+    "shape",
+    "bits",
+    "mu",
+    "SQNR dB",
+    "of output",
+    "rounding",
+    "||dW||_2",
+    "size",
+    "of float",
+)
 
 
 @click.command()
@@ -81,6 +92,8 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
             layer.bits,
             f"{layer.mu:.3g}",
             "-" if layer.sqnr is None else f"{layer.sqnr:.2f}",
+            _of_output(layer),
+            layer.rounding,
             _flagged(layer.delta_norms.two),
             kilobytes(layer.nbytes),
             f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
@@ -88,7 +101,16 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
         for layer in report
     ]
     stored, plain = sum(layer.nbytes for layer in report), sum(layer.float_nbytes for layer in report)
-    return [*rows, ("all", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
+    return [*rows, ("all", "", "", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
+
+
+def _of_output(layer: LayerReport) -> str:
+    """The quality of the layer's output with the nearest levels, and as it became."""
+    if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
+        return "-"
+    if layer.rounding == "nearest":
+        return f"{layer.output_sqnr:.2f}"
+    return f"{layer.nearest_output_sqnr:.2f} -> {layer.output_sqnr:.2f}"
 
 
 def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:

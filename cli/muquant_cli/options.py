@@ -80,8 +80,8 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--rounding",
                 type=click.Choice(list(ROUNDINGS)),
-                default="nearest",
-                help="How codes are chosen.",
+                help="How codes are chosen, each weight by the best up to this one.  [default: nearest, or "
+                "reconstructed with samples]",
             ),
             click.option(
                 "--observer",

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from muquant.calibration.moments import Moments
+from muquant.calibration.moments import Moments, MomentSums
 from muquant.calibration.operators import OPERATORS, Product
 from muquant.errors import InputError, first_line
 from muquant.inputs import Inputs
@@ -43,7 +42,7 @@ def collect_moments(
         InputError: the model does not run on the inputs.
     """
     sums = {
-        weight.value.data_ptr(): _Sum(name, to_matrix(weight.value, weight.channel_axis).shape)
+        weight.value.data_ptr(): MomentSums(name, to_matrix(weight.value, weight.channel_axis).shape)
         for name, weight in weights.items()
     }
     generator = torch.Generator().manual_seed(seed)
@@ -64,33 +63,10 @@ def collect_moments(
     return {each.name: each.moments() for each in sums.values() if each.count}
 
 
-@dataclass
-class _Sum:
-    """Sums over the vectors that one weight was multiplied by."""
-
-    name: str
-    shape: tuple[int, ...]
-    second: Tensor | float = 0.0
-    fourth: Tensor | float = 0.0
-    count: int = 0
-
-    def add(self, vectors: Tensor) -> None:
-        """Take in [blocks, n, inputs]."""
-        self.second = vectors.transpose(1, 2) @ vectors + self.second
-        self.fourth = vectors.square().sum(2).square().sum(1) + self.fourth
-        self.count += vectors.shape[1]
-
-    def moments(self) -> Moments:
-        """Divide by their number, which is not 0."""
-        assert isinstance(self.second, Tensor)
-        assert isinstance(self.fourth, Tensor)
-        return Moments(self.second / self.count, self.fourth / self.count, self.count)
-
-
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at every operator that runs."""
 
-    def __init__(self, sums: Mapping[int, _Sum], generator: torch.Generator) -> None:
+    def __init__(self, sums: Mapping[int, MomentSums], generator: torch.Generator) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._sums, self._generator = sums, generator
 

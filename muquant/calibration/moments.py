@@ -57,3 +57,34 @@ class Moments:
         distance = (second - round_matrix).square().sum((1, 2))
         share = (error / distance.clamp(min=1e-30)).clamp(LEAST_SHRINKAGE, 1)[:, None, None]
         return torch.lerp(second, round_matrix, share)
+
+
+@dataclass
+class MomentSums:
+    """Sums over the vectors that one weight is multiplied by.
+
+    Attributes:
+        name: of the weight.
+        shape: of its matrix, [channels, inputs].
+        second: sum of x x^T so far.
+        fourth: sum of (x^T x)^2 so far.
+        count: vectors that were seen.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    second: Tensor | float = 0.0
+    fourth: Tensor | float = 0.0
+    count: int = 0
+
+    def add(self, vectors: Tensor) -> None:
+        """Take in float32 [blocks, n, inputs]."""
+        self.second = vectors.mT @ vectors + self.second
+        self.fourth = vectors.square().sum(2).square().sum(1) + self.fourth
+        self.count += vectors.shape[1]
+
+    def moments(self) -> Moments:
+        """Divide by the number of vectors, which must not be 0."""
+        assert isinstance(self.second, Tensor)
+        assert isinstance(self.fourth, Tensor)
+        return Moments(self.second / self.count, self.fourth / self.count, self.count)

@@ -30,7 +30,7 @@ class Product(NamedTuple):
 
 
 def _product(x: Tensor, weight: Tensor) -> Product:
-    return Product(weight, True, lambda generator: _some(x, generator)[None])
+    return Product(weight, True, lambda generator: drawn(x, generator)[None])
 
 
 def _addmm(bias: Tensor, x: Tensor, weight: Tensor, **_: Any) -> Product:
@@ -59,7 +59,14 @@ def _convolution(
     return Product(
         weight,
         False,
-        lambda generator: patches(x, weight.shape[2:], stride, padding, dilation, groups, generator),
+        lambda generator: patches(
+            functional.pad(x, [size for size in reversed(padding) for _ in range(2)]),
+            weight.shape[2:],
+            stride,
+            dilation,
+            groups,
+            generator,
+        ),
     )
 
 
@@ -76,7 +83,6 @@ def patches(
     x: Tensor,
     kernel: Sequence[int],
     stride: Sequence[int],
-    padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
     generator: Generator,
@@ -84,15 +90,13 @@ def patches(
     """The patches that a convolution multiplies, all or `MOST_ROWS` drawn ones: [groups, n, inputs / groups].
 
     Args:
-        x: [N, C, ...] with as many places as `kernel`, `stride`, `padding` and `dilation`.
+        x: padded, [N, C, ...] with as many places as `kernel`, `stride` and `dilation`.
         kernel: size of the kernel.
         stride: of the convolution.
-        padding: zeros on both sides.
         dilation: distance of the kernel's elements.
         groups: blocks of channels, a patch of each.
         generator: draws.
     """
-    x = functional.pad(x, [size for size in reversed(padding) for _ in range(2)])
     places = len(kernel)
     for axis, (size, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
         x = x.unfold(axis, (size - 1) * apart + 1, step)
@@ -104,7 +108,8 @@ def patches(
     return x.reshape(len(x), groups, -1).movedim(1, 0)
 
 
-def _some(x: Tensor, generator: Generator) -> Tensor:
+def drawn(x: Tensor, generator: Generator) -> Tensor:
+    """The rows [n, inputs] of a matrix, all or `MOST_ROWS` drawn ones."""
     chosen = _draw(len(x), generator)
     return x if chosen is None else x[chosen]
 

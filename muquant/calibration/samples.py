@@ -65,23 +65,43 @@ def samples_of(
     Raises:
         InputError: the model does not run on the samples, or there are too few.
     """
+    inputs = {name: to_matrix(weight.value, weight.channel_axis).shape[1] for name, weight in weights.items()}
+
+    def collect(names: list[str], part: Inputs) -> dict[str, Moments]:
+        return collect_moments(model, {name: weights[name] for name in names}, part, on_batch=on_batch)
+
+    yield from in_parts(inputs, calibration, collect)
+
+
+def in_parts(
+    inputs: Mapping[str, int],
+    calibration: Example,
+    collect: Callable[[list[str], Inputs], dict[str, Moments]],
+) -> Iterator[tuple[str, Samples | None]]:
+    """Yield the names of weights with what is known of their inputs, collected for a few weights at a time.
+
+    Args:
+        inputs: name of a weight -> inputs of each of its channels.
+        calibration: samples [N, ...].
+        collect: returns moments for those of some weights for which they can be known.
+    """
     fit, held_out = split(calibration)
-    for part in _parts(weights):
-        one = collect_moments(model, part, fit, on_batch=on_batch)
-        other = collect_moments(model, part, held_out)
+    for part in _parts(inputs):
+        one, other = collect(part, fit), collect(part, held_out)
         for name in part:
             known = name in one and name in other
             yield name, Samples(one.pop(name), other.pop(name)) if known else None
 
 
-def _parts(weights: Mapping[str, Weight]) -> Iterator[dict[str, Weight]]:
-    part: dict[str, Weight] = {}
+def _parts(inputs: Mapping[str, int]) -> Iterator[list[str]]:
+    part: list[str] = []
     size = 0
-    for name, weight in weights.items():
-        own = 2 * 4 * to_matrix(weight.value, weight.channel_axis).shape[1] ** 2
+    for name, count in inputs.items():
+        own = 2 * 4 * count**2
         if part and size + own > MEMORY:
             yield part
-            part, size = {}, 0
-        part[name], size = weight, size + own
+            part, size = [], 0
+        part.append(name)
+        size += own
     if part:
         yield part
