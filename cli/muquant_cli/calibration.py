@@ -24,8 +24,8 @@ def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--calibration",
                 metavar="DATA|FILE",
-                help="Samples to choose codes by: training images of a data set, or arrays [N, ...] in a .npy "
-                "file, or by input name in a .npz file.",
+                help="Samples to choose codes by: training images of a data set, an array [N, ...] in a .npy "
+                "file, or arrays by input name in a .npz file.",
             ),
             click.option(
                 "--samples",
@@ -77,8 +77,8 @@ def _read_arrays(path: Path) -> Example:
         raise InputError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} holds no arrays of numbers ({first_line(error)}); write it with numpy.save or numpy.savez"
+            f"{path} holds no arrays of numbers ({first_line(error)}); write it with numpy.save or savez"
         ) from error
     if not tensors:
         raise InputError(f"{path} holds no arrays; write it with numpy.savez, an array for each input")
-    return tensors[""] if "" in tensors else tensors
+    return tensors.get("", tensors)

@@ -109,8 +109,8 @@ def _of_output(layer: LayerReport) -> str:
     if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
         return "-"
     if layer.rounding == "nearest":
-        return f"{layer.output_sqnr:.2f}"
-    return f"{layer.nearest_output_sqnr:.2f} -> {layer.output_sqnr:.2f}"
+        return f"{layer.output_sqnr:.1f}"
+    return f"{layer.nearest_output_sqnr:.1f} to {layer.output_sqnr:.1f}"
 
 
 def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:

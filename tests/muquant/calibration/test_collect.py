@@ -126,7 +126,8 @@ def test_what_is_no_matrix_times_vectors_is_left_out() -> None:
         def forward(self, x: Tensor) -> Tensor:
             other = self.table(torch.arange(5))[None].expand(len(x), -1, -1)
             mixed: Tensor = self.cross(x, other, other)[0]
-            return self.up(x).mean() + mixed
+            both: Tensor = mixed + self.up(x).mean()
+            return both
 
     assert set(collect(Odd(), uniform(3, 4, 4))) == {"cross.out_proj.weight"}
 
