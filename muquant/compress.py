@@ -1,7 +1,6 @@
 """The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
 
 import copy
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,13 +20,9 @@ from muquant.layers import (
     replace_weight,
     select_weights,
 )
-from muquant.quantize import Quantized, quantize
-from muquant.rounding import ROUNDINGS, refinements
+from muquant.quantize import Quantized, choose_rounding, finite, quantize
 from muquant.sensitivity import Choice, Shape, Trial, candidates, input_shapes, layer_norms, sqnr
 from muquant.spec import MuLawSpec
-
-BEST_ROUNDING = list(ROUNDINGS)[-1]
-"""The default with calibration samples."""
 
 
 def compress(
@@ -88,7 +83,7 @@ def compress(
         picked = select_weights(module, "all" if auto else layers)
     spec = spec or MuLawSpec()
     own = override_formats(picked, spec, overrides or {})
-    quantizer = _Quantizer(observer, _rounding(rounding, calibration), trained)
+    quantizer = _Quantizer(observer, choose_rounding(rounding, calibrated=calibration is not None), trained)
     if example is None and calibration is not None:
         example = Inputs.of(calibration).rows(0, 1).example
     shapes = input_shapes(module, example)
@@ -128,18 +123,6 @@ def compress(
         replace_weight(chosen[name], tensor.dequantize())
     aliases = {owner.name: name for name in tensors for owner in chosen[name][1:]}
     return CompressedModel(module, tensors, aliases, tuple(reports), tuple(choices))
-
-
-def _rounding(name: str | None, calibration: Example | None) -> str:
-    """The rounding method that is meant."""
-    if name is None:
-        return "nearest" if calibration is None else BEST_ROUNDING
-    if refinements(name) and calibration is None:
-        raise InputError(
-            f"rounding {name!r} looks at the outputs of layers, for which it needs samples; give a "
-            f'calibration, or take rounding "nearest"'
-        )
-    return name
 
 
 def _known(
@@ -213,16 +196,12 @@ def _report(
         bits=quantized.spec.bits,
         domain=quantized.spec.domain,
         mu=float(quantized.spec.mu),
-        sqnr=_finite(sqnr(before, after)),
+        sqnr=finite(sqnr(before, after)),
         rounding=outcome.rounding,
-        nearest_output_sqnr=None if outcome.output is None else _finite(outcome.output.nearest),
-        output_sqnr=None if outcome.output is None else _finite(outcome.output.taken),
+        nearest_output_sqnr=None if outcome.output is None else finite(outcome.output.nearest),
+        output_sqnr=None if outcome.output is None else finite(outcome.output.taken),
         matrix_norms=matrix,
         operator_norms=operator,
         nbytes=quantized.nbytes,
         float_nbytes=4 * before.numel(),
     )
-
-
-def _finite(ratio: float) -> float | None:
-    return ratio if math.isfinite(ratio) else None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from muquant.calibration import Moments, Samples
+from muquant.errors import InputError
 from muquant.observers import observer_class
-from muquant.rounding import nearest, refinements
+from muquant.rounding import ROUNDINGS, nearest, refinements
 from muquant.spec import MAX_MU, MuLawSpec
 from muquant.tensor import QuantizedTensor, to_matrix
 
@@ -87,6 +88,27 @@ def quantize(
     taken = min(outcomes, key=lambda name: outcomes[name][0])
     best = outcomes[taken][1]
     return Quantized(best, taken, _quality(weight, start, best, samples.held_out))
+
+
+def choose_rounding(name: str | None, *, calibrated: bool) -> str:
+    """Return the rounding method that is meant: without a name the best that can be had.
+
+    Raises:
+        InputError: it is unknown, or needs a calibration that is not there.
+    """
+    if name is None:
+        return list(ROUNDINGS)[-1 if calibrated else 0]
+    if refinements(name) and not calibrated:
+        raise InputError(
+            f"rounding {name!r} looks at the outputs of layers, for which it needs samples; give a "
+            f'calibration, or take rounding "nearest"'
+        )
+    return name
+
+
+def finite(ratio: float) -> float | None:
+    """Return a ratio as reports write it: None where nothing was lost."""
+    return ratio if math.isfinite(ratio) else None
 
 
 def _nearest(weight: Tensor, spec: MuLawSpec, channel_axis: int, observer: str) -> QuantizedTensor:

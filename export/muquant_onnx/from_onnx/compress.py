@@ -1,18 +1,22 @@
 """Compress an ONNX file from anywhere: find its weights, code them one at a time, write it anew."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
+from torch import Tensor
 
+from muquant.calibration import Samples
 from muquant.errors import InputError, naming
 from muquant.files import scratch_folder
+from muquant.inputs import Example
 from muquant.observers import observer_class
-from muquant.quantize import quantize
-from muquant.rounding import refinements
+from muquant.quantize import Quantized, choose_rounding, finite, quantize
 from muquant.selection import Override, override_specs, pick
 from muquant.spec import MuLawSpec
+from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, find_weights
 from muquant_onnx.from_onnx.quality import weight_sqnr
@@ -23,7 +27,6 @@ from muquant_onnx.from_onnx.stored import read_float
 from muquant_onnx.from_onnx.write import write_graph
 from muquant_onnx.lowering import check_policy
 from muquant_onnx.metadata import add_metadata
-from muquant_onnx.packed_weight import PackedWeight
 
 
 def compress_onnx(
@@ -33,8 +36,9 @@ def compress_onnx(
     *,
     layers: str = "all",
     overrides: Mapping[str, Override] | None = None,
-    rounding: str = "nearest",
+    rounding: str | None = None,
     observer: str = "search",
+    calibration: Example | None = None,
     policy: str = "auto",
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
@@ -52,17 +56,21 @@ def compress_onnx(
             expression, searched in the name of the weight and in those of the nodes that use it.
         overrides: layers, in these forms -> another width or format: {"conv1": 8}. The last one that picks a
             weight counts.
-        rounding: a name of `ROUNDINGS`.
+        rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
+            methods up to it each weight takes the one that is best on held-out samples.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
+        calibration: a few samples for the graph's inputs [N, ...], 4 or more, by name or in order; a quarter
+            of them is held out. onnxruntime runs the graph on them.
         policy: "float", "int8" or "auto", see `lower`.
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
         InputError: the file cannot be used, or holds nothing to compress; no layer is picked; a weight holds
-            NaN or infinity; a name is unknown; the result cannot be written.
+            NaN or infinity; a name is unknown; samples do not fit the graph; the result cannot be written.
     """
     asked, spec = check_policy(policy), spec or MuLawSpec()
-    observer_class(observer), refinements(rounding)
+    observer_class(observer)
+    method = choose_rounding(rounding, calibrated=calibration is not None)
     read = read_graph(Path(source))
     model = read.model
     found, left_alone = find_weights(model)
@@ -74,14 +82,20 @@ def compress_onnx(
     for places, own in override_specs([labels[place] for place in picked], spec, overrides or {}):
         formats.update({picked[place]: own for place in places})
     with scratch_folder(destination) as scratch:
-        spool, packed, ratios = Spool(scratch / "packed"), {}, {}
-        for number, (place, form) in enumerate(formats.items()):
-            weight = found[place]
-            if on_layer is not None:
-                on_layer(weight.name, number, len(formats))
-            with naming(weight.name):
-                packed[weight.name], ratios[weight.name] = _code(weight, form, observer, rounding, spool)
+        spool, packed, reports = Spool(scratch / "packed"), {}, []
         chosen = [found[place] for place in formats]
+        for number, (weight, samples) in enumerate(_known(Path(source), chosen, calibration)):
+            if on_layer is not None:
+                on_layer(weight.name, number, len(chosen))
+            with naming(weight.name):
+                values = read_float(weight.tensor)
+                form = formats[found.index(weight)]
+                quantized = quantize(values, form, weight.channel_axis, observer, method, samples)
+                reports.append(_report(weight, values, quantized))
+                del values  # it is not needed while the codes are packed
+                packed[weight.name] = spool.add(
+                    weight.name, quantized.tensor, ir.DataType(weight.tensor.dtype)
+                )
         served = replace_weights(model, [(weight, packed[weight.name]) for weight in chosen], asked)
         add_metadata(model, packed, asked, served)
         written = write_graph(model, Path(destination), scratch)
@@ -92,19 +106,8 @@ def compress_onnx(
         data_path=None if written.data is None else str(written.data),
         policy=asked,
         weights=tuple(
-            WeightReport(
-                name=weight.name,
-                source=weight.source,
-                shape=packed[weight.name].shape,
-                bits=packed[weight.name].spec.bits,
-                domain=packed[weight.name].spec.domain,
-                mu=float(packed[weight.name].spec.mu),
-                sqnr=ratios[weight.name],
-                nbytes=packed[weight.name].nbytes,
-                source_nbytes=weight.tensor.nbytes,
-                served=tuple(use for use in served if use.weight == weight.name),
-            )
-            for weight in chosen
+            replace(report, served=tuple(use for use in served if use.weight == report.name))
+            for report in reports
         ),
         left_alone=(
             *left_alone,
@@ -117,15 +120,34 @@ def compress_onnx(
     )
 
 
-def _code(
-    weight: FoundWeight, form: MuLawSpec, observer: str, rounding: str, spool: Spool
-) -> tuple[PackedWeight, float | None]:
-    """Read, quantize and pack one weight, of which only the steps stay in memory; and return its SQNR."""
-    values = read_float(weight.tensor)
-    quantized = quantize(values, form, weight.channel_axis, observer, rounding).tensor
-    ratio = weight_sqnr(values, quantized)
-    del values  # it is not needed while the codes are packed
-    return spool.add(weight.name, quantized, ir.DataType(weight.tensor.dtype)), ratio
+def _known(
+    source: Path, weights: Sequence[FoundWeight], calibration: Example | None
+) -> Iterator[tuple[FoundWeight, Samples | None]]:
+    """Yield the weights, each with what is known of its layer's inputs."""
+    if calibration is None:
+        yield from ((weight, None) for weight in weights)
+        return
+    samples = graph_samples(source, weights, calibration)
+    yield from ((weight, known) for weight, (_, known) in zip(weights, samples, strict=True))
+
+
+def _report(weight: FoundWeight, values: Tensor, outcome: Quantized) -> WeightReport:
+    quantized, output = outcome.tensor, outcome.output
+    return WeightReport(
+        name=weight.name,
+        source=weight.source,
+        shape=quantized.shape,
+        bits=quantized.spec.bits,
+        domain=quantized.spec.domain,
+        mu=float(quantized.spec.mu),
+        sqnr=weight_sqnr(values, quantized),
+        rounding=outcome.rounding,
+        nearest_output_sqnr=None if output is None else finite(output.nearest),
+        output_sqnr=None if output is None else finite(output.taken),
+        nbytes=quantized.nbytes,
+        source_nbytes=weight.tensor.nbytes,
+        served=(),
+    )
 
 
 def _first_reason(left_alone: list[LeftAlone]) -> str:

@@ -18,6 +18,10 @@ class WeightReport:
         domain: "decoded" or "mapped".
         mu: companding parameter.
         sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
+        rounding: the method that was taken.
+        nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
+            gone to its nearest level; None without samples, or where nothing was lost.
+        output_sqnr: likewise with the codes that were taken.
         nbytes: bytes of packed codes and steps.
         source_nbytes: bytes of the weight in the type in which it was stored.
         served: how each of its uses is served.
@@ -30,6 +34,9 @@ class WeightReport:
     domain: Domain
     mu: float
     sqnr: float | None
+    rounding: str
+    nearest_output_sqnr: float | None
+    output_sqnr: float | None
     nbytes: int
     source_nbytes: int
     served: tuple[Served, ...]
