@@ -1,5 +1,6 @@
 """Compress a program of `torch.export`, a .pt2 file: operators without layers, so made a graph first."""
 
+import logging
 import os
 import tempfile
 import warnings
@@ -48,12 +49,37 @@ def compress_program(
 def _load(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:
     if not Path(path).is_file():
         raise InputError(f"cannot read {path}: no such file; name what torch.export.save wrote")
+    log, reasons = logging.getLogger("torch.export"), _Reasons()
+    log.addFilter(reasons)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.load(path)
     except Exception as error:  # of a zip file, of a pickle, of a schema
         raise InputError(
-            f"{path} is not a whole torch.export program: {first_line(error)}; write it with "
-            "torch.export.save"
+            f"{path} is not a whole torch.export program that can be read here "
+            f"({_sentence(reasons.first or error)}); write one with torch.export.save, of a module that "
+            "takes and returns tensors, tuples and dicts"
         ) from error
+    finally:
+        log.removeFilter(reasons)
+
+
+def _sentence(error: BaseException) -> str:
+    return first_line(error).partition(". ")[0].rstrip(".")  # torch goes on to tell of its archive reader
+
+
+class _Reasons(logging.Filter):
+    """Keeps from the log what torch says while it reads, and the first error in it.
+
+    Torch logs why it cannot read a file, then tries to read it as one of an older version, and raises why it
+    cannot do that.
+    """
+
+    first: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let nothing pass."""
+        if self.first is None and record.exc_info:
+            self.first = record.exc_info[1]
+        return False
