@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from muquant.errors import InputError, first_line
+from muquant.errors import InputError, first_line, naming
+from muquant.files import scratch_folder
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx import CompressReport, compress_onnx
 from muquant_onnx.tracing import trace_program
@@ -36,9 +36,11 @@ def compress_program(
         InputError: the file is missing or no such program, it has no ONNX form, or `compress_onnx`
             refuses it.
     """
-    model = trace_program(_load(source))
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder, "graph.onnx")
+    program = _load(source)
+    with scratch_folder(destination) as folder:
+        with naming(os.fspath(source)):
+            model = trace_program(program)
+        graph = folder / "graph.onnx"
         ir.save(model, graph, external_data="graph.data")  # it may be larger than one file can be
         try:
             return compress_onnx(graph, destination, spec, **options)
