@@ -1,7 +1,7 @@
 """Compress a program of `torch.export`, a .pt2 file: operators without layers, so made a graph first."""
 
+import logging
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from muquant.errors import InputError, first_line
+from muquant.errors import InputError, first_line, naming
+from muquant.files import scratch_folder
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx import CompressReport, compress_onnx
 from muquant_onnx.tracing import trace_program
@@ -35,9 +36,11 @@ def compress_program(
         InputError: the file is missing or no such program, it has no ONNX form, or `compress_onnx`
             refuses it.
     """
-    model = trace_program(_load(source))
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder, "graph.onnx")
+    program = _load(source)
+    with scratch_folder(destination) as folder:
+        with naming(os.fspath(source)):
+            model = trace_program(program)
+        graph = folder / "graph.onnx"
         ir.save(model, graph, external_data="graph.data")  # it may be larger than one file can be
         try:
             return compress_onnx(graph, destination, spec, **options)
@@ -48,12 +51,37 @@ def compress_program(
 def _load(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:
     if not Path(path).is_file():
         raise InputError(f"cannot read {path}: no such file; name what torch.export.save wrote")
+    log, reasons = logging.getLogger("torch.export"), _Reasons()
+    log.addFilter(reasons)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.load(path)
     except Exception as error:  # of a zip file, of a pickle, of a schema
         raise InputError(
-            f"{path} is not a whole torch.export program: {first_line(error)}; write it with "
-            "torch.export.save"
+            f"{path} is not a whole torch.export program that can be read here "
+            f"({_sentence(reasons.first or error)}); write one with torch.export.save, of a module that "
+            "takes and returns tensors, tuples and dicts"
         ) from error
+    finally:
+        log.removeFilter(reasons)
+
+
+def _sentence(error: BaseException) -> str:
+    return first_line(error).partition(". ")[0].rstrip(".")  # torch goes on to tell of its archive reader
+
+
+class _Reasons(logging.Filter):
+    """Keeps from the log what torch says while it reads, and the first error in it.
+
+    Torch logs why it cannot read a file, then tries to read it as one of an older version, and raises why it
+    cannot do that.
+    """
+
+    first: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let nothing pass."""
+        if self.first is None and record.exc_info:
+            self.first = record.exc_info[1]
+        return False

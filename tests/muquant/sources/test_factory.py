@@ -1,7 +1,7 @@
 """`pkg.module:factory`: what it may return, and one line for everything that goes wrong in it."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,17 +40,18 @@ Read = Callable[[str], Source]
 
 
 @pytest.fixture
-def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
     """Read a factory of the module above, which lies in a package in the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     Path("zoo_of_tests").mkdir()
     Path("zoo_of_tests/nets.py").write_text(CODE)
     Path("zoo_of_tests/broken.py").write_text("def model(:\n")
     Path("zoo_of_tests/needy.py").write_text("import a_package_that_nobody_has\n")
     Path("zoo_of_tests/script.py").write_text("raise SystemExit(3)\n")
-    return read_source
+    yield read_source
+    for name in [name for name in sys.modules if name.startswith("zoo_of_tests")]:
+        del sys.modules[name]
 
 
 def test_a_module_alone(read: Read) -> None:
