@@ -103,8 +103,9 @@ def _check(name: str, array: NDArray[Any], value: ir.Value, source: Path) -> Non
         size in (None, found) for size, found in zip(sizes[1:], array.shape[1:], strict=True)
     )
     if not fits:
-        wanted = ["N", *("any" if size is None else str(size) for size in sizes[1:])]
+        wanted = ", ".join(["N", *("any" if size is None else str(size) for size in sizes[1:])])
+        found = ", ".join(["N", *map(str, array.shape[1:])])
         raise InputError(
-            f"calibration of {source}: input {name} has the shape {list(array.shape)}, expected "
-            f"[{', '.join(wanted)}]; give samples in that shape"
+            f"calibration of {source}: input {name} has the shape [{found}], expected [{wanted}]; give it in "
+            "that shape"
         )
