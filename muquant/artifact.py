@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from muquant.batch_norm import Reestimation
 from muquant.documents import field_values
 from muquant.errors import InputError, naming
 from muquant.layers import quantizable_weights, replace_weight
@@ -39,6 +40,7 @@ class LayerReport:
         nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
             gone to its nearest level; None without samples, or where nothing was lost.
         output_sqnr: likewise with the codes that were taken.
+        bias_corrected: whether the layer's bias makes up for the mean of the error.
         matrix_norms: ||dW||_p of the error as a matrix [channels, inputs].
         operator_norms: ||dW||_p of the error in its layer, a linear map; None for a convolution whose input's
             size was not known.
@@ -55,6 +57,7 @@ class LayerReport:
     rounding: str
     nearest_output_sqnr: float | None
     output_sqnr: float | None
+    bias_corrected: bool
     matrix_norms: Norms
     operator_norms: Norms | None
     nbytes: int
@@ -79,6 +82,7 @@ class CompressedModel:
         aliases: other names of shared weights -> the name in `tensors`.
         report: one entry for each of `tensors`.
         choices: with layers="auto", what was tried for each weight; not kept in a file.
+        batch_norm: what became of BatchNorm statistics, where there are any and samples; not kept in a file.
         source: the text that names the model, such as "torchvision:resnet18", where it is known; see
             `muquant.sources`. It is kept for models that are not of `muquant.models`, and never run.
     """
@@ -88,6 +92,7 @@ class CompressedModel:
     aliases: Mapping[str, str] = field(default_factory=dict)
     report: tuple[LayerReport, ...] = ()
     choices: tuple[Choice, ...] = ()
+    batch_norm: Reestimation | None = None
     source: str | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -260,6 +265,7 @@ _REPORT_TYPES: dict[str, tuple[type, ...]] = {
     "rounding": (str,),
     "nearest_output_sqnr": (int, float, NoneType),
     "output_sqnr": (int, float, NoneType),
+    "bias_corrected": (bool,),
     "mu": (int, float),
     "matrix_norms": (Norms,),
     "operator_norms": (Norms, NoneType),

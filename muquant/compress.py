@@ -1,14 +1,17 @@
 """The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from muquant.artifact import CompressedModel, LayerReport
-from muquant.calibration import Samples, samples_of
+from muquant.batch_norm import batch_norms, reestimate_batch_norms
+from muquant.calibration import Samples, samples_of, split
 from muquant.errors import InputError, naming
 from muquant.fake_quantize import MuLawFakeQuantize
 from muquant.inputs import Example, Inputs
@@ -34,6 +37,7 @@ def compress(
     rounding: str | None = None,
     observer: str = "search",
     calibration: Example | None = None,
+    corrections: bool = True,
     example: Example | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
@@ -55,6 +59,9 @@ def compress(
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples of what the model will be given, [N, ...] each, 4 or more; a quarter of
             them is held out. Codes are then chosen by the error of a layer's output, not of its weight.
+        corrections: with `calibration`, whether biases may make up for the mean of a layer's error, and
+            BatchNorm statistics may follow what compression does to activations, where held-out samples say
+            that it helps.
         example: an input of the model, or several. The norms of a convolution depend on the size of its
             input; models of `muquant.models` know theirs, for others the norms of its matrix are reported
             where no example is given.
@@ -83,7 +90,12 @@ def compress(
         picked = select_weights(module, "all" if auto else layers)
     spec = spec or MuLawSpec()
     own = override_formats(picked, spec, overrides or {})
-    quantizer = _Quantizer(observer, choose_rounding(rounding, calibrated=calibration is not None), trained)
+    quantizer = _Quantizer(
+        observer,
+        choose_rounding(rounding, calibrated=calibration is not None),
+        trained,
+        _own_biases(module) if corrections else frozenset(),
+    )
     if example is None and calibration is not None:
         example = Inputs.of(calibration).rows(0, 1).example
     shapes = input_shapes(module, example)
@@ -94,7 +106,7 @@ def compress(
     chosen = {
         by_value[key][0].name: by_value[key] for key in dict.fromkeys(id(weight.value) for weight in picked)
     }
-    tensors, reports, choices = {}, [], []
+    tensors, shifts, reports, choices = {}, {}, [], []
     for index, (name, samples) in enumerate(_known(module, chosen, calibration)):
         owners = chosen[name]
         key = id(owners[0].value)
@@ -104,7 +116,7 @@ def compress(
         trials = []
         with naming(name):
             for form in candidates(spec) if tried else (own.get(key, spec),):
-                quantized = quantizer(owners[0], form, samples)
+                quantized = quantizer(owners, form, samples)
                 report = _report(owners, quantized, shapes)
                 trials.append(Trial(report.bits, report.domain, report.delta_norms.two))
                 if trials[-1].good:
@@ -114,15 +126,31 @@ def compress(
             if choices[-1].taken is None:
                 continue
         tensors[name] = quantized.tensor
+        if quantized.shift is not None:
+            shifts[owners[0].bias] = quantized.shift
         reports.append(report)
     if not tensors:
         raise InputError(
             'layers "auto": of no layer is ||dW||_2 at most 1, even at 8 bits; name the layers to compress'
         )
+    calibrated = calibration is not None and corrections and batch_norms(module)
+    reference = copy.deepcopy(module) if calibrated else None
     for name, tensor in tensors.items():
         replace_weight(chosen[name], tensor.dequantize())
+    with torch.no_grad():
+        for bias, shift in shifts.items():
+            bias.add_(shift)
+    batch_norm = None
+    if reference is not None and calibration is not None:
+        batch_norm = reestimate_batch_norms(module, reference, *split(calibration))
     aliases = {owner.name: name for name in tensors for owner in chosen[name][1:]}
-    return CompressedModel(module, tensors, aliases, tuple(reports), tuple(choices))
+    return CompressedModel(module, tensors, aliases, tuple(reports), tuple(choices), batch_norm)
+
+
+def _own_biases(model: nn.Module) -> frozenset[int]:
+    """The ids of the parameters that only one module has, under one name."""
+    counts = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return frozenset(key for key, count in counts.items() if count == 1)
 
 
 def _known(
@@ -136,20 +164,35 @@ def _known(
 
 @dataclass(frozen=True)
 class _Quantizer:
-    """Quantizes weights by these methods; those that were trained at few bits as they were trained."""
+    """Quantizes weights by these methods; those that were trained at few bits as they were trained.
+
+    Attributes:
+        observer: as for `compress`.
+        rounding: likewise.
+        trained: fake-quant modules by the id of their weight.
+        biases: ids of those that may be changed.
+    """
 
     observer: str
     rounding: str
     trained: Mapping[int, MuLawFakeQuantize]
+    biases: Collection[int]
 
-    def __call__(self, weight: Weight, spec: MuLawSpec, samples: Samples | None) -> Quantized:
+    def __call__(self, owners: Sequence[Weight], spec: MuLawSpec, samples: Samples | None) -> Quantized:
+        weight = owners[0]
         if id(weight.value) in self.trained:
             fake = self.trained[id(weight.value)]
             if fake.observer_enabled[0] == 1:
                 fake.observe(weight.value)
             return Quantized(fake.quantize(weight.value))
         return quantize(
-            weight.value.detach(), spec, weight.channel_axis, self.observer, self.rounding, samples
+            weight.value.detach(),
+            spec,
+            weight.channel_axis,
+            self.observer,
+            self.rounding,
+            samples,
+            biased=len(owners) == 1 and id(weight.bias) in self.biases,
         )
 
 
@@ -200,6 +243,7 @@ def _report(
         rounding=outcome.rounding,
         nearest_output_sqnr=None if outcome.output is None else finite(outcome.output.nearest),
         output_sqnr=None if outcome.output is None else finite(outcome.output.taken),
+        bias_corrected=outcome.shift is not None,
         matrix_norms=matrix,
         operator_norms=operator,
         nbytes=quantized.nbytes,

@@ -24,6 +24,8 @@ WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
 """Module type -> its weights and their axis of output channels. Subclasses count as their base. The channel
 of a transposed convolution is its place within a group, shared by the groups."""
 
+_BIASES = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
+
 
 @dataclass(frozen=True, eq=False)
 class Weight:
@@ -51,6 +53,12 @@ class Weight:
         """The weight as the module computes with it (through its parametrization, where it has one)."""
         value: Tensor = getattr(self.module, self.attribute)
         return value
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """What the module adds to the weight's product, [channels]; None where it adds nothing."""
+        bias = getattr(self.module, _BIASES.get(self.attribute, ""), None)
+        return bias if isinstance(bias, nn.Parameter) else None
 
 
 def quantizable_weights(model: nn.Module) -> list[Weight]:

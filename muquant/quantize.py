@@ -1,7 +1,7 @@
 """One weight, from float to codes: observe, round, and keep the best of what was tried."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -37,11 +37,13 @@ class Quantized:
         tensor: the weight.
         rounding: name of the method that was the best on held-out samples.
         output: what became of the layer's output; None where its inputs are not known.
+        shift: what to add to the layer's bias, float32 [channels]; None where that does not help.
     """
 
     tensor: QuantizedTensor
     rounding: str = "nearest"
     output: OutputQuality | None = None
+    shift: Tensor | None = None
 
 
 def quantize(
@@ -51,12 +53,18 @@ def quantize(
     observer: str,
     rounding: str,
     samples: Samples | None = None,
+    *,
+    biased: bool = False,
 ) -> Quantized:
     """Return `weight` (float32, any shape) in the format `spec`.
 
     All rounding methods up to `rounding` are tried, and the one whose outcome is best on held-out samples is
     taken: what lowers the error on the samples that it sees can raise it on others. Where the layer's inputs
     are not known, each weight goes to its nearest level.
+
+    Where the layer has a bias, that makes up for the mean of the error (bias correction: Nagel et al.,
+    "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019). Codes are then
+    chosen by what is left, the variance of the error: the mean costs them nothing.
 
     Args:
         weight: what to quantize; it is not changed.
@@ -65,29 +73,35 @@ def quantize(
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         rounding: a name of `ROUNDINGS`.
         samples: what the layer's inputs are like.
+        biased: whether the layer has a bias, one for each channel, that may be changed.
 
     Raises:
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
     methods = refinements(rounding)
     start = _nearest(weight, spec, channel_axis, observer)
-    if samples is None or not methods:
-        output = None if samples is None else _quality(weight, start, start, samples.held_out)
-        return Quantized(start, "nearest", output)
+    if samples is None:
+        return Quantized(start)
+    biased = biased and spec.domain == "decoded"  # a mapped weight is not close to the weight
+    seen = samples.about(samples.fit.mean) if biased else samples
     starts = [start]
-    if spec.mu == "auto":
+    if spec.mu == "auto" and methods:
         mus = [min(float(start.spec.mu) * factor, MAX_MU) for factor in OTHER_MUS]
         starts += [_nearest(weight, spec.with_mu(mu), channel_axis, observer) for mu in mus]
-    outcomes = {"nearest": (_lost(weight, start, samples.held_out), start)}
+    outcomes = [Quantized(start)]
     for name, refine in methods.items():
-        tried = [refine(weight, each, samples.fit) for each in starts]
-        outcomes[name] = min(
-            ((_lost(weight, each, samples.held_out), each) for each in tried), key=lambda pair: pair[0]
-        )
-        starts = [outcomes[name][1]]
-    taken = min(outcomes, key=lambda name: outcomes[name][0])
-    best = outcomes[taken][1]
-    return Quantized(best, taken, _quality(weight, start, best, samples.held_out))
+        tried = [refine(weight, each, seen.fit) for each in starts]
+        starts = [min(tried, key=lambda each: _lost(weight, each, seen.held_out))]
+        outcomes.append(Quantized(starts[0], name))
+    if biased:
+        outcomes += [replace(each, shift=_shift(weight, each.tensor, samples.fit)) for each in outcomes]
+    losses = [
+        _lost(weight, each.tensor, (samples if each.shift is None else seen).held_out) for each in outcomes
+    ]
+    best = losses.index(min(losses))
+    signal = _power(weight, channel_axis, samples.held_out)
+    quality = OutputQuality(_ratio(signal, losses[0]), _ratio(signal, losses[best]))
+    return replace(outcomes[best], output=quality)
 
 
 def choose_rounding(name: str | None, *, calibrated: bool) -> str:
@@ -118,19 +132,21 @@ def _nearest(weight: Tensor, spec: MuLawSpec, channel_axis: int, observer: str) 
     return nearest(weight.detach(), scale, spec.with_mu(float(mu)), channel_axis)
 
 
+def _shift(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> Tensor:
+    """(w - q) E[x], float32 [channels]."""
+    rows = moments.blocks(to_matrix(weight - quantized.dequantize(), quantized.channel_axis))
+    return (rows @ moments.mean[:, :, None]).reshape(-1)
+
+
 def _lost(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> float:
     """E||(w - q) x||^2."""
-    difference = quantized.dequantize().sub_(weight)
-    return float(moments.power(to_matrix(difference, quantized.channel_axis)).double().sum())
+    return _power(quantized.dequantize().sub_(weight), quantized.channel_axis, moments)
 
 
-def _quality(
-    weight: Tensor, start: QuantizedTensor, taken: QuantizedTensor, moments: Moments
-) -> OutputQuality:
-    signal = float(moments.power(to_matrix(weight, start.channel_axis)).double().sum())
+def _power(weight: Tensor, channel_axis: int, moments: Moments) -> float:
+    """E||w x||^2."""
+    return float(moments.power(to_matrix(weight, channel_axis)).double().sum())
 
-    def ratio(quantized: QuantizedTensor) -> float:
-        lost = _lost(weight, quantized, moments)
-        return 10 * math.log10(signal / lost) if lost > 0 and signal > 0 else math.inf
 
-    return OutputQuality(ratio(start), ratio(taken))
+def _ratio(signal: float, lost: float) -> float:
+    return 10 * math.log10(signal / lost) if lost > 0 and signal > 0 else math.inf

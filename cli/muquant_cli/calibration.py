@@ -33,6 +33,11 @@ def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 default=512,
                 help="How many of them to use, evenly over the whole.",
             ),
+            click.option(
+                "--corrections/--no-corrections",
+                default=True,
+                help="With samples, let biases and BatchNorm statistics make up for errors where that helps.",
+            ),
         )
     ):
         function = option(function)

@@ -9,6 +9,8 @@ import click
 from torch import nn
 
 import muquant
+from muquant.batch_norm import Reestimation
+from muquant.quantize import finite
 from muquant.sensitivity import Choice, Trial
 from muquant.sources import Source, read_source
 from muquant_cli.calibration import calibration_options, read_calibration
@@ -52,6 +54,7 @@ def compress(
     observer: str,
     calibration: str | None,
     samples: int,
+    corrections: bool,
     root: Path | None,
     policy: str,
     **options: Any,
@@ -76,6 +79,7 @@ def compress(
         "overrides": overrides,
         "rounding": rounding,
         "observer": observer,
+        "corrections": corrections,
     }
 
     def calibrate(preprocess: nn.Module | None = None) -> None:
@@ -117,11 +121,27 @@ def _compress_module(
     document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)
+    if compressed.batch_norm is not None:
+        document["batch_norm"] = _show_batch_norm(output, compressed.batch_norm)
     if report is not None:
         document.update(report_export(output, report))
     else:
         output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
     return {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
+
+
+def _show_batch_norm(output: Output, result: Reestimation) -> dict[str, Any]:
+    what = "follow the compressed activations" if result.taken else "stay as they were trained"
+    output.say(
+        f"BatchNorm statistics {what}: on held-out samples the output's SQNR is {result.before:.2f} dB "
+        f"with those of training, {result.after:.2f} dB with re-estimated ones"
+    )
+    return {
+        **asdict(result),
+        "before": finite(result.before),
+        "after": finite(result.after),
+        "taken": result.taken,
+    }
 
 
 def show_choices(output: Output, choices: Sequence[Choice]) -> list[dict[str, Any]]:

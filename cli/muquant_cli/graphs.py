@@ -8,13 +8,14 @@ from typing import Any
 import muquant
 from muquant.errors import InputError
 from muquant_cli.export import show_served
+from muquant_cli.inspect import method, output_quality
 from muquant_cli.output import Output, kilobytes
 from muquant_onnx import CompressReport, compress_onnx, compress_program
 
 GRAPHS: dict[str, Callable[..., CompressReport]] = {".onnx": compress_onnx, ".pt2": compress_program}
 """Suffix -> what compresses such a file, with the arguments of `compress_onnx`."""
 
-_HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "size", "of stored")
+_HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding", "size", "of stored")
 _FEW = 5
 
 
@@ -46,6 +47,8 @@ def compress_graph(
             weight.bits,
             f"{weight.mu:.3g}",
             "-" if weight.sqnr is None else f"{weight.sqnr:.2f}",
+            output_quality(weight),
+            method(weight),
             kilobytes(weight.nbytes),
             f"1/{weight.source_nbytes / max(weight.nbytes, 1):.2f}",
         )

@@ -17,7 +17,7 @@ from muquant.sensitivity import CRITERION
 from muquant.training import load_run, read_run
 from muquant_cli.options import root_option
 from muquant_cli.output import Output, command, kilobytes
-from muquant_onnx import running_operators
+from muquant_onnx import WeightReport, running_operators
 from muquant_onnx.reference import read_model
 
 _HEADER = (
@@ -92,8 +92,8 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
             layer.bits,
             f"{layer.mu:.3g}",
             "-" if layer.sqnr is None else f"{layer.sqnr:.2f}",
-            _of_output(layer),
-            layer.rounding,
+            output_quality(layer),
+            method(layer),
             _flagged(layer.delta_norms.two),
             kilobytes(layer.nbytes),
             f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
@@ -104,13 +104,18 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
     return [*rows, ("all", "", "", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
 
 
-def _of_output(layer: LayerReport) -> str:
-    """The quality of the layer's output with the nearest levels, and as it became."""
+def output_quality(layer: LayerReport | WeightReport) -> str:
+    """The quality of the layer's output with the nearest levels, and as it became, in dB."""
     if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
         return "-"
-    if layer.rounding == "nearest":
+    if layer.output_sqnr == layer.nearest_output_sqnr:
         return f"{layer.output_sqnr:.1f}"
     return f"{layer.nearest_output_sqnr:.1f} to {layer.output_sqnr:.1f}"
+
+
+def method(layer: LayerReport | WeightReport) -> str:
+    """How its codes were chosen, and whether its bias was."""
+    return f"{layer.rounding}, bias" if layer.bias_corrected else layer.rounding
 
 
 def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:

@@ -2,6 +2,6 @@
 
 from muquant.calibration.collect import collect_moments
 from muquant.calibration.moments import Moments, MomentSums
-from muquant.calibration.samples import Samples, in_parts, samples_of
+from muquant.calibration.samples import Samples, in_parts, samples_of, split
 
-__all__ = ["MomentSums", "Moments", "Samples", "collect_moments", "in_parts", "samples_of"]
+__all__ = ["MomentSums", "Moments", "Samples", "collect_moments", "in_parts", "samples_of", "split"]

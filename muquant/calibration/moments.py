@@ -1,4 +1,4 @@
-"""`Moments`: the second moment of a layer's inputs, which turns a weight's error into its output's."""
+"""`Moments` of a layer's inputs, of which the second turns a weight's error into its output's."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,16 @@ class Moments:
     channels of its own; elsewhere there is one block.
 
     Attributes:
+        mean: E[x], float32 [blocks, inputs].
         second: E[x x^T], float32 [blocks, inputs, inputs].
+        third: E[x^T x x], float32 [blocks, inputs].
         fourth: E[(x^T x)^2], float32 [blocks].
         count: vectors that were seen.
     """
 
+    mean: Tensor
     second: Tensor
+    third: Tensor
     fourth: Tensor
     count: int
 
@@ -43,6 +47,23 @@ class Moments:
         rows = self.blocks(matrix)
         return ((rows @ self.second) * rows).sum(2).reshape(-1)
 
+    def about(self, center: Tensor) -> "Moments":
+        """The moments of x - center, with float32 [blocks, inputs]."""
+        mean, second, c = self.mean, self.second, center
+        square, far = _trace(second), c.square().sum(1)
+        along, turned = (c * mean).sum(1), (second @ c[:, :, None]).squeeze(2)
+        sides = c[:, :, None] * mean[:, None]
+        return Moments(
+            mean - c,
+            second - sides - sides.mT + c[:, :, None] * c[:, None],
+            self.third - 2 * turned + far[:, None] * (mean - c) + (2 * along - square)[:, None] * c,
+            self.fourth
+            - 4 * (c * self.third).sum(1)
+            + 4 * (c * turned).sum(1)
+            + far * (2 * square - 4 * along + far),
+            self.count,
+        )
+
     def shrunk(self) -> Tensor:
         """The second moment as it should be believed of so few samples, invertible: [blocks, inputs, inputs].
 
@@ -51,12 +72,15 @@ class Moments:
         calls for. Inputs that are always zero keep a little of it.
         """
         second = self.second
-        mean = second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        round_matrix = mean * torch.eye(self.inputs)
+        round_matrix = (_trace(second) / self.inputs)[:, None, None] * torch.eye(self.inputs)
         error = (self.fourth - second.square().sum((1, 2))).clamp(min=0) / self.count
         distance = (second - round_matrix).square().sum((1, 2))
         share = (error / distance.clamp(min=1e-30)).clamp(LEAST_SHRINKAGE, 1)[:, None, None]
         return torch.lerp(second, round_matrix, share)
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2).sum(1)
 
 
 @dataclass
@@ -66,25 +90,28 @@ class MomentSums:
     Attributes:
         name: of the weight.
         shape: of its matrix, [channels, inputs].
-        second: sum of x x^T so far.
-        fourth: sum of (x^T x)^2 so far.
+        first: sum of x so far; those of the other moments likewise.
         count: vectors that were seen.
     """
 
     name: str
     shape: tuple[int, ...]
+    first: Tensor | float = 0.0
     second: Tensor | float = 0.0
+    third: Tensor | float = 0.0
     fourth: Tensor | float = 0.0
     count: int = 0
 
     def add(self, vectors: Tensor) -> None:
         """Take in float32 [blocks, n, inputs]."""
+        square = vectors.square().sum(2)
+        self.first = vectors.sum(1) + self.first
         self.second = vectors.mT @ vectors + self.second
-        self.fourth = vectors.square().sum(2).square().sum(1) + self.fourth
+        self.third = (square[:, None] @ vectors).squeeze(1) + self.third
+        self.fourth = square.square().sum(1) + self.fourth
         self.count += vectors.shape[1]
 
     def moments(self) -> Moments:
         """Divide by the number of vectors, which must not be 0."""
-        assert isinstance(self.second, Tensor)
-        assert isinstance(self.fourth, Tensor)
-        return Moments(self.second / self.count, self.fourth / self.count, self.count)
+        sums = (self.first, self.second, self.third, self.fourth)
+        return Moments(*(torch.as_tensor(each) / self.count for each in sums), self.count)

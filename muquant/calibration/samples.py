@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from muquant.calibration.collect import collect_moments
 from muquant.calibration.moments import Moments
@@ -30,6 +30,10 @@ class Samples:
 
     fit: Moments
     held_out: Moments
+
+    def about(self, center: Tensor) -> "Samples":
+        """The inputs less `center`, [blocks, inputs]."""
+        return Samples(self.fit.about(center), self.held_out.about(center))
 
 
 def split(calibration: Example) -> tuple[Inputs, Inputs]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import muquant
 from muquant import InputError, MuLawSpec
-from muquant.calibration import Moments, Samples, collect_moments, samples, samples_of
+from muquant.calibration import Moments, MomentSums, Samples, collect_moments, samples, samples_of
 from muquant.inputs import Inputs
 from muquant.layers import quantizable_weights
 from muquant.quantize import quantize
@@ -20,7 +20,9 @@ def numbers(seed: int, *shape: int) -> Tensor:
 
 
 def moments(x: Tensor) -> Moments:
-    return Moments((x.T @ x / len(x))[None], x.square().sum(1).square().mean()[None], len(x))
+    sums = MomentSums("layer", (8, x.shape[1]))
+    sums.add(x[None])
+    return sums.moments()
 
 
 def related(seed: int) -> Tensor:
@@ -56,6 +58,51 @@ def test_a_method_that_backfires_on_held_out_samples_is_not_taken() -> None:
     assert found.output.taken == found.output.nearest
     plain = quantize(WEIGHT, MuLawSpec(), 0, "search", "nearest")
     torch.testing.assert_close(found.tensor.codes, plain.tensor.codes, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "compensated", "reconstructed"])
+def test_a_bias_makes_up_for_the_mean_of_the_error(rounding: str) -> None:
+    alone, biased = (
+        quantize(WEIGHT, MuLawSpec(), 0, "search", rounding, ALIKE, biased=biased) for biased in (False, True)
+    )
+    assert alone.shift is None
+    assert biased.shift is not None
+    assert alone.output is not None
+    assert biased.output is not None
+    exact, found = (
+        related(2).double() @ weight.double().T for weight in (WEIGHT, biased.tensor.dequantize())
+    )
+    lost = (found + biased.shift - exact).square().sum()
+    ratio = 10 * np.log10(float(exact.square().sum() / lost))
+    np.testing.assert_allclose(biased.output.taken, ratio, rtol=1e-4)
+    assert biased.output.taken > alone.output.taken
+    assert biased.output.nearest == alone.output.nearest
+    mean = related(1).mean(0)
+    wanted = (WEIGHT - biased.tensor.dequantize()) @ mean
+    torch.testing.assert_close(biased.shift, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_shift_that_backfires_on_held_out_samples_is_not_made() -> None:
+    other = Samples(ALIKE.fit, moments(numbers(5, 400, 12)))  # inputs whose mean is another
+    assert quantize(WEIGHT, MuLawSpec(), 0, "search", "nearest", other, biased=True).shift is None
+
+
+def test_a_mapped_weight_shifts_nothing() -> None:
+    spec = MuLawSpec(3, 7.0, domain="mapped")
+    assert quantize(WEIGHT, spec, 0, "search", "nearest", ALIKE, biased=True).shift is None
+
+
+def test_only_a_layer_s_own_bias_is_corrected() -> None:
+    torch.manual_seed(0)
+    x = numbers(0, 40, 6) + 2
+    tied = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6, bias=False))
+    tied[1].bias = tied[0].bias
+    found = muquant.compress(tied, calibration=x)
+    assert [layer.bias_corrected for layer in found.report] == [False, False, True, False]
+    assert found.module[0].bias is found.module[1].bias  # type: ignore[index]
+    torch.testing.assert_close(found.module[0].bias, tied[0].bias, rtol=0, atol=0)  # type: ignore[index]
+    plain = muquant.compress(tied, calibration=x, corrections=False)
+    assert not any(layer.bias_corrected for layer in plain.report)
 
 
 def test_a_mu_that_was_named_stays() -> None:

@@ -16,6 +16,7 @@ from muquant.observers import observer_class
 from muquant.quantize import Quantized, choose_rounding, finite, quantize
 from muquant.selection import Override, override_specs, pick
 from muquant.spec import MuLawSpec
+from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, find_weights
@@ -39,6 +40,7 @@ def compress_onnx(
     rounding: str | None = None,
     observer: str = "search",
     calibration: Example | None = None,
+    corrections: bool = True,
     policy: str = "auto",
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
@@ -61,6 +63,8 @@ def compress_onnx(
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples for the graph's inputs [N, ...], 4 or more, by name or in order; a quarter
             of them is held out. onnxruntime runs the graph on them.
+        corrections: with `calibration`, whether biases may make up for the mean of a layer's error, where
+            held-out samples say that it helps.
         policy: "float", "int8" or "auto", see `lower`.
         on_layer: called before each weight with its name, its place and their number, for progress.
 
@@ -83,6 +87,7 @@ def compress_onnx(
         formats.update({picked[place]: own for place in places})
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
+        biases = {weight: find_bias(weight, model.graph) if corrections else None for weight in found}
         chosen = [found[place] for place in formats]
         for number, (weight, samples) in enumerate(_known(Path(source), chosen, calibration)):
             if on_layer is not None:
@@ -90,9 +95,20 @@ def compress_onnx(
             with naming(weight.name):
                 values = read_float(weight.tensor)
                 form = formats[found.index(weight)]
-                quantized = quantize(values, form, weight.channel_axis, observer, method, samples)
+                bias = biases[weight]
+                quantized = quantize(
+                    values,
+                    form,
+                    weight.channel_axis,
+                    observer,
+                    method,
+                    samples,
+                    biased=bias is not None,
+                )
                 reports.append(_report(weight, values, quantized))
                 del values  # it is not needed while the codes are packed
+                if bias is not None and quantized.shift is not None:
+                    bias.shift(quantized.shift, weight)
                 packed[weight.name] = spool.add(
                     weight.name, quantized.tensor, ir.DataType(weight.tensor.dtype)
                 )
@@ -144,6 +160,7 @@ def _report(weight: FoundWeight, values: Tensor, outcome: Quantized) -> WeightRe
         rounding=outcome.rounding,
         nearest_output_sqnr=None if output is None else finite(output.nearest),
         output_sqnr=None if output is None else finite(output.taken),
+        bias_corrected=outcome.shift is not None,
         nbytes=quantized.nbytes,
         source_nbytes=weight.tensor.nbytes,
         served=(),

@@ -22,6 +22,7 @@ class WeightReport:
         nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
             gone to its nearest level; None without samples, or where nothing was lost.
         output_sqnr: likewise with the codes that were taken.
+        bias_corrected: whether the layer's bias makes up for the mean of the error.
         nbytes: bytes of packed codes and steps.
         source_nbytes: bytes of the weight in the type in which it was stored.
         served: how each of its uses is served.
@@ -37,6 +38,7 @@ class WeightReport:
     rounding: str
     nearest_output_sqnr: float | None
     output_sqnr: float | None
+    bias_corrected: bool
     nbytes: int
     source_nbytes: int
     served: tuple[Served, ...]

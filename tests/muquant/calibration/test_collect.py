@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor, nn
 
-from muquant.calibration import Moments, collect_moments, operators
+from muquant.calibration import Moments, MomentSums, collect_moments, operators
 from muquant.errors import InputError
 from muquant.inputs import Inputs
 from muquant.layers import quantizable_weights
@@ -145,14 +145,32 @@ def test_of_large_images_patches_are_drawn(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(drawn.second, whole.second, rtol=0, atol=0.02)
 
 
+def sums(vectors: Tensor) -> Moments:
+    """The moments of [blocks, n, inputs]."""
+    found = MomentSums("layer", (1, vectors.shape[2]))
+    found.add(vectors)
+    return found.moments()
+
+
+@settings(deadline=None, max_examples=40)
+@given(blocks=st.integers(1, 3), inputs=st.integers(1, 6), seed=st.integers(0, 99))
+def test_moments_about_a_point_are_those_of_what_is_less_by_it(blocks: int, inputs: int, seed: int) -> None:
+    x, center = uniform(blocks, 20, inputs, seed=seed), 2 * uniform(blocks, inputs, seed=seed + 1)
+    found, expected = sums(x).about(center), sums(x - center[:, None])
+    for name in ("mean", "second", "third", "fourth", "count"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4, msg=name
+        )
+
+
 @settings(deadline=None, max_examples=40)
 @given(count=st.integers(2, 60), inputs=st.integers(2, 12), seed=st.integers(0, 99))
 def test_the_shrinkage_is_ledoit_and_wolf_s(count: int, inputs: int, seed: int) -> None:
     rows = uniform(count, inputs, seed=seed).double()
-    second, fourth = rows.T @ rows / count, rows.square().sum(1).square().mean()
+    second = rows.T @ rows / count
     share = max(0.003, float(ledoit_wolf_shrinkage(rows.numpy(), assume_centered=True)))
     expected = (1 - share) * second + share * second.diagonal().mean() * torch.eye(inputs)
-    found = Moments(second[None].float(), fourth[None].float(), count).shrunk()
+    found = sums(rows[None].float()).shrunk()
     torch.testing.assert_close(found[0], expected.float(), rtol=1e-3, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from muquant import MuLawSpec
-from muquant.calibration import Moments
+from muquant.calibration import Moments, MomentSums
 from muquant.observers import SearchObserver
 from muquant.rounding import compensated, nearest, reconstructed
 from muquant.rounding.problem import Problem, refit
@@ -35,7 +35,9 @@ def numbers(seed: int, *shape: int) -> Tensor:
 def layer(seed: int, inputs: int, blocks: int = 1, samples: int = 40) -> Moments:
     """Moments of inputs that hang together, as those of real layers do."""
     x = numbers(seed, blocks, samples, inputs) @ numbers(seed + 1, blocks, inputs, inputs) + 0.5
-    return Moments(x.mT @ x / samples, x.square().sum(2).square().mean(1), samples)
+    sums = MomentSums("layer", (1, inputs))
+    sums.add(x)
+    return sums.moments()
 
 
 def start(weight: Tensor, spec: MuLawSpec, channel_axis: int = 0) -> QuantizedTensor:
@@ -168,7 +170,10 @@ def test_blocks_are_problems_of_their_own(method: Any) -> None:
     whole = method(weight, start(weight, MuLawSpec(3, 4.0)), moments).dequantize()
     for block in range(3):
         rows = slice(2 * block, 2 * block + 2)
-        own = Moments(moments.second[block : block + 1], moments.fourth[block : block + 1], moments.count)
+        part = slice(block, block + 1)
+        own = Moments(
+            moments.mean[part], moments.second[part], moments.third[part], moments.fourth[part], moments.count
+        )
         found = method(weight[rows], start(weight[rows], MuLawSpec(3, 4.0)), own).dequantize()
         torch.testing.assert_close(found, whole[rows])
 
