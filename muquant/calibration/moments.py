@@ -1,5 +1,6 @@
 """`Moments` of a layer's inputs, of which the second turns a weight's error into its output's."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,14 +49,18 @@ class Moments:
         return ((rows @ self.second) * rows).sum(2).reshape(-1)
 
     def about(self, center: Tensor) -> "Moments":
-        """The moments of x - center, with float32 [blocks, inputs]."""
+        """The moments of x - center, with float32 [blocks, inputs].
+
+        What float32 loses in the differences may leave no variance where there is little. So much is added.
+        """
         mean, second, c = self.mean, self.second, center
         square, far = _trace(second), c.square().sum(1)
+        lost = 8 * torch.finfo(torch.float32).eps * (square + far) / math.sqrt(self.inputs)
         along, turned = (c * mean).sum(1), (second @ c[:, :, None]).squeeze(2)
         sides = c[:, :, None] * mean[:, None]
         return Moments(
             mean - c,
-            second - sides - sides.mT + c[:, :, None] * c[:, None],
+            second - sides - sides.mT + c[:, :, None] * c[:, None] + lost[:, None, None] * torch.eye(self.inputs),
             self.third - 2 * turned + far[:, None] * (mean - c) + (2 * along - square)[:, None] * c,
             self.fourth
             - 4 * (c * self.third).sum(1)
@@ -72,7 +77,8 @@ class Moments:
         calls for. Inputs that are always zero keep a little of it.
         """
         second = self.second
-        round_matrix = (_trace(second) / self.inputs)[:, None, None] * torch.eye(self.inputs)
+        mean = _trace(second) / self.inputs
+        round_matrix = torch.where(mean > 0, mean, 1)[:, None, None] * torch.eye(self.inputs)
         error = (self.fourth - second.square().sum((1, 2))).clamp(min=0) / self.count
         distance = (second - round_matrix).square().sum((1, 2))
         share = (error / distance.clamp(min=1e-30)).clamp(LEAST_SHRINKAGE, 1)[:, None, None]

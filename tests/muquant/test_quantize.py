@@ -62,28 +62,29 @@ def test_a_method_that_backfires_on_held_out_samples_is_not_taken() -> None:
 
 @pytest.mark.parametrize("rounding", ["nearest", "compensated", "reconstructed"])
 def test_a_bias_makes_up_for_the_mean_of_the_error(rounding: str) -> None:
+    samples = Samples(moments(related(1) + 5), moments(related(2) + 5))
     alone, biased = (
-        quantize(WEIGHT, MuLawSpec(), 0, "search", rounding, ALIKE, biased=biased) for biased in (False, True)
+        quantize(WEIGHT, MuLawSpec(), 0, "search", rounding, samples, biased=each) for each in (False, True)
     )
     assert alone.shift is None
     assert biased.shift is not None
     assert alone.output is not None
     assert biased.output is not None
     exact, found = (
-        related(2).double() @ weight.double().T for weight in (WEIGHT, biased.tensor.dequantize())
+        (related(2) + 5).double() @ weight.double().T for weight in (WEIGHT, biased.tensor.dequantize())
     )
     lost = (found + biased.shift - exact).square().sum()
     ratio = 10 * np.log10(float(exact.square().sum() / lost))
     np.testing.assert_allclose(biased.output.taken, ratio, rtol=1e-4)
     assert biased.output.taken > alone.output.taken
     assert biased.output.nearest == alone.output.nearest
-    mean = related(1).mean(0)
+    mean = (related(1) + 5).mean(0)
     wanted = (WEIGHT - biased.tensor.dequantize()) @ mean
     torch.testing.assert_close(biased.shift, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_a_shift_that_backfires_on_held_out_samples_is_not_made() -> None:
-    other = Samples(ALIKE.fit, moments(numbers(5, 400, 12)))  # inputs whose mean is another
+    other = Samples(moments(related(1) + 5), moments(related(2) - 5))  # inputs whose mean is another
     assert quantize(WEIGHT, MuLawSpec(), 0, "search", "nearest", other, biased=True).shift is None
 
 

@@ -184,3 +184,10 @@ def test_dead_inputs_leave_it_invertible() -> None:
 def test_a_model_that_does_not_run_is_named() -> None:
     with pytest.raises(InputError, match=r"Linear does not run on inputs of shape \[\(3, 5\)\].*trained on"):
         collect(nn.Linear(6, 4), uniform(3, 5))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e4])
+def test_inputs_that_never_change_leave_it_invertible(value: float) -> None:
+    known = sums(torch.full((1, 40, 6), value))
+    for moments in (known, known.about(known.mean)):
+        assert math.isfinite(float(torch.linalg.cholesky(moments.shrunk()).sum()))

@@ -101,7 +101,7 @@ GRAPHS: dict[str, tuple[Any, list[int]]] = {
 
 def samples(shape: list[int]) -> Array:
     """Values that hang together along the last axis, as those of real layers do."""
-    return (numbers(1, *shape).cumsum(-1) + 0.5).astype(np.float32)
+    return (numbers(1, *shape).cumsum(-1) + 5).astype(np.float32)
 
 
 def run(path: Path, x: Array) -> Array:
@@ -141,7 +141,7 @@ def test_the_output_s_quality_is_that_of_the_output(name: str, tmp_path: Path) -
         ratio = 10 * np.log10(np.square(product(model, exact)).sum() / noise)
         assert weight.output_sqnr is not None
         assert weight.bias_corrected == (name in CORRECTED)
-        np.testing.assert_allclose(weight.output_sqnr, ratio, rtol=1e-4)
+        np.testing.assert_allclose(weight.output_sqnr, ratio, rtol=1e-3)
         ratios.append(ratio)
     assert ratios[1] > ratios[0] + 0.5
 
