@@ -1,7 +1,7 @@
-"""A transformer encoder of the shape of a small sentence encoder, on a task that every Python installation has.
+"""A transformer encoder of the shape of a small sentence encoder, on a task that every Python brings along.
 
-The task: bytes of the standard library's sources, 15 % of them masked; say which they were. The shape: 6 layers,
-384 wide, 12 heads, 1,536 in between (MiniLM's). Test files are files of their own.
+The task: bytes of the standard library's sources, 15 % of them masked; say which they were. The shape: 6
+layers, 384 wide, 12 heads, 1,536 in between (MiniLM's). Test files are files of their own.
 
     python benchmarks/encoder.py [--out runs/encoder] [--steps 1500]
 
@@ -42,7 +42,8 @@ class Layer(nn.Module):
         """[N, LENGTH, WIDTH] -> the same."""
         seen = self.norm1(x)
         heads = [
-            part(seen).unflatten(2, (HEADS, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+            part(seen).unflatten(2, (HEADS, -1)).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
         ]
         mixed = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         x = x + self.output(mixed)
@@ -93,7 +94,11 @@ def load_corpus() -> Corpus:
             parts[hashlib.sha256(name.encode()).digest()[0] < 13].append(path.read_bytes())
     train, test = (b"\n".join(parts[held_out]) for held_out in (False, True))
     digest = hashlib.sha256(train + test).hexdigest()
-    return Corpus(*(torch.frombuffer(bytearray(part), dtype=torch.uint8).long() for part in (train, test)), digest)
+    return Corpus(_bytes(train), _bytes(test), digest)
+
+
+def _bytes(text: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
 
 
 def windows(text: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -109,7 +114,7 @@ def windows(text: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 def accuracy(model: nn.Module, tokens: Tensor, wanted: Tensor) -> float:
     """The share of masked bytes that `model` knows."""
     right = total = 0
-    for rows in torch.arange(len(tokens)).split(64):
+    for rows in torch.arange(len(tokens)).split(64):  # type: ignore[no-untyped-call]
         masked = wanted[rows] >= 0
         found = model(tokens[rows]).argmax(2)
         right += int((found == wanted[rows])[masked].sum())
@@ -136,7 +141,7 @@ def train(corpus: Corpus, folder: Path, steps: int, batch: int = 32, lr: float =
             logits = model(tokens)
         loss = functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

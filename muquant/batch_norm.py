@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -50,8 +51,8 @@ def reestimate_batch_norms(
     """Move the BatchNorm statistics of `model` as compression moved its activations, if that helps.
 
     Sun et al., "Hybrid 8-bit Floating Point (HFP8) Training and Inference for Deep Neural Networks", NeurIPS
-    2019, re-estimate them from samples. Here only the difference to what `reference` shows on the same samples
-    is applied, mean + (m' - m) and variance * v' / v: what is special about so few samples cancels out.
+    2019, re-estimate them from samples. Here only the difference to what `reference` shows on the same
+    samples is applied, mean + (m' - m) and variance * v' / v: what is special about so few of them cancels.
 
     Args:
         model: compressed, in evaluation mode, on the CPU; its statistics are changed in place.
@@ -89,7 +90,9 @@ def output_sqnr(model: nn.Module, reference: nn.Module, inputs: Inputs) -> float
     seen = False
     with torch.no_grad():
         for batch in _batches(inputs):
-            for exact, other in zip(*(_tensors(batch.call(each)) for each in (reference, model)), strict=True):
+            for exact, other in zip(
+                *(_tensors(batch.call(each)) for each in (reference, model)), strict=True
+            ):
                 seen = True
                 signal += float(exact.double().square().sum())
                 noise += float((other - exact).double().square().sum())
@@ -132,7 +135,7 @@ def _batches(inputs: Inputs) -> Iterator[Inputs]:
     """Parts of about the same size, so that none is of one sample alone."""
     parts = math.ceil(inputs.count / BATCH_SIZE)
     bounds = [inputs.count * part // parts for part in range(parts + 1)]
-    return (inputs.rows(*pair) for pair in zip(bounds, bounds[1:], strict=False))
+    return (inputs.rows(*pair) for pair in pairwise(bounds))
 
 
 def _state(module: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -126,7 +126,7 @@ def compress(
             if choices[-1].taken is None:
                 continue
         tensors[name] = quantized.tensor
-        if quantized.shift is not None:
+        if quantized.shift is not None and owners[0].bias is not None:
             shifts[owners[0].bias] = quantized.shift
         reports.append(report)
     if not tensors:

@@ -60,7 +60,11 @@ class Moments:
         sides = c[:, :, None] * mean[:, None]
         return Moments(
             mean - c,
-            second - sides - sides.mT + c[:, :, None] * c[:, None] + lost[:, None, None] * torch.eye(self.inputs),
+            second
+            - sides
+            - sides.mT
+            + c[:, :, None] * c[:, None]
+            + lost[:, None, None] * torch.eye(self.inputs),
             self.third - 2 * turned + far[:, None] * (mean - c) + (2 * along - square)[:, None] * c,
             self.fourth
             - 4 * (c * self.third).sum(1)
@@ -120,4 +124,5 @@ class MomentSums:
     def moments(self) -> Moments:
         """Divide by the number of vectors, which must not be 0."""
         sums = (self.first, self.second, self.third, self.fourth)
-        return Moments(*(torch.as_tensor(each) / self.count for each in sums), self.count)
+        first, second, third, fourth = (torch.as_tensor(each) / self.count for each in sums)
+        return Moments(first, second, third, fourth, self.count)

@@ -1,6 +1,7 @@
 """BatchNorm statistics follow what compression does to activations, where that helps."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from muquant.batch_norm import output_sqnr, reestimate_batch_norms
 from muquant.inputs import Inputs
 
 
-def network() -> nn.Sequential:
+def network() -> Any:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(2, 8, 3, bias=False),
@@ -28,8 +29,8 @@ def images(seed: int, count: int) -> Tensor:
     return torch.randn(count, 2, 8, 8, generator=torch.Generator().manual_seed(seed)) + 1
 
 
-def moved(model: nn.Sequential) -> nn.Sequential:
-    other = copy.deepcopy(model)
+def moved(model: Any) -> Any:
+    other: Any = copy.deepcopy(model)
     with torch.no_grad():
         other[0].weight.mul_(1.7)
     return other
@@ -80,13 +81,15 @@ def test_what_backfires_on_held_out_samples_is_undone() -> None:
 def test_compress_does_it_with_samples_unless_told_not_to() -> None:
     model = network()
     samples = images(2, 60)
+    found: Any
+    plain: Any
     found, plain = (muquant.compress(model, calibration=samples, corrections=each) for each in (True, False))
     assert found.batch_norm is not None
     assert plain.batch_norm is None
     assert muquant.compress(model).batch_norm is None
     exact = output_sqnr(found.module, model, Inputs.of(samples[3::4]))
     assert exact == pytest.approx(max(found.batch_norm.before, found.batch_norm.after))
-    torch.testing.assert_close(plain.module[1].running_mean, model[1].running_mean, rtol=0, atol=0)  # type: ignore[index]
+    torch.testing.assert_close(plain.module[1].running_mean, model[1].running_mean, rtol=0, atol=0)
 
 
 def test_without_batch_norm_there_is_nothing_to_do() -> None:

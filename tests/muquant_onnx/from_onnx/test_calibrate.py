@@ -118,7 +118,9 @@ def product(model: Any, y: Array) -> Array:
     return y - beta * bias[0].reshape(-1, *[1] * (y.ndim - 2 if y.ndim > 2 else 0))
 
 
-CORRECTED = {name for name in GRAPHS if name.startswith(("Gemm", "Conv"))} - {"Gemm, half a bias"} | {"MatMul, bias"}
+CORRECTED = {name for name in GRAPHS if name.startswith(("Gemm", "Conv"))} - {"Gemm, half a bias"} | {
+    "MatMul, bias"
+}
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -217,7 +219,9 @@ def test_a_bias_that_two_layers_have_is_corrected_for_each(tmp_path: Path) -> No
         tmp_path / "model.onnx", tmp_path / "small.onnx", calibration=torch.from_numpy(samples([COUNT, 12]))
     )
     assert all(weight.bias_corrected for weight in report.weights)
-    biases = [node.input[2] for node in onnx.load(tmp_path / "small.onnx").graph.node if node.op_type == "Gemm"]
+    biases = [
+        node.input[2] for node in onnx.load(tmp_path / "small.onnx").graph.node if node.op_type == "Gemm"
+    ]
     assert len(set(biases)) == 2
     assert "b" not in {each.name for each in onnx.load(tmp_path / "small.onnx").graph.initializer}
 
