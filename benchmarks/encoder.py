@@ -5,7 +5,7 @@ layers, 384 wide, 12 heads, 1,536 in between (MiniLM's). Test files are files of
 
     python benchmarks/encoder.py [--out runs/encoder] [--steps 1500]
 
-trains it (an interrupted run goes on) and prints its accuracy on the masked bytes of the test files.
+trains it (an hour on two cores) and prints its accuracy on the masked bytes of the test files.
 """
 
 import argparse
