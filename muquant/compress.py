@@ -14,6 +14,7 @@ from muquant.batch_norm import batch_norms, reestimate_batch_norms
 from muquant.calibration import Samples, samples_of, split
 from muquant.errors import InputError, naming
 from muquant.fake_quantize import MuLawFakeQuantize
+from muquant.finished import Finished
 from muquant.inputs import Example, Inputs
 from muquant.layers import (
     Override,
@@ -23,7 +24,8 @@ from muquant.layers import (
     replace_weight,
     select_weights,
 )
-from muquant.quantize import Quantized, choose_rounding, finite, quantize
+from muquant.quantize import choose_rounding, finite, quantize
+from muquant.quantized import Quantized
 from muquant.sensitivity import Choice, Shape, Trial, candidates, input_shapes, layer_norms, sqnr
 from muquant.spec import MuLawSpec
 
@@ -39,6 +41,7 @@ def compress(
     calibration: Example | None = None,
     corrections: bool = True,
     example: Example | None = None,
+    finished: Finished | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
     """Compress the weights of `model`; biases, norms and the layers not picked stay float32. The model is not
@@ -65,6 +68,8 @@ def compress(
         example: an input of the model, or several. The norms of a convolution depend on the size of its
             input; models of `muquant.models` know theirs, for others the norms of its matrix are reported
             where no example is given.
+        finished: where each weight is kept once it is done, and taken from where it is there already: an
+            interrupted job goes on.
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
@@ -95,6 +100,7 @@ def compress(
         choose_rounding(rounding, calibrated=calibration is not None),
         trained,
         _own_biases(module) if corrections else frozenset(),
+        finished,
     )
     if example is None and calibration is not None:
         example = Inputs.of(calibration).rows(0, 1).example
@@ -171,12 +177,14 @@ class _Quantizer:
         rounding: likewise.
         trained: fake-quant modules by the id of their weight.
         biases: ids of those that may be changed.
+        finished: as for `compress`.
     """
 
     observer: str
     rounding: str
     trained: Mapping[int, MuLawFakeQuantize]
     biases: Collection[int]
+    finished: Finished | None
 
     def __call__(self, owners: Sequence[Weight], spec: MuLawSpec, samples: Samples | None) -> Quantized:
         weight = owners[0]
@@ -193,6 +201,7 @@ class _Quantizer:
             self.rounding,
             samples,
             biased=len(owners) == 1 and id(weight.bias) in self.biases,
+            finished=self.finished,
         )
 
 

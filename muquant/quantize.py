@@ -1,49 +1,21 @@
 """One weight, from float to codes: observe, round, and keep the best of what was tried."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
 from muquant.calibration import Moments, Samples
 from muquant.errors import InputError
+from muquant.finished import Finished
 from muquant.observers import observer_class
+from muquant.quantized import OutputQuality, Quantized
 from muquant.rounding import ROUNDINGS, nearest, refinements
 from muquant.spec import MAX_MU, MuLawSpec
 from muquant.tensor import QuantizedTensor, to_matrix
 
 OTHER_MUS = (0.5, 2.0)
 """Besides the mu that suits the weight itself, these multiples are tried on the layer's output."""
-
-
-@dataclass(frozen=True)
-class OutputQuality:
-    """The signal-to-quantization-noise ratio of a layer's output on held-out samples, in dB.
-
-    Attributes:
-        nearest: with every weight at the level nearest to it; infinite where nothing is lost.
-        taken: with the codes that were taken; at least as high.
-    """
-
-    nearest: float
-    taken: float
-
-
-@dataclass(frozen=True, eq=False)
-class Quantized:
-    """A quantized weight, and how it came about.
-
-    Attributes:
-        tensor: the weight.
-        rounding: name of the method that was the best on held-out samples.
-        output: what became of the layer's output; None where its inputs are not known.
-        shift: what to add to the layer's bias, float32 [channels]; None where that does not help.
-    """
-
-    tensor: QuantizedTensor
-    rounding: str = "nearest"
-    output: OutputQuality | None = None
-    shift: Tensor | None = None
 
 
 def quantize(
@@ -55,6 +27,7 @@ def quantize(
     samples: Samples | None = None,
     *,
     biased: bool = False,
+    finished: Finished | None = None,
 ) -> Quantized:
     """Return `weight` (float32, any shape) in the format `spec`.
 
@@ -74,10 +47,38 @@ def quantize(
         rounding: a name of `ROUNDINGS`.
         samples: what the layer's inputs are like.
         biased: whether the layer has a bias, one for each channel, that may be changed.
+        finished: where the outcome is kept, and taken from where it is there already.
 
     Raises:
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
+    if finished is None:
+        return _quantize(weight, spec, channel_axis, observer, rounding, samples, biased)
+    key = finished.key(
+        weight,
+        samples,
+        spec=spec.to_dict(),
+        channel_axis=channel_axis,
+        observer=observer,
+        rounding=rounding,
+        biased=biased,
+    )
+    outcome = finished.get(key)
+    if outcome is None:
+        outcome = _quantize(weight, spec, channel_axis, observer, rounding, samples, biased)
+        finished.put(key, outcome)
+    return outcome
+
+
+def _quantize(
+    weight: Tensor,
+    spec: MuLawSpec,
+    channel_axis: int,
+    observer: str,
+    rounding: str,
+    samples: Samples | None,
+    biased: bool,
+) -> Quantized:
     methods = refinements(rounding)
     start = _nearest(weight, spec, channel_axis, observer)
     if samples is None:

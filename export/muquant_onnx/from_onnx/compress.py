@@ -11,9 +11,11 @@ from torch import Tensor
 from muquant.calibration import Samples
 from muquant.errors import InputError, naming
 from muquant.files import scratch_folder
+from muquant.finished import Finished
 from muquant.inputs import Example
 from muquant.observers import observer_class
-from muquant.quantize import Quantized, choose_rounding, finite, quantize
+from muquant.quantize import choose_rounding, finite, quantize
+from muquant.quantized import Quantized
 from muquant.selection import Override, override_specs, pick
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx.biases import find_bias
@@ -42,6 +44,7 @@ def compress_onnx(
     calibration: Example | None = None,
     corrections: bool = True,
     policy: str = "auto",
+    finished: Finished | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
     """Write the ONNX file `source` to `destination` with its weights in few bits; whole or not at all.
@@ -66,6 +69,8 @@ def compress_onnx(
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, where
             held-out samples say that it helps.
         policy: "float", "int8" or "auto", see `lower`.
+        finished: where each weight is kept once it is done, and taken from where it is there already: an
+            interrupted job goes on.
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
@@ -104,6 +109,7 @@ def compress_onnx(
                     method,
                     samples,
                     biased=bias is not None,
+                    finished=finished,
                 )
                 reports.append(_report(weight, values, quantized))
                 del values  # it is not needed while the codes are packed
