@@ -15,11 +15,11 @@ from muquant.inputs import Example
 from muquant.observers import observer_class
 from muquant.quantize import Quantized, choose_rounding, finite, quantize
 from muquant.selection import Override, override_specs, pick
+from muquant.sensitivity.quality import weight_sqnr
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, find_weights
-from muquant_onnx.from_onnx.quality import weight_sqnr
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
@@ -54,8 +54,8 @@ def compress_onnx(
         spec: the format; 3 bits, mu searched, a scale for each channel by default.
         layers: "all", "last:K" (of the weights, in the order in which the graph uses them) or a regular
             expression, searched in the name of the weight and in those of the nodes that use it.
-        overrides: layers, in these forms -> another width or format: {"conv1": 8}. The last one that picks a
-            weight counts.
+        overrides: layers, in these forms, or "=NAME", one weight -> another width or format: {"conv1": 8}.
+            The last one that picks a weight counts.
         rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
             methods up to it each weight takes the one that is best on held-out samples.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
@@ -79,7 +79,8 @@ def compress_onnx(
     labels = [weight.labels for weight in found]
     picked = pick(labels, layers, "layers")
     formats = dict.fromkeys(picked, spec)
-    for places, own in override_specs([labels[place] for place in picked], spec, overrides or {}):
+    names = [found[place].name for place in picked]
+    for places, own in override_specs([labels[place] for place in picked], spec, overrides or {}, names):
         formats.update({picked[place]: own for place in places})
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
