@@ -87,8 +87,8 @@ def _smallest(count: int, attempt: Callable[[int], Plan], limits: Limits) -> Pla
         assert drop is not None
         raise InputError(
             f"max_drop is {limits.max_drop:g} points, but with the widest plan{within}, of {best.nbytes:,} "
-            f"bytes, {drop.changed:,} of {drop.answers:,} held-out answers change ({drop.points:.3g} points); "
-            "allow more"
+            f"bytes, {drop.changed:,} of {drop.answers:,} held-out answers change ({drop.points:.3g} "
+            "points); allow more"
         )
     while low < high:
         middle = (low + high) // 2

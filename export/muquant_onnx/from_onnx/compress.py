@@ -9,7 +9,7 @@ import onnx_ir as ir
 from torch import Tensor
 
 from muquant.calibration import Samples
-from muquant.errors import InputError, naming
+from muquant.errors import naming
 from muquant.files import scratch_folder
 from muquant.inputs import Example
 from muquant.observers import observer_class
@@ -19,7 +19,7 @@ from muquant.sensitivity.quality import weight_sqnr
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
-from muquant_onnx.from_onnx.find import FoundWeight, find_weights
+from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
@@ -73,19 +73,14 @@ def compress_onnx(
     method = choose_rounding(rounding, calibrated=calibration is not None)
     read = read_graph(Path(source))
     model = read.model
-    found, left_alone = find_weights(model)
-    if not found:
-        raise InputError(f"{source} holds no weight to compress{_first_reason(left_alone)}")
-    labels = [weight.labels for weight in found]
-    picked = pick(labels, layers, "layers")
+    found, left_alone = require_weights(model, source)
+    picked = pick([weight.labels for weight in found], layers, "layers")
     formats = dict.fromkeys(picked, spec)
-    names = [found[place].name for place in picked]
-    for places, own in override_specs([labels[place] for place in picked], spec, overrides or {}, names):
-        formats.update({picked[place]: own for place in places})
+    formats.update(pinned_formats(found, picked, spec, overrides))
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
         chosen = [found[place] for place in formats]
-        for number, (weight, samples) in enumerate(_known(Path(source), chosen, calibration)):
+        for number, (weight, samples) in enumerate(known_samples(Path(source), chosen, calibration)):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
             with naming(weight.name):
@@ -121,7 +116,22 @@ def compress_onnx(
     )
 
 
-def _known(
+def pinned_formats(
+    found: Sequence[FoundWeight],
+    picked: Sequence[int],
+    spec: MuLawSpec,
+    overrides: Mapping[str, Override] | None,
+) -> dict[int, MuLawSpec]:
+    """Return the formats of those that `overrides` picks among the `picked` places of `found`, by place."""
+    weights = [found[place] for place in picked]
+    labels, names = [weight.labels for weight in weights], [weight.name for weight in weights]
+    formats: dict[int, MuLawSpec] = {}
+    for places, own in override_specs(labels, spec, overrides or {}, names):
+        formats.update({picked[place]: own for place in places})
+    return formats
+
+
+def known_samples(
     source: Path, weights: Sequence[FoundWeight], calibration: Example | None
 ) -> Iterator[tuple[FoundWeight, Samples | None]]:
     """Yield the weights, each with what is known of its layer's inputs."""
@@ -149,10 +159,3 @@ def _report(weight: FoundWeight, values: Tensor, outcome: Quantized) -> WeightRe
         source_nbytes=weight.tensor.nbytes,
         served=(),
     )
-
-
-def _first_reason(left_alone: list[LeftAlone]) -> str:
-    if not left_alone:
-        return "; expected constants that MatMul, Gemm, Conv, ConvTranspose or Gather computes with"
-    first = left_alone[0]
-    return f"; {len(left_alone)} are left alone, such as {first.name} ({first.consumer}): {first.reason}"
