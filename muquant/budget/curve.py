@@ -90,8 +90,9 @@ class Curve:
         return self.points[bits - WIDTHS[0]]
 
     def fall(self, bits: int) -> float | None:
-        """By how much the noise falls for each byte that the last of `bits` bits costs; None for 2 bits."""
-        if bits == WIDTHS[0]:
+        """By how much the noise falls for each byte that the last of `bits` bits costs; None where no width
+        is so and has a narrower one."""
+        if bits not in WIDTHS[1:]:
             return None
         narrow, wide = self.at(bits - 1), self.at(bits)
         return (narrow.noise - wide.noise) / max(wide.nbytes - narrow.nbytes, 1)
