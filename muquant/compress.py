@@ -55,8 +55,8 @@ def compress(
         layers: "all", "last:K" or a regular expression, see `select_weights`; or "auto": all, each in the
             first format of `candidates(spec)` in which ||dW||_2 is at most 1, and float32 where there is
             none. `choices` of the result says what was tried.
-        overrides: layers, in the forms above but "auto" -> another width or format: {"conv1": 8}. The last
-            one that picks a layer counts; with "auto" these layers are not tried.
+        overrides: layers, in the forms above but "auto", or "=NAME", one weight -> another width or format:
+            {"conv1": 8}. The last one that picks a weight counts; with "auto" these layers are not tried.
         rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
             methods up to it each weight takes the one that is best on held-out samples.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.

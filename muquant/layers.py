@@ -97,9 +97,7 @@ def select_weights(model: nn.Module, layers: str) -> list[Weight]:
         raise InputError(
             f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}"
         )
-    names = _layers(weights)
-    picked = {names[place] for place in pick([(name,) for name in names], layers, "layers")}
-    return [weight for weight in weights if weight.layer in picked]
+    return [weights[place] for place in pick([(weight.layer,) for weight in weights], layers, "layers")]
 
 
 def override_formats(
@@ -110,17 +108,16 @@ def override_formats(
     Args:
         weights: what is compressed, plain parameters.
         spec: what an override that is only a width changes the width of.
-        overrides: which layers, in the forms of `select_weights` -> a width or a format. The last one that
-            picks a layer counts; a shared weight is picked by any of its layers.
+        overrides: which layers, in the forms of `select_weights`, or "=NAME", one weight -> a width or a
+            format. The last one that picks a weight counts; a shared weight is picked by any of its layers.
 
     Raises:
         InputError: an override picks none of `weights`, or its width is out of range.
     """
-    names = _layers(weights)
+    labels, names = [(weight.layer,) for weight in weights], [weight.name for weight in weights]
     formats: dict[int, MuLawSpec] = {}
-    for places, own in override_specs([(name,) for name in names], spec, overrides):
-        picked = {names[place] for place in places}
-        formats.update({id(weight.value): own for weight in weights if weight.layer in picked})
+    for places, own in override_specs(labels, spec, overrides, names):
+        formats.update({id(weights[place].value): own for place in places})
     return formats
 
 
@@ -129,7 +126,3 @@ def replace_weight(owners: list[Weight], value: Tensor) -> None:
     parameter = nn.Parameter(value, requires_grad=False)
     for owner in owners:
         setattr(owner.module, owner.attribute, parameter)
-
-
-def _layers(weights: Sequence[Weight]) -> list[str]:
-    return list(dict.fromkeys(weight.layer for weight in weights))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from muquant.batch_norm import Reestimation
 from muquant.quantize import finite
 from muquant.sensitivity import Choice, Trial
 from muquant.sources import Source, read_source
+from muquant_cli.budget import Budget, budget_options, keep_plan
 from muquant_cli.calibration import calibration_options, read_calibration
 from muquant_cli.export import report_export
 from muquant_cli.graphs import GRAPHS, compress_graph
@@ -38,6 +40,7 @@ from muquant_onnx import export_onnx
     help="Weights to take: those in a safetensors file, or none, the model's own before any are loaded.",
 )
 @format_options
+@budget_options
 @calibration_options
 @root_option
 @policy_option
@@ -52,6 +55,9 @@ def compress(
     layers: str,
     rounding: str | None,
     observer: str,
+    max_bytes: str | None,
+    max_drop: float | None,
+    plan: Path | None,
     calibration: str | None,
     samples: int,
     corrections: bool,
@@ -72,6 +78,7 @@ def compress(
       model.pt2           what torch.export.save wrote; can run code as well
     """
     check_suffix(out)
+    budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
     width, overrides = parse_bits(bits)
     spec = muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **options)
     how: dict[str, Any] = {
@@ -88,22 +95,29 @@ def compress(
 
     if Path(source).suffix in GRAPHS:
         calibrate()
-        document = compress_graph(output, Path(source), out, spec, state, policy=policy, **how)
+        document = compress_graph(output, Path(source), out, spec, state, budget, policy=policy, **how)
     else:
         read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
         calibrate(read.preprocess)
-        document = _compress_module(output, read, out, spec, policy, **how)
+        document = _compress_module(output, read, out, spec, policy, budget, **how)
     output.result(document)
 
 
 def _compress_module(
-    output: Output, source: Source, out: Path, spec: muquant.MuLawSpec, policy: str, **how: Any
+    output: Output,
+    source: Source,
+    out: Path,
+    spec: muquant.MuLawSpec,
+    policy: str,
+    budget: Budget,
+    **how: Any,
 ) -> dict[str, Any]:
     """Compress a model, write it as `out` says, say how it went, and return it as a document."""
     exported = out.suffix == ".onnx"
     if exported:
         source.require_example()  # before any work is done
     trained = any(isinstance(part, muquant.MuLawFakeQuantize) for part in source.module.modules())
+    how, plan = budget.follow(output, out, partial(muquant.plan_widths, source.module, spec), how)
     with output.progress("Compressing") as update:
         compressed = muquant.compress(
             source.module,
@@ -116,7 +130,9 @@ def _compress_module(
         report = export_onnx(compressed, out, source.require_example(), policy)
     else:
         replace(compressed, source=source.text).save(out)
-    what = f"{source.text} as it was trained" if trained else f"{source.text} at {spec.bits} bits"
+    widths = sorted({layer.bits for layer in compressed.report})
+    bits = " to ".join(map(str, dict.fromkeys((widths[0], widths[-1]))))
+    what = f"{source.text} as it was trained" if trained else f"{source.text} at {bits} bits"
     show_layers(output, what, layer_rows(compressed.report))
     document: dict[str, Any] = {}
     if compressed.choices:
@@ -127,6 +143,8 @@ def _compress_module(
         document.update(report_export(output, report))
     else:
         output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
+    if plan is not None:
+        document.update(keep_plan(output, plan, out, out.stat().st_size))
     return {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
 
 

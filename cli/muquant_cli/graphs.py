@@ -1,26 +1,51 @@
 """`muquant compress` on files that hold a graph of operators instead of a model's layers."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import muquant
 from muquant.errors import InputError
+from muquant_cli.budget import Budget, keep_plan
 from muquant_cli.export import show_served
 from muquant_cli.inspect import method, output_quality
 from muquant_cli.output import Output, kilobytes
-from muquant_onnx import CompressReport, compress_onnx, compress_program
+from muquant_onnx import CompressReport, compress_onnx, compress_program, plan_onnx, plan_program
 
-GRAPHS: dict[str, Callable[..., CompressReport]] = {".onnx": compress_onnx, ".pt2": compress_program}
-"""Suffix -> what compresses such a file, with the arguments of `compress_onnx`."""
+
+@dataclass(frozen=True)
+class GraphKind:
+    """A line of the registry.
+
+    Attributes:
+        compress: such a file, with the arguments of `compress_onnx`.
+        plan: for such a file, with the arguments of `plan_onnx`.
+    """
+
+    compress: Callable[..., CompressReport]
+    plan: Callable[..., muquant.Plan]
+
+
+GRAPHS = {
+    ".onnx": GraphKind(compress_onnx, plan_onnx),
+    ".pt2": GraphKind(compress_program, plan_program),
+}
+"""Suffix -> what is done with such a file."""
 
 _HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding", "size", "of stored")
 _FEW = 5
 
 
 def compress_graph(
-    output: Output, source: Path, out: Path, spec: muquant.MuLawSpec, state: str | None, **options: Any
+    output: Output,
+    source: Path,
+    out: Path,
+    spec: muquant.MuLawSpec,
+    state: str | None,
+    budget: Budget,
+    **options: Any,
 ) -> dict[str, Any]:
     """Compress a file of one of `GRAPHS` into an ONNX file, say how it went, and return it as a document.
 
@@ -36,8 +61,10 @@ def compress_graph(
         raise InputError(f"--state {state}: {source} brings its own weights; leave the option out")
     if options["layers"] == "auto":
         raise InputError(f"--layers auto needs a model of layers, found {source}; pick the layers by name")
+    kind = GRAPHS[source.suffix]
+    options, plan = budget.follow(output, out, partial(kind.plan, source, spec), options)
     with output.progress("Compressing") as update:
-        report = GRAPHS[source.suffix](
+        report = kind.compress(
             source, out, spec, on_layer=lambda name, index, count: update(index, count, name), **options
         )
     rows = [
@@ -62,4 +89,4 @@ def compress_graph(
         few = ", ".join(f"{each.name} ({each.reason})" for each in report.left_alone[:_FEW])
         output.say(f"Left alone: {len(report.left_alone)}, the first {few}")
     output.say(f"Wrote {out}: {report.nbytes:,} bytes, of {report.source_nbytes:,}")
-    return asdict(report)
+    return {**asdict(report), **({} if plan is None else keep_plan(output, plan, out, report.nbytes))}

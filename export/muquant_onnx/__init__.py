@@ -1,7 +1,7 @@
 """ONNX form of muquant: files with 3-bit weights that stock onnxruntime runs."""
 
-from muquant_onnx.from_onnx import CompressReport, LeftAlone, WeightReport, compress_onnx
-from muquant_onnx.from_program import compress_program
+from muquant_onnx.from_onnx import CompressReport, LeftAlone, WeightReport, compress_onnx, plan_onnx
+from muquant_onnx.from_program import compress_program, plan_program
 from muquant_onnx.from_torch import ExportReport, export_float, export_onnx
 from muquant_onnx.lowering import Served
 from muquant_onnx.reference import decode_file
@@ -23,6 +23,8 @@ __all__ = [
     "export_onnx",
     "load_session",
     "logits_of",
+    "plan_onnx",
+    "plan_program",
     "running_operators",
     "verify",
 ]

@@ -2,17 +2,21 @@
 
 import logging
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
+from muquant.budget import Plan
 from muquant.errors import InputError, first_line, naming
 from muquant.files import scratch_folder
 from muquant.spec import MuLawSpec
-from muquant_onnx.from_onnx import CompressReport, compress_onnx
+from muquant_onnx.from_onnx import CompressReport, compress_onnx, plan_onnx
 from muquant_onnx.tracing import trace_program
 
 
@@ -37,15 +41,41 @@ def compress_program(
             refuses it.
     """
     program = _load(source)
-    with scratch_folder(destination) as folder:
-        with naming(os.fspath(source)):
-            model = trace_program(program)
-        graph = folder / "graph.onnx"
-        ir.save(model, graph, external_data="graph.data")  # it may be larger than one file can be
-        try:
-            return compress_onnx(graph, destination, spec, **options)
-        except InputError as error:
-            raise InputError(str(error).replace(str(graph), os.fspath(source))) from error
+    with scratch_folder(destination) as folder, _graph(program, source, folder) as graph:
+        return compress_onnx(graph, destination, spec, **options)
+
+
+def plan_program(source: str | os.PathLike[str], spec: MuLawSpec | None = None, **options: Any) -> Plan:
+    """Choose widths for the weights of the program in `source`, for `compress_program` to follow.
+
+    Reading a .pt2 file can run code that is in it: trust what you name.
+
+    Args:
+        source: what `torch.export.save` wrote.
+        spec: the format but for its width.
+        options: of `plan_onnx`.
+
+    Raises:
+        InputError: the file is missing or no such program, it has no ONNX form, or `plan_onnx` refuses it.
+    """
+    program = _load(source)
+    with tempfile.TemporaryDirectory() as folder, _graph(program, source, Path(folder)) as graph:
+        return plan_onnx(graph, spec, **options)
+
+
+@contextmanager
+def _graph(
+    program: torch.export.ExportedProgram, source: str | os.PathLike[str], folder: Path
+) -> Iterator[Path]:
+    """Yield the program as an ONNX file in `folder`; what is said of that is said of `source`."""
+    with naming(os.fspath(source)):
+        model = trace_program(program)
+    graph = folder / "graph.onnx"
+    ir.save(model, graph, external_data="graph.data")  # it may be larger than one file can be
+    try:
+        yield graph
+    except InputError as error:
+        raise InputError(str(error).replace(str(graph), os.fspath(source))) from error
 
 
 def _load(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from muquant.errors import InputError, first_line
 from muquant.inputs import Example, Inputs
+from muquant.outputs import output_tensors
 from muquant_onnx.decode_function import OPSET
-from muquant_onnx.outputs import output_tensors
 
 
 def trace(module: nn.Module, example: Example) -> ir.Model:

@@ -18,9 +18,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from muquant.artifact import CompressedModel
 from muquant.errors import InputError, first_line
 from muquant.inputs import Example, Inputs
+from muquant.outputs import output_tensors
 from muquant.tensor import QuantizedTensor
 from muquant_onnx.from_torch import export_float
-from muquant_onnx.outputs import output_tensors
 from muquant_onnx.reference import decode_file, read_model
 from muquant_onnx.sessions import RUNTIME_SETTINGS, LoadCost, load_cost, load_session, running_operators
 

@@ -2,6 +2,7 @@
 
 from muquant_onnx.from_onnx.compress import compress_onnx
 from muquant_onnx.from_onnx.find import FoundWeight, Use, find_weights
+from muquant_onnx.from_onnx.plan import plan_onnx
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 
@@ -13,5 +14,6 @@ __all__ = [
     "WeightReport",
     "compress_onnx",
     "find_weights",
+    "plan_onnx",
     "read_graph",
 ]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from torch import Tensor
 
 from muquant.calibration import Samples
-from muquant.errors import InputError, naming
+from muquant.errors import naming
 from muquant.files import scratch_folder
 from muquant.finished import Finished
 from muquant.inputs import Example
@@ -17,12 +17,12 @@ from muquant.observers import observer_class
 from muquant.quantize import choose_rounding, finite, quantize
 from muquant.quantized import Quantized
 from muquant.selection import Override, override_specs, pick
+from muquant.sensitivity.quality import weight_sqnr
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
-from muquant_onnx.from_onnx.find import FoundWeight, find_weights
-from muquant_onnx.from_onnx.quality import weight_sqnr
+from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
@@ -59,8 +59,8 @@ def compress_onnx(
         spec: the format; 3 bits, mu searched, a scale for each channel by default.
         layers: "all", "last:K" (of the weights, in the order in which the graph uses them) or a regular
             expression, searched in the name of the weight and in those of the nodes that use it.
-        overrides: layers, in these forms -> another width or format: {"conv1": 8}. The last one that picks a
-            weight counts.
+        overrides: layers, in these forms, or "=NAME", one weight -> another width or format: {"conv1": 8}.
+            The last one that picks a weight counts.
         rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
             methods up to it each weight takes the one that is best on held-out samples.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
@@ -82,19 +82,15 @@ def compress_onnx(
     method = choose_rounding(rounding, calibrated=calibration is not None)
     read = read_graph(Path(source))
     model = read.model
-    found, left_alone = find_weights(model)
-    if not found:
-        raise InputError(f"{source} holds no weight to compress{_first_reason(left_alone)}")
-    labels = [weight.labels for weight in found]
-    picked = pick(labels, layers, "layers")
+    found, left_alone = require_weights(model, source)
+    picked = pick([weight.labels for weight in found], layers, "layers")
     formats = dict.fromkeys(picked, spec)
-    for places, own in override_specs([labels[place] for place in picked], spec, overrides or {}):
-        formats.update({picked[place]: own for place in places})
+    formats.update(pinned_formats(found, picked, spec, overrides))
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
         biases = {weight: find_bias(weight, model.graph) if corrections else None for weight in found}
         chosen = [found[place] for place in formats]
-        for number, (weight, samples) in enumerate(_known(Path(source), chosen, calibration)):
+        for number, (weight, samples) in enumerate(known_samples(Path(source), chosen, calibration)):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
             with naming(weight.name):
@@ -142,7 +138,22 @@ def compress_onnx(
     )
 
 
-def _known(
+def pinned_formats(
+    found: Sequence[FoundWeight],
+    picked: Sequence[int],
+    spec: MuLawSpec,
+    overrides: Mapping[str, Override] | None,
+) -> dict[int, MuLawSpec]:
+    """Return the formats of those that `overrides` picks among the `picked` places of `found`, by place."""
+    weights = [found[place] for place in picked]
+    labels, names = [weight.labels for weight in weights], [weight.name for weight in weights]
+    formats: dict[int, MuLawSpec] = {}
+    for places, own in override_specs(labels, spec, overrides or {}, names):
+        formats.update({picked[place]: own for place in places})
+    return formats
+
+
+def known_samples(
     source: Path, weights: Sequence[FoundWeight], calibration: Example | None
 ) -> Iterator[tuple[FoundWeight, Samples | None]]:
     """Yield the weights, each with what is known of its layer's inputs."""
@@ -171,10 +182,3 @@ def _report(weight: FoundWeight, values: Tensor, outcome: Quantized) -> WeightRe
         source_nbytes=weight.tensor.nbytes,
         served=(),
     )
-
-
-def _first_reason(left_alone: list[LeftAlone]) -> str:
-    if not left_alone:
-        return "; expected constants that MatMul, Gemm, Conv, ConvTranspose or Gather computes with"
-    first = left_alone[0]
-    return f"; {len(left_alone)} are left alone, such as {first.name} ({first.consumer}): {first.reason}"

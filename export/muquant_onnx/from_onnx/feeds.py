@@ -63,13 +63,13 @@ class Feeds:
             )
         return cls(arrays, size or BATCH_SIZE, size is not None)
 
-    def run(self, path: Path) -> Iterator[list[NDArray[Any]]]:
-        """Yield all outputs of the model at `path` for each batch.
+    def run(self, path: Path, setting: str = "unoptimized") -> Iterator[list[NDArray[Any]]]:
+        """Yield all outputs of the model at `path` for each batch, under a setting of `RUNTIME_SETTINGS`.
 
         Raises:
             InputError: onnxruntime does not run it.
         """
-        session = load_session(path, "unoptimized")
+        session = load_session(path, setting)
         count = len(next(iter(self.arrays.values())))
         stop = count - count % self.batch_size if self.fixed else count
         for start in range(0, stop, self.batch_size):

@@ -1,5 +1,6 @@
 """Find the weights of a graph, each with all its uses, and say of every other float tensor why it is none."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
+from muquant.errors import InputError
 from muquant_onnx.from_onnx.constants import constant, trace_back, view_through
 from muquant_onnx.from_onnx.consumers import CONSUMERS, RECURRENT
 from muquant_onnx.from_onnx.report import LeftAlone
@@ -93,6 +95,27 @@ def find_weights(model: ir.Model) -> tuple[list[FoundWeight], list[LeftAlone]]:
         assert tensor is not None
         weights.append(FoundWeight(name, value, tensor, tuple(own)))
     return weights, [*(left[value] for value in left if value not in uses), *_in_functions(model)]
+
+
+def require_weights(
+    model: ir.Model, source: str | os.PathLike[str]
+) -> tuple[list[FoundWeight], list[LeftAlone]]:
+    """`find_weights`, but at least one.
+
+    Raises:
+        InputError: there is none; `source` is named.
+    """
+    found, left_alone = find_weights(model)
+    if not found:
+        raise InputError(f"{source} holds no weight to compress{_first_reason(left_alone)}")
+    return found, left_alone
+
+
+def _first_reason(left_alone: list[LeftAlone]) -> str:
+    if not left_alone:
+        return "; expected constants that MatMul, Gemm, Conv, ConvTranspose or Gather computes with"
+    first = left_alone[0]
+    return f"; {len(left_alone)} are left alone, such as {first.name} ({first.consumer}): {first.reason}"
 
 
 def _operands(node: ir.Node) -> tuple[list[tuple[ir.Value, Use]], list[tuple[ir.Value, str]]]:

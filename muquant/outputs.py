@@ -1,4 +1,4 @@
-"""What a model returns, as the flat list of tensors that an ONNX graph gives."""
+"""What a model returns, as a flat list of tensors, such as an ONNX graph gives."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass

@@ -12,7 +12,7 @@ from muquant.tensor import CHUNK, QuantizedTensor, spread
 def weight_sqnr(weight: Tensor, quantized: QuantizedTensor) -> float | None:
     """Return the signal-to-quantization-noise ratio in dB; None where nothing was lost or all is zero.
 
-    `muquant.sensitivity.sqnr` without the decoded weight in memory.
+    `sqnr` without the decoded weight in memory.
 
     Args:
         weight: float32, not empty.
