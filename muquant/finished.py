@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from muquant.tensor import QuantizedTensor
 from muquant.tensor_files import read_tensors, write_tensors
 
 SCHEMA = "muquant.finished/1"
+_NAME = re.compile("[0-9a-f]{64}")
 
 
 class Finished:
@@ -32,6 +35,21 @@ class Finished:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._files())
+
+    def clear(self) -> None:
+        """Delete them, and the folder where nothing else is in it."""
+        for path in self._files():
+            path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.safetensors") if _NAME.fullmatch(path.stem)]
 
     def key(self, weight: Tensor, samples: Samples | None, **options: Any) -> str:
         """Return the name under which an outcome is kept.

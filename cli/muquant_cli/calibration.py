@@ -1,7 +1,8 @@
 """`--calibration`: a few samples of what a model will be given."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from muquant.data import load_dataset
 from muquant.errors import InputError, first_line
+from muquant.finished import Finished
 from muquant.inputs import Example, Inputs
+from muquant_cli.output import Output
 
 ARRAYS = (".npy", ".npz")
 
@@ -38,10 +41,36 @@ def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 default=True,
                 help="With samples, let biases and BatchNorm statistics make up for errors where that helps.",
             ),
+            click.option(
+                "--resume", is_flag=True, help="Take the weights that an interrupted command had finished."
+            ),
         )
     ):
         function = option(function)
     return function
+
+
+@contextmanager
+def finished_weights(output: Output, out: Path, resume: bool) -> Iterator[Finished]:
+    """Yield where weights are kept once they are done, beside `out`; it is gone when all of them are.
+
+    Args:
+        output: says how to go on after an error or an interruption.
+        out: the file that is to be written.
+        resume: whether those of an earlier command may be taken.
+    """
+    finished = Finished(out.with_name(f"{out.name}.partial"))
+    if not resume:
+        finished.clear()
+    try:
+        yield finished
+    except BaseException:
+        if finished.count:
+            output.log.print(
+                f"{finished.count} finished weights are kept in {finished.folder}; --resume takes them"
+            )
+        raise
+    finished.clear()
 
 
 def read_calibration(

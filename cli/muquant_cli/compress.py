@@ -11,11 +11,12 @@ from torch import nn
 
 import muquant
 from muquant.batch_norm import Reestimation
+from muquant.finished import Finished
 from muquant.quantize import finite
 from muquant.sensitivity import Choice, Trial
 from muquant.sources import Source, read_source
 from muquant_cli.budget import Budget, budget_options, keep_plan
-from muquant_cli.calibration import calibration_options, read_calibration
+from muquant_cli.calibration import calibration_options, finished_weights, read_calibration
 from muquant_cli.export import report_export
 from muquant_cli.graphs import GRAPHS, compress_graph
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
@@ -61,6 +62,7 @@ def compress(
     calibration: str | None,
     samples: int,
     corrections: bool,
+    resume: bool,
     root: Path | None,
     policy: str,
     **options: Any,
@@ -89,17 +91,19 @@ def compress(
         "corrections": corrections,
     }
 
-    def calibrate(preprocess: nn.Module | None = None) -> None:
+    def calibrate(finished: Finished, preprocess: nn.Module | None = None) -> None:
         if calibration is not None:
+            how["finished"] = finished  # without samples a weight takes less time than to keep it
             how["calibration"] = read_calibration(calibration, samples, root, preprocess)
 
-    if Path(source).suffix in GRAPHS:
-        calibrate()
-        document = compress_graph(output, Path(source), out, spec, state, budget, policy=policy, **how)
-    else:
-        read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
-        calibrate(read.preprocess)
-        document = _compress_module(output, read, out, spec, policy, budget, **how)
+    with finished_weights(output, out, resume) as finished:
+        if Path(source).suffix in GRAPHS:
+            calibrate(finished)
+            document = compress_graph(output, Path(source), out, spec, state, budget, policy=policy, **how)
+        else:
+            read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
+            calibrate(finished, read.preprocess)
+            document = _compress_module(output, read, out, spec, policy, budget, **how)
     output.result(document)
 
 

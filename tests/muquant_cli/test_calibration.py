@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
-from muquant import load
+from muquant import compress, load, quantize
 from muquant.data import load_dataset
 from muquant.evaluation import evaluate
+from muquant.finished import Finished
+from muquant.training import load_run
 
 from .conftest import fails, invoke, invoke_json
 
@@ -113,3 +116,66 @@ def test_calibrations_that_cannot_be_used(run: Path, tmp_path: Path) -> None:
     assert "data set" in refused("nowhere")
     message = fails("compress", run, "-o", tmp_path / "model.mq", "--rounding", "compensated")
     assert "give a calibration" in message
+
+
+def test_an_interrupted_command_goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, partial = tmp_path / "model.mq", tmp_path / "model.mq.partial"
+    arguments = ("compress", run, "-o", out, "--calibration", "digits", "--samples", 40)
+    whole = invoke_json(*arguments)["layers"]
+    before = out.read_bytes()
+    out.unlink()
+    assert not partial.exists()
+    done: list[object] = []
+    rounded = quantize._quantize
+
+    def count(*given: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(given)
+        return rounded(*given)
+
+    def unbroken(*given: Any) -> Any:
+        done.append(given)
+        return rounded(*given)
+
+    monkeypatch.setattr(quantize, "_quantize", count)
+    stopped = invoke(*arguments)
+    assert stopped.exit_code == 1
+    assert "2 finished weights are kept" in stopped.stderr
+    assert len(list(partial.iterdir())) == 2
+    assert not out.exists()
+    done.clear()
+    monkeypatch.setattr(quantize, "_quantize", unbroken)
+    assert invoke_json(*arguments, "--resume")["layers"] == whole
+    assert len(done) == len(whole) - 2
+    assert out.read_bytes() == before
+    assert not partial.exists()
+
+
+def test_another_samples_finished_weights_are_not_taken(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.mq"
+    kept = Finished(tmp_path / "model.mq.partial")
+    model = load_run(run)
+    digits = load_dataset("digits", "train")
+    compress(model, calibration=digits.inputs(slice(40)), finished=kept)
+    first = kept.count
+    assert first > 1
+    (kept.folder / "mine.txt").touch()
+    invoke_json("compress", run, "-o", out, "--calibration", "digits", "--samples", 44, "--resume")
+    assert [path.name for path in kept.folder.iterdir()] == ["mine.txt"]
+    expected = compress(model, calibration=digits.inputs(torch.arange(44) * len(digits) // 44))
+    for name, tensor in load(out).tensors.items():
+        torch.testing.assert_close(tensor.codes, expected.tensors[name].codes, rtol=0, atol=0)
+
+
+def test_a_damaged_finished_weight_is_named(run: Path, tmp_path: Path) -> None:
+    arguments = ("compress", run, "-o", tmp_path / "model.mq", "--calibration", "digits", "--samples", 40)
+    kept = Finished(tmp_path / "model.mq.partial")
+    images = load_dataset("digits", "train")
+    compress(load_run(run), calibration=images.inputs(torch.arange(40) * len(images) // 40), finished=kept)
+    path = next(kept.folder.iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+    result = invoke(*arguments, "--resume")
+    assert result.exit_code == 2
+    assert path.name in result.stderr
+    assert "damaged" in result.stderr
