@@ -42,9 +42,9 @@ def plan_widths(
 
     `compress(model, spec, layers=plan.layers, overrides=plan.overrides, ...)` then follows the plan. The
     noise of a weight is the ratio of noise to signal of its layer's output on held-out samples, with every
-    weight at its nearest level; without samples that of the weight itself. The ratios of all layers add up to
-    about that of the network's output (Lin, Talathi, Annapureddy, "Fixed Point Quantization of Deep
-    Convolutional Networks", ICML 2016), and the plan makes their sum small.
+    weight at its nearest level; without samples that of the weight itself. The plan makes the sum of these
+    ratios small, which by Lin, Talathi, Annapureddy, "Fixed Point Quantization of Deep Convolutional
+    Networks", ICML 2016, is that of the network's output: a rough guide, which `max_drop` does not rely on.
 
     Args:
         model: any module, not prepared by `prepare_qat`; it is not changed.
