@@ -129,8 +129,8 @@ def keep_plan(output: Output, plan: Plan, out: Path, nbytes: int) -> dict[str, A
     if plan.drop is not None:
         drop = plan.drop
         output.say(
-            f"Answers that change: {drop.changed:,} of {drop.answers:,} held-out ones, {drop.points:.3g} points "
-            f"of at most {plan.max_drop:g}; one answer is {100 / drop.answers:.3g}"
+            f"Answers that change: {drop.changed:,} of {drop.answers:,} held-out ones, {drop.points:.3g} "
+            f"points of at most {plan.max_drop:g}; one answer is {100 / drop.answers:.3g}"
         )
     output.say(f"Wrote {path}")
     return {"plan": plan.to_dict(), "plan_path": str(path)}

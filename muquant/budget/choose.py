@@ -80,11 +80,9 @@ def _smallest(count: int, attempt: Callable[[int], Plan], limits: Limits) -> Pla
     low, high = 0, count - 1
     best = attempt(high)
     if not _good(best):
-        drop, within = (
-            best.drop,
-            "" if limits.max_bytes is None else f" within max_bytes {limits.max_bytes:,}",
-        )
+        drop = best.drop
         assert drop is not None
+        within = "" if limits.max_bytes is None else f" within max_bytes {limits.max_bytes:,}"
         raise InputError(
             f"max_drop is {limits.max_drop:g} points, but with the widest plan{within}, of {best.nbytes:,} "
             f"bytes, {drop.changed:,} of {drop.answers:,} held-out answers change ({drop.points:.3g} "

@@ -16,6 +16,10 @@ from muquant.spec import MuLawSpec
 
 WIDTHS = tuple(range(2, WIDEST + 1))
 
+SEARCHED = 5
+"""The widest for which mu is searched; wider ones are measured with the same. That is a fraction of a decibel
+from their own best, where a bit is six, and the search takes the longer the wider the codes."""
+
 MeasuredOn = Literal["output", "weight"]
 
 
@@ -134,13 +138,15 @@ def measure(
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
 
-    def point(bits: int) -> Point:
-        found = quantize(weight, replace(spec, bits=bits), channel_axis, observer, "nearest", samples)
+    measured_on: MeasuredOn = "weight" if samples is None else "output"
+    form, points = spec, []
+    for bits in WIDTHS:
+        found = quantize(weight, replace(form, bits=bits), channel_axis, observer, "nearest", samples)
         if found.output is not None:
             ratio: float | None = found.output.nearest
         else:
             ratio = weight_sqnr(weight, found.tensor) if weight.numel() else None
-        return Point(bits, found.tensor.nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10))
-
-    measured_on: MeasuredOn = "weight" if samples is None else "output"
-    return Curve(name, measured_on, pinned, tuple(map(point, WIDTHS)))
+        points.append(Point(bits, found.tensor.nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10)))
+        if bits == SEARCHED:
+            form = spec.with_mu(float(found.tensor.spec.mu))
+    return Curve(name, measured_on, pinned, tuple(points))

@@ -15,6 +15,7 @@ from muquant.calibration import Samples, samples_of
 from muquant.calibration.samples import split
 from muquant.compress import compress, unwrap
 from muquant.errors import InputError, first_line, naming
+from muquant.finished import Finished
 from muquant.inputs import Example, Inputs
 from muquant.layers import Weight, override_formats, select_weights
 from muquant.observers import observer_class
@@ -36,15 +37,17 @@ def plan_widths(
     rounding: str | None = None,
     observer: str = "search",
     calibration: Example | None = None,
+    corrections: bool = True,
+    finished: Finished | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
     """Choose the width of each weight of `model`, 2 to 8 bits, by how much its noise matters.
 
     `compress(model, spec, layers=plan.layers, overrides=plan.overrides, ...)` then follows the plan. The
     noise of a weight is the ratio of noise to signal of its layer's output on held-out samples, with every
-    weight at its nearest level; without samples that of the weight itself. The ratios of all layers add up to
-    about that of the network's output (Lin, Talathi, Annapureddy, "Fixed Point Quantization of Deep
-    Convolutional Networks", ICML 2016), and the plan makes their sum small.
+    weight at its nearest level; without samples that of the weight itself. The plan makes the sum of these
+    ratios small, which by Lin, Talathi, Annapureddy, "Fixed Point Quantization of Deep Convolutional
+    Networks", ICML 2016, is that of the network's output: a rough guide, which `max_drop` does not rely on.
 
     Args:
         model: any module, not prepared by `prepare_qat`; it is not changed.
@@ -60,6 +63,8 @@ def plan_widths(
         rounding: as in `compress`, for the plans that are tried.
         observer: as in `compress`.
         calibration: a few samples [N, ...], 4 or more, as in `compress`; needed with `max_drop`.
+        corrections: as in `compress`, for the plans that are tried.
+        finished: as in `compress`, for the plans that are tried; the plan that is taken is among them.
         on_step: called before each weight that is measured and each plan that is tried, with what it is, its
             place and their number, for progress.
 
@@ -100,6 +105,8 @@ def plan_widths(
             rounding=method,
             observer=observer,
             calibration=calibration,
+            corrections=corrections,
+            finished=finished,
         ).module
 
     trial = None if max_drop is None else _trial(module, compressed, calibration)

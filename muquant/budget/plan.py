@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def noise(self) -> float:
-        """The noise of all weights, about that of the model's output, over its signal."""
+        """The sum of the weights' noise, which the plan made small."""
         return sum(curve.at(self.bits[curve.name]).noise for curve in self.curves)
 
     def to_dict(self) -> dict[str, Any]:

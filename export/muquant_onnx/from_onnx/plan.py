@@ -17,6 +17,7 @@ from muquant.budget.curve import Curve, measure
 from muquant.budget.limits import Limits
 from muquant.calibration.samples import split
 from muquant.errors import InputError, first_line, naming
+from muquant.finished import Finished
 from muquant.inputs import Example
 from muquant.observers import observer_class
 from muquant.quantize import choose_rounding
@@ -41,7 +42,9 @@ def plan_onnx(
     rounding: str | None = None,
     observer: str = "search",
     calibration: Example | None = None,
+    corrections: bool = True,
     policy: str = "auto",
+    finished: Finished | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
     """Choose the width of each weight of the ONNX file `source`, 2 to 8 bits, by how much its noise matters.
@@ -60,7 +63,9 @@ def plan_onnx(
         rounding: as in `compress_onnx`, for the plans that are tried.
         observer: as in `compress_onnx`.
         calibration: as in `compress_onnx`; needed with `max_drop`.
-        policy: as in `compress_onnx`, for the plans that are tried.
+        corrections: as in `compress_onnx`, for the plans that are tried.
+        policy: likewise.
+        finished: likewise; the plan that is taken is among them.
         on_step: as in `plan_widths`.
 
     Raises:
@@ -74,7 +79,9 @@ def plan_onnx(
         "rounding": choose_rounding(rounding, calibrated=calibration is not None),
         "observer": observer,
         "calibration": calibration,
+        "corrections": corrections,
         "policy": check_policy(policy),
+        "finished": finished,
     }
     model = read_graph(path).model
     found, _ = require_weights(model, source)
