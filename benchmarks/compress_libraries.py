@@ -3,6 +3,7 @@
 All compress the weights of the 37 dense layers, and those alone unless said; embeddings are 1.4 % of all.
 """
 
+import copy
 import importlib
 import math
 import os
@@ -23,6 +24,7 @@ from muquant_onnx import export_float, export_onnx, load_session
 
 LINEAR = r"^layers\.|^head$"
 """The layers that all peers compress, by name."""
+INTX = "torchao.quantization.quantize_.workflows.intx"
 BATCH = 32
 """Calibration windows at a time, where a library takes batches."""
 
@@ -138,17 +140,13 @@ def plain(granularity: str, *, symmetric: bool) -> Peer:
                     parts[f"{name}.zero"] = torch.from_numpy(
                         pack(zero.to(torch.uint8).reshape(-1).numpy(), 3)
                     )
-        state = {name: value for name, value in model.state_dict().items() if not is_compressed(name)}
+        replaced = {f"{name}.weight" for name, _ in linears(model)}
+        state = {name: value for name, value in model.state_dict().items() if name not in replaced}
         path = task.folder / "model.pt"
         torch.save(state | parts, path)
         return Outcome(model, path, 8 * nbytes / weights(model))
 
     return Peer(run, 3, "torch")
-
-
-def is_compressed(name: str) -> bool:
-    """Whether this entry of the encoder's state is the weight of a dense layer."""
-    return name.endswith(".weight") and "norm" not in name and name not in ("bytes.weight", "places.weight")
 
 
 def ours(
@@ -247,25 +245,19 @@ def hqq(group: int, bits: int = 3) -> Peer:
     def run(task: Task) -> Outcome:
         library = importlib.import_module("hqq.core.quantize")
         config = library.BaseQuantizeConfig(nbits=bits, group_size=group)
+        decoded, path, nbytes = copy.deepcopy(task.model), task.folder / "model.pt", 0
+        layers = dict(linears(task.model))
         with task.meter:
-            layers = {
-                name: library.HQQLinear(
-                    layer, config, compute_dtype=torch.float16, device="cpu", del_orig=False
-                )
-                for name, layer in linears(task.model)
-            }
-        kept = {name: value for name, value in task.model.state_dict().items() if not is_compressed(name)}
-        state = kept | {
-            f"{name}.{key}": v for name, one in layers.items() for key, v in one.state_dict().items()
-        }
-        path = task.folder / "model.pt"
-        torch.save(state, path)
-        nbytes = 0
-        for name, layer in linears(task.model):
-            parts = layers[name].W_q, layers[name].meta["scale"], layers[name].meta["zero"]
+            for name, layer in layers.items():
+                packed = library.HQQLinear(layer, config, compute_dtype=torch.float16, device="cpu")
+                task.model.set_submodule(name, packed)
+        torch.save(task.model.state_dict(), path)
+        for name, layer in linears(decoded):
+            packed = task.model.get_submodule(name)
+            parts = packed.W_q, packed.meta["scale"], packed.meta["zero"]
             nbytes += sum(part.numel() * part.element_size() for part in parts)
-            layer.weight = nn.Parameter(layers[name].dequantize().float())
-        return Outcome(task.model, path, 8 * nbytes / weights(task.model))
+            layer.weight = nn.Parameter(packed.dequantize().float())
+        return Outcome(decoded, path, 8 * nbytes / weights(decoded))
 
     return Peer(run, bits, "hqq", ("hqq.core.quantize",))
 
@@ -293,11 +285,13 @@ def torchao(bits: int, group: int | None, algorithm: str = "AFFINE") -> Peer:
 
     def run(task: Task) -> Outcome:
         library = importlib.import_module("torchao.quantization")
-        workflow = importlib.import_module("torchao.quantization.quantize_.workflows.intx")
+        algorithms = importlib.import_module(
+            f"{INTX}.intx_choose_qparams_algorithm"
+        ).IntxChooseQParamsAlgorithm
         config = library.IntxWeightOnlyConfig(
             weight_dtype=getattr(torch, f"int{bits}"),
             granularity=library.PerGroup(group) if group else library.PerAxis(0),
-            intx_choose_qparams_algorithm=workflow.IntxChooseQParamsAlgorithm[algorithm],
+            intx_choose_qparams_algorithm=algorithms[algorithm],
         )
         count = weights(task.model)
         with task.meter:
@@ -305,7 +299,7 @@ def torchao(bits: int, group: int | None, algorithm: str = "AFFINE") -> Peer:
         steps = sum(layer.weight.scale.numel() for _, layer in linears(task.model))  # type: ignore[operator]
         return in_torch(task.model, task.folder / "model.pt", bits + 32 * steps / count)
 
-    return Peer(run, bits, "torchao", ("torchao.quantization",))
+    return Peer(run, bits, "torchao", ("torchao.quantization", INTX))
 
 
 def brevitas(group: int | None, *, gptq: bool) -> Peer:
@@ -350,7 +344,8 @@ def aimet(*, sequential: bool) -> Peer:
             sim = library.QuantizationSimModel(task.model, task.calibration[:1])
             for _, module in sim.named_qmodules():
                 for place in (module.input_quantizers, module.output_quantizers):
-                    place[:] = [None] * len(place)
+                    for index in range(len(place)):
+                        place[index] = None
                 for name in module.param_quantizers:
                     module.param_quantizers[name] = None
                 if isinstance(module, nn.Linear):
@@ -387,7 +382,7 @@ PEERS: dict[str, Peer] = {
     "onnxruntime HQQ 4-bit, block 32": matmul_nbits("HQQ", 32),
     "onnxruntime HQQ 4-bit, block 128": matmul_nbits("HQQ", 128),
     "onnxruntime k-quant 4-bit, block 32": matmul_nbits("KQuant", 32),
-    "onnxruntime GPTQ 4-bit, block 128": matmul_nbits("GPTQ", 128),
+    "onnxruntime GPTQ 4-bit, block 32": matmul_nbits("GPTQ", 32),
     "onnxruntime GPTQ 3-bit, group 128": gptq_3bit(128),
     "onnxruntime RTN 2-bit, block 32": matmul_nbits("Default", 32, bits=2),
     "HQQ 3-bit, group 64": hqq(64),
