@@ -7,100 +7,22 @@ import copy
 import importlib
 import math
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
-from encoder import Encoder
-from meter import Meter
+from compress_task import Outcome, Peer, Task, batches, in_onnxruntime, in_torch, linears
 from torch import Tensor, nn
 
 import muquant
 from muquant.packing import pack
-from muquant_onnx import export_float, export_onnx, load_session
+from muquant_onnx import export_float, export_onnx
 
 LINEAR = r"^layers\.|^head$"
 """The layers that all peers compress, by name."""
 INTX = "torchao.quantization.quantize_.workflows.intx"
-BATCH = 32
-"""Calibration windows at a time, where a library takes batches."""
-
-Logits = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """A compressed encoder.
-
-    Attributes:
-        logits: int64 [n, length] -> float32 [n, length, 256].
-        path: its file.
-        bits: that a weight takes, with its share of steps and zero points. Codes count as the library packs
-            them; where it keeps them in wider numbers, or only simulates them, at their own width.
-    """
-
-    logits: Logits
-    path: Path
-    bits: float
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a peer gets. It compresses inside `meter`; what comes before and after is not measured."""
-
-    model: Encoder
-    calibration: Tensor
-    folder: Path
-    meter: Meter
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A way to compress.
-
-    Attributes:
-        run: does it.
-        width: bits of a code.
-        package: distribution that does it.
-        modules: imported before the clock starts.
-    """
-
-    run: Callable[[Task], Outcome]
-    width: int
-    package: str
-    modules: tuple[str, ...] = ()
-
-
-def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Yield the dense layers and their names."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            yield name, module
-
-
-def weights(model: nn.Module) -> int:
-    """The number of weights of dense layers."""
-    return sum(layer.weight.numel() for _, layer in linears(model))
-
-
-def in_torch(model: nn.Module, path: Path, bits: float) -> Outcome:
-    """A module that computes with what it decodes; its file is its state, as `torch.save` writes it."""
-    torch.save(model.state_dict(), path)
-    return Outcome(model, path, bits)
-
-
-def in_onnxruntime(path: Path, bits: float) -> Outcome:
-    """A file as onnxruntime runs it."""
-    session = load_session(path, threads=torch.get_num_threads())
-    name = session.get_inputs()[0].name
-
-    def logits(tokens: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: tokens.numpy()})[0])
-
-    return Outcome(logits, path, bits)
 
 
 def float32() -> Peer:
@@ -119,34 +41,34 @@ def plain(granularity: str, *, symmetric: bool) -> Peer:
     spec = muquant.MuLawSpec(granularity=granularity)  # says which weights share a step, no more
 
     def run(task: Task) -> Outcome:
-        model, parts, nbytes = task.model, {}, 0.0
+        replaced, parts = {f"{name}.weight" for name, _ in linears(task.model)}, dict[str, Tensor]()
         with task.meter:
-            for name, layer in linears(model):
+            for name, layer in linears(task.model):
                 rows = layer.weight.detach().reshape(-1, spec.steps.group_size or layer.in_features)
-                low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-                zero = torch.zeros_like(low)
-                if symmetric:
-                    step = torch.maximum(-low, high) / 3
-                    codes = (rows / step).round().clamp(-3, 3)
-                else:
-                    step = (high.clamp(min=0) - low.clamp(max=0)) / 7
-                    zero = (-low.clamp(max=0) / step).round()
-                    codes = (rows / step + zero).round().clamp(0, 7)
+                low, high = rows.amin(1, keepdim=True).clamp(max=0), rows.amax(1, keepdim=True).clamp(min=0)
+                step = torch.maximum(-low, high) / 3 if symmetric else (high - low) / 7
+                zero = torch.full_like(step, 3) if symmetric else (-low / step).round()
+                codes = (rows / step + zero).round().clamp(0, 6 if symmetric else 7)
                 layer.weight = nn.Parameter(((codes - zero) * step).reshape(layer.weight.shape))
-                packed = pack((codes + 3 * symmetric).to(torch.uint8).reshape(-1).numpy(), 3)
-                parts |= {f"{name}.codes": torch.from_numpy(packed), f"{name}.step": step}
-                nbytes += packed.nbytes + 4 * step.numel() + (0 if symmetric else 3 / 8 * zero.numel())
+                parts |= {f"{name}.codes": packed(codes), f"{name}.step": step}
                 if not symmetric:
-                    parts[f"{name}.zero"] = torch.from_numpy(
-                        pack(zero.to(torch.uint8).reshape(-1).numpy(), 3)
-                    )
-        replaced = {f"{name}.weight" for name, _ in linears(model)}
-        state = {name: value for name, value in model.state_dict().items() if name not in replaced}
+                    parts[f"{name}.zero"] = packed(zero)
+        state = {name: value for name, value in task.model.state_dict().items() if name not in replaced}
         path = task.folder / "model.pt"
         torch.save(state | parts, path)
-        return Outcome(model, path, 8 * nbytes / weights(model))
+        return Outcome(task.model, path, 8 * total_bytes(parts.values()) / task.count)
 
     return Peer(run, 3, "torch")
+
+
+def packed(codes: Tensor) -> Tensor:
+    """Numbers from 0 to 7 in 3 bits each."""
+    return torch.from_numpy(pack(codes.to(torch.uint8).reshape(-1).numpy(), 3))
+
+
+def total_bytes(parts: Iterable[Tensor]) -> int:
+    """The bytes that tensors take."""
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def ours(
@@ -171,7 +93,10 @@ def ours(
 
 
 def matmul_nbits(config: str, block: int, bits: int = 4, **options: Any) -> Peer:
-    """The quantizer of MatMuls that onnxruntime has, from file to file; GPTQ sees the calibration."""
+    """The quantizer of MatMuls that onnxruntime has, from file to file; GPTQ sees the calibration.
+
+    Its GPTQ (1.32) hands errors on by the half of a triangular factor that is zero, so it rounds plainly.
+    """
 
     def run(task: Task) -> Outcome:
         library = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
@@ -186,7 +111,7 @@ def matmul_nbits(config: str, block: int, bits: int = 4, **options: Any) -> Peer
             quantizer = library.MatMulNBitsQuantizer(os.fspath(source), block_size=block, algo_config=how)
             quantizer.process()
             quantizer.model.save_model_to_file(os.fspath(path))
-        return in_onnxruntime(path, packed_bits(onnx.load(path), weights(task.model)))
+        return in_onnxruntime(path, packed_bits(onnx.load(path), task.count))
 
     return Peer(run, bits, "onnxruntime", ("onnxruntime.quantization.matmul_nbits_quantizer",))
 
@@ -217,7 +142,7 @@ def float_file(task: Task) -> Path:
 
 def feeds(calibration: Tensor) -> list[dict[str, Any]]:
     """The calibration in batches, for onnxruntime."""
-    return [{"tokens": batch.numpy()} for batch in calibration.split(BATCH)]
+    return [{"tokens": batch.numpy()} for batch in batches(calibration)]
 
 
 def reader(calibration: Tensor) -> Any:
@@ -245,19 +170,19 @@ def hqq(group: int, bits: int = 3) -> Peer:
     def run(task: Task) -> Outcome:
         library = importlib.import_module("hqq.core.quantize")
         config = library.BaseQuantizeConfig(nbits=bits, group_size=group)
-        decoded, path, nbytes = copy.deepcopy(task.model), task.folder / "model.pt", 0
-        layers = dict(linears(task.model))
+        decoded, path, parts = copy.deepcopy(task.model), task.folder / "model.pt", list[Tensor]()
+        layers, count = dict(linears(task.model)), task.count
         with task.meter:
-            for name, layer in layers.items():
-                packed = library.HQQLinear(layer, config, compute_dtype=torch.float16, device="cpu")
-                task.model.set_submodule(name, packed)
-        torch.save(task.model.state_dict(), path)
+            compressed = {
+                name: library.HQQLinear(layer, config, compute_dtype=torch.float16, device="cpu")
+                for name, layer in layers.items()
+            }
         for name, layer in linears(decoded):
-            packed = task.model.get_submodule(name)
-            parts = packed.W_q, packed.meta["scale"], packed.meta["zero"]
-            nbytes += sum(part.numel() * part.element_size() for part in parts)
-            layer.weight = nn.Parameter(packed.dequantize().float())
-        return Outcome(decoded, path, 8 * nbytes / weights(decoded))
+            layer.weight = nn.Parameter(compressed[name].dequantize().float())
+            task.model.set_submodule(name, compressed[name])
+            parts += [compressed[name].W_q, compressed[name].meta["scale"], compressed[name].meta["zero"]]
+        torch.save(task.model.state_dict(), path)
+        return Outcome(decoded, path, 8 * total_bytes(parts) / count)
 
     return Peer(run, bits, "hqq", ("hqq.core.quantize",))
 
@@ -267,15 +192,13 @@ def quanto(name: str) -> Peer:
 
     def run(task: Task) -> Outcome:
         library = importlib.import_module("optimum.quanto")
+        count = task.count
         with task.meter:
             library.quantize(task.model, weights=getattr(library, name))
             library.freeze(task.model)
-        state = task.model.state_dict()
         ends = ("weight._data._data", "weight._scale", "weight._shift")
-        nbytes = sum(
-            value.numel() * value.element_size() for key, value in state.items() if key.endswith(ends)
-        )
-        return in_torch(task.model, task.folder / "model.pt", 8 * nbytes / weights(task.model))
+        parts = [value for key, value in task.model.state_dict().items() if key.endswith(ends)]
+        return in_torch(task.model, task.folder / "model.pt", 8 * total_bytes(parts) / count)
 
     return Peer(run, int(name[-1]), "optimum-quanto", ("optimum.quanto",))
 
@@ -293,10 +216,10 @@ def torchao(bits: int, group: int | None, algorithm: str = "AFFINE") -> Peer:
             granularity=library.PerGroup(group) if group else library.PerAxis(0),
             intx_choose_qparams_algorithm=algorithms[algorithm],
         )
-        count = weights(task.model)
+        count = task.count
         with task.meter:
             library.quantize_(task.model, config)
-        steps = sum(layer.weight.scale.numel() for _, layer in linears(task.model))  # type: ignore[operator]
+        steps = sum(layer.weight.scale.numel() for _, layer in linears(task.model))  # type: ignore[attr-defined]
         return in_torch(task.model, task.folder / "model.pt", bits + 32 * steps / count)
 
     return Peer(run, bits, "torchao", ("torchao.quantization", INTX))
@@ -304,61 +227,72 @@ def torchao(bits: int, group: int | None, algorithm: str = "AFFINE") -> Peer:
 
 def brevitas(group: int | None, *, gptq: bool) -> Peer:
     """Brevitas, which simulates: symmetric, the step of least squared error; rounded, or by its GPTQ."""
+    scaled, grouped = "brevitas.quant.scaled_int", "brevitas_examples.common.generative.quantizers"
 
     def run(task: Task) -> Outcome:
-        quant = importlib.import_module("brevitas.quant.scaled_int").Int8WeightPerChannelFloatMSE
         layer = importlib.import_module("brevitas.nn").QuantLinear
-        how = {"weight_quant": quant, "weight_bit_width": 3, "return_quant_tensor": False}
+        how = {"weight_bit_width": 3, "weight_narrow_range": False}
         if group:
-            how |= {"weight_scaling_per_output_type": "group", "weight_group_size": group}
-        count = weights(task.model)
+            quant = importlib.import_module(grouped).IntWeightSymmetricGroupQuantMSE
+            how["weight_group_size"] = group
+        else:
+            quant = importlib.import_module(scaled).Int8WeightPerChannelFloatMSE
+        count = task.count
         steps = sum(one.weight.numel() / (group or one.in_features) for _, one in linears(task.model))
         convert = importlib.import_module("brevitas.graph.quantize").layerwise_quantize
         with task.meter, torch.no_grad():
-            model = convert(task.model, {nn.Linear: (layer, how)})
+            model = convert(task.model, {nn.Linear: (layer, how | {"weight_quant": quant})})
             model(task.calibration[:1])  # chooses the steps
             if gptq:
                 _brevitas_gptq(model, task.calibration)
         return in_torch(model, task.folder / "model.pt", 3 + 32 * steps / count)
 
-    return Peer(run, 3, "brevitas", ("brevitas.nn", "brevitas.graph.quantize", "brevitas.graph.gptq"))
+    modules = "brevitas.nn", "brevitas.graph.quantize", "brevitas.graph.gptq", grouped if group else scaled
+    return Peer(run, 3, "brevitas", modules)
 
 
 def _brevitas_gptq(model: nn.Module, calibration: Tensor) -> None:
     mode = importlib.import_module("brevitas.graph.gptq").gptq_mode
     with mode(model, act_order=True, use_quant_activations=False, create_weight_orig=False) as gptq:
         for _ in range(gptq.num_layers):
-            for batch in calibration.split(BATCH):
+            for batch in batches(calibration):
                 gptq.model(batch)
             gptq.update()
 
 
-def aimet(*, sequential: bool) -> Peer:
-    """AIMET, which simulates: symmetric, a range for each channel by its extremes or by Sequential MSE."""
+def aimet(group: int | None, *, sequential: bool) -> Peer:
+    """AIMET, which simulates: symmetric, ranges by the extremes or by Sequential MSE."""
 
     def run(task: Task) -> Outcome:
         library = importlib.import_module("aimet_torch")
         quantizer = importlib.import_module("aimet_torch.quantization.affine").QuantizeDequantize
         search = importlib.import_module("aimet_torch.seq_mse").apply_seq_mse
+        steps = sum(one.weight.numel() / (group or one.in_features) for _, one in linears(task.model))
         with task.meter, torch.no_grad():
             sim = library.QuantizationSimModel(task.model, task.calibration[:1])
             for _, module in sim.named_qmodules():
-                for place in (module.input_quantizers, module.output_quantizers):
-                    for index in range(len(place)):
-                        place[index] = None
-                for name in module.param_quantizers:
-                    module.param_quantizers[name] = None
+                _only_weights(module)
                 if isinstance(module, nn.Linear):
-                    shape = (module.out_features, 1)
-                    module.param_quantizers["weight"] = quantizer(shape, bitwidth=3, symmetric=True)
+                    blocks = module.in_features // (group or module.in_features)
+                    module.param_quantizers["weight"] = quantizer(  # type: ignore[operator, index]
+                        (module.out_features, blocks), bitwidth=3, symmetric=True, block_size=(1, group or -1)
+                    )
             if sequential:
-                search(sim, list(task.calibration.split(BATCH)))
+                search(sim, batches(task.calibration))
             else:
                 sim.compute_encodings(lambda model: model(task.calibration[:1]))
-        channels = sum(layer.out_features for _, layer in linears(task.model))
-        return in_torch(sim.model, task.folder / "model.pt", 3 + 32 * channels / weights(task.model))
+        return in_torch(sim.model, task.folder / "model.pt", 3 + 32 * steps / task.count)
 
     return Peer(run, 3, "aimet-torch", ("aimet_torch", "aimet_torch.seq_mse"))
+
+
+def _only_weights(module: Any) -> None:
+    """Take away the quantizers that AIMET puts everywhere."""
+    for quantizers in (module.input_quantizers, module.output_quantizers):
+        for place in range(len(quantizers)):
+            quantizers[place] = None
+    for name in module.param_quantizers:
+        module.param_quantizers[name] = None
 
 
 PEERS: dict[str, Peer] = {
@@ -397,7 +331,9 @@ PEERS: dict[str, Peer] = {
     "torchao 2-bit, group 32": torchao(2, 32),
     "Brevitas 3-bit, MSE, channel": brevitas(None, gptq=False),
     "Brevitas 3-bit, GPTQ, channel": brevitas(None, gptq=True),
-    "AIMET 3-bit, channel": aimet(sequential=False),
-    "AIMET 3-bit, Sequential MSE, channel": aimet(sequential=True),
+    "Brevitas 3-bit, GPTQ, group 128": brevitas(128, gptq=True),
+    "AIMET 3-bit, channel": aimet(None, sequential=False),
+    "AIMET 3-bit, Sequential MSE, channel": aimet(None, sequential=True),
+    "AIMET 3-bit, Sequential MSE, group 128": aimet(128, sequential=True),
 }
 """Name -> the peer."""

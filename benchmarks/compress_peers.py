@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compress_libraries import PEERS, Logits, Task
+from compress_libraries import PEERS
+from compress_task import Logits, Task
 from encoder import FOLDER, SEED, Corpus, load_corpus, train, windows
 from meter import Meter
 from provenance import write_results
@@ -67,22 +68,21 @@ def main() -> int:
         write_json(finished / f"{options.one}.json", measure(options.one, options, corpus, finished))
         return 0
     for name in dict.fromkeys([FLOAT, *options.only]):
-        if not (finished / f"{name}.json").exists():
+        if "failed" in recorded(name, finished):
             print(f"{name} ...", file=sys.stderr, flush=True)
             write_json(finished / f"{name}.json", in_a_process(name, finished))
-    results = {
-        name: read_json(finished / f"{name}.json") for name in PEERS if (finished / f"{name}.json").exists()
-    }
+    results = {name: recorded(name, finished) for name in PEERS if (finished / f"{name}.json").exists()}
     done = {name: row for name, row in results.items() if "failed" not in row}
     targets = check(done)
-    show(results, targets)
+    closed = {name: gap_closed(row, done) for name, row in done.items()}
+    show(results, closed, targets)
     document = {
         "count": options.limit,
         "calibration": options.calibration,
         "steps": options.steps,
         "corpus": corpus.digest,
         "results": results,
-        "gap_closed": {name: gap_closed(row, done) for name, row in done.items()},
+        "gap_closed": closed,
         "targets": targets,
     }
     print(f"wrote {write_results('compress_peers', SEED, document)}")
@@ -98,14 +98,20 @@ def finished_folder(options: argparse.Namespace, corpus: Corpus) -> Path:
     return folder
 
 
+def recorded(name: str, finished: Path) -> dict[str, Any]:
+    """What was measured of a peer, or why nothing was."""
+    path = finished / f"{name}.json"
+    found: dict[str, Any] = read_json(path) if path.exists() else {"failed": "not run"}
+    return found
+
+
 def in_a_process(name: str, finished: Path) -> dict[str, Any]:
     """Measure a peer in a process of its own; the last line of what it says is why it failed."""
     command = [sys.executable, "-W", "ignore", *sys.argv, "--one", name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode == 0:
-        found: dict[str, Any] = read_json(finished / f"{name}.json")
-        return found
+        return recorded(name, finished)
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     print(done.stderr[-2000:], file=sys.stderr)
     return {"failed": lines[-1][:300] if lines else f"status {done.returncode}"}
@@ -151,7 +157,10 @@ def measure(name: str, options: argparse.Namespace, corpus: Corpus, finished: Pa
 def masked_logits(logits: Logits, tokens: Tensor, wanted: Tensor) -> Tensor:
     """Logits of the masked bytes, float32 [masked, 256]."""
     return torch.cat(
-        [logits(tokens[rows])[wanted[rows] >= 0].float() for rows in torch.arange(len(tokens)).split(64)]
+        [
+            logits(tokens[rows])[wanted[rows] >= 0].float()
+            for rows in torch.split(torch.arange(len(tokens)), 64)
+        ]
     )
 
 
@@ -194,16 +203,22 @@ def target(found: float, wanted: float, met: bool, *, required: bool = True) -> 
     return {"found": found, "wanted": wanted, "met": met, "required": required}
 
 
-def show(results: dict[str, dict[str, Any]], targets: dict[str, dict[str, Any]]) -> None:
-    """Print a table, and the targets."""
-    table = Table("peer", "accuracy", "SQNR, dB", "bits", "MB", "seconds", "peak MB")
+def show(
+    results: dict[str, dict[str, Any]],
+    closed: dict[str, dict[str, float]],
+    targets: dict[str, dict[str, Any]],
+) -> None:
+    """Print a table, the gap that is closed from the best of plain roundings in it, and the targets."""
+    table = Table("peer", "accuracy", "gap closed", "SQNR, dB", "bits", "MB", "seconds", "peak MB")
     for name, row in results.items():
         if "failed" in row:
             table.add_row(name, row["failed"])
             continue
         sqnr = "" if row["logit_sqnr"] is None else f"{row['logit_sqnr']:.1f}"
-        cells = f"{row['accuracy']:.2%}", sqnr, f"{row['bits_per_weight']:.2f}", f"{row['nbytes'] / 1e6:.2f}"
-        table.add_row(name, *cells, f"{row['seconds']:.1f}", f"{row['peak_bytes'] / 1e6:.0f}")
+        gap = f"{min(closed[name].values()):.0%}" if closed[name] else ""
+        bits, size = f"{row['bits_per_weight']:.2f}", f"{row['nbytes'] / 1e6:.2f}"
+        cost = f"{row['seconds']:.1f}", f"{row['peak_bytes'] / 1e6:.0f}"
+        table.add_row(name, f"{row['accuracy']:.2%}", gap, sqnr, bits, size, *cost)
     Console(width=130).print(table)
     for name, row in targets.items():
         print(f"{name}: {row['found']:.4f}, wanted {row['wanted']:.4f}{'' if row['met'] else '  MISSED'}")

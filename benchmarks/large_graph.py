@@ -137,7 +137,7 @@ def write_graph(path: Path, size: int) -> Path:
 def in_a_process(run: str, source: Path, destination: Path) -> dict[str, Any]:
     """Compress once, in a process of its own."""
     destination.parent.mkdir()
-    command = [sys.executable, "-W", "ignore", __file__, "--one", run, source, destination]
+    command = [sys.executable, "-W", "ignore", __file__, "--one", run, str(source), str(destination)]
     done = subprocess.run(command, env={**os.environ, **THREADS}, stdout=subprocess.PIPE, check=True)
     taken: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     taken["nbytes"] = sum(file.stat().st_size for file in destination.parent.iterdir())
