@@ -164,12 +164,12 @@ def packed_bits(model: onnx.ModelProto, count: int) -> float:
     return 8 * sum(sizes[name] for node in nodes for name in node.input[1:] if name) / count
 
 
-def hqq(group: int, bits: int = 3) -> Peer:
+def hqq(group: int, bits: int = 3, axis: int = 1) -> Peer:
     """HQQ, whose steps and zero points are float16; what it decodes is computed with in float32."""
 
     def run(task: Task) -> Outcome:
         library = importlib.import_module("hqq.core.quantize")
-        config = library.BaseQuantizeConfig(nbits=bits, group_size=group)
+        config = library.BaseQuantizeConfig(nbits=bits, group_size=group, axis=axis)
         decoded, path, parts = copy.deepcopy(task.model), task.folder / "model.pt", list[Tensor]()
         layers, count = dict(linears(task.model)), task.count
         with task.meter:
@@ -320,6 +320,7 @@ PEERS: dict[str, Peer] = {
     "onnxruntime GPTQ 3-bit, group 128": gptq_3bit(128),
     "onnxruntime RTN 2-bit, block 32": matmul_nbits("Default", 32, bits=2),
     "HQQ 3-bit, group 64": hqq(64),
+    "HQQ 3-bit, group 64, axis 0": hqq(64, axis=0),
     "HQQ 3-bit, group 128": hqq(128),
     "HQQ 4-bit, group 64": hqq(64, 4),
     "quanto 4-bit, group 128": quanto("qint4"),
