@@ -3,7 +3,7 @@
     pip install --no-deps torchao==0.18.0 optimum-quanto==0.2.7 ninja brevitas==0.13.4 dependencies==2.0.1
     DISABLE_CUDA=1 pip install --no-deps --no-build-isolation hqq==0.2.8.post1 termcolor unfoldNd
     pip install aimet-torch==2.42.0
-    python benchmarks/compress_peers.py [--steps 1500] [--limit 2000] [--only NAME ...]
+    python benchmarks/compress_peers.py [--steps 1600] [--limit 2000] [--only NAME ...]
 
 The encoder of `encoder.py` (trained where the folder has none), the same layers, the same 512 calibration
 windows of the training files and the same windows of the test files for all; one thread, each peer in a
@@ -54,7 +54,7 @@ def main() -> int:
     """Measure what is not there yet, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the encoder and of finished peers")
-    parser.add_argument("--steps", type=int, default=1500, help="of the encoder's training")
+    parser.add_argument("--steps", type=int, default=1600, help="of the encoder's training")
     parser.add_argument("--limit", type=int, default=2000, help="test windows")
     parser.add_argument("--calibration", type=int, default=512, help="calibration windows")
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
