@@ -58,8 +58,11 @@ class Encoder(nn.Module):
         self.bytes, self.places = nn.Embedding(257, WIDTH), nn.Embedding(LENGTH, WIDTH)
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
-        nn.init.normal_(self.bytes.weight, std=0.02)
-        nn.init.normal_(self.places.weight, std=0.02)
+        with torch.no_grad():  # places that are told apart from the start, and layers that begin quietly
+            self.places.weight.copy_(waves(LENGTH, WIDTH))
+            for layer in self.layers:
+                for last in (layer.output, layer.down):
+                    last.weight.div_(math.sqrt(2 * LAYERS))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits."""
@@ -67,6 +70,12 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
+
+
+def waves(count: int, width: int) -> Tensor:
+    """Sines and cosines of places, float32 [count, width] (Vaswani et al., 2017)."""
+    angles = torch.arange(count)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack((angles.sin(), angles.cos()), 2).flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
