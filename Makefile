@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(VENV)/bin/muquant demo
 
 test: lint
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -51,7 +51,38 @@ def mnist_cnn4(document: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-FIGURES = {"mnist_cnn4": mnist_cnn4}
+ROBUST = {
+    "float": "adversarially trained, float32",
+    "trained at 3 bits": "**trained on at 3 bits**",
+    "rounded": "rounded to 3 bits",
+    "paper rounding": "rounded by the paper's quantizer",
+}
+"""Name in `robust_3bit.json` -> in the table."""
+
+
+def robust_3bit(document: dict[str, Any]) -> str:
+    """Return the table of what 3 bits do to a robust network."""
+    rows = [
+        ("", "clean", f"worst case, {document['count']:,} test images", "95 % interval", "weights"),
+        ("---",) * 5,
+    ]
+    for name, label in ROBUST.items():
+        model = document["models"][name]
+        low, high = model["worst_case_interval"]
+        worst, bold = f"{model['worst_case']:.1%}", "**" if "**" in label else ""
+        rows.append(
+            (
+                label,
+                f"{model['clean']:.1%}",
+                f"{bold}{worst}{bold}",
+                f"{low:.1%} to {high:.1%}",
+                f"{model['nbytes'] / 1e6:.2f} MB",
+            )
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+FIGURES = {"mnist_cnn4": mnist_cnn4, "robust_3bit": robust_3bit}
 """Name of a file in `results/`, and of a place in the README -> what makes one of the other."""
 
 

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from muquant.artifact import CompressedModel, LayerReport, load
+from muquant.budget import Plan, plan_widths, read_plan
 from muquant.compress import compress
 from muquant.errors import InputError
 from muquant.fake_quantize import MuLawFakeQuantize
@@ -21,11 +22,14 @@ __all__ = [
     "LayerReport",
     "MuLawFakeQuantize",
     "MuLawSpec",
+    "Plan",
     "QuantizedTensor",
     "SearchObserver",
     "__version__",
     "compress",
     "load",
     "mulaw_qconfig",
+    "plan_widths",
     "prepare_qat",
+    "read_plan",
 ]

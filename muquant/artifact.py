@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from muquant.batch_norm import Reestimation
 from muquant.documents import field_values
 from muquant.errors import InputError, naming
 from muquant.layers import quantizable_weights, replace_weight
@@ -35,6 +36,11 @@ class LayerReport:
         domain: "decoded" or "mapped".
         mu: companding parameter.
         sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
+        rounding: the method that was taken.
+        nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
+            gone to its nearest level; None without samples, or where nothing was lost.
+        output_sqnr: likewise with the codes that were taken.
+        bias_corrected: whether the layer's bias makes up for the mean of the error.
         matrix_norms: ||dW||_p of the error as a matrix [channels, inputs].
         operator_norms: ||dW||_p of the error in its layer, a linear map; None for a convolution whose input's
             size was not known.
@@ -48,6 +54,10 @@ class LayerReport:
     domain: Domain
     mu: float
     sqnr: float | None
+    rounding: str
+    nearest_output_sqnr: float | None
+    output_sqnr: float | None
+    bias_corrected: bool
     matrix_norms: Norms
     operator_norms: Norms | None
     nbytes: int
@@ -72,6 +82,9 @@ class CompressedModel:
         aliases: other names of shared weights -> the name in `tensors`.
         report: one entry for each of `tensors`.
         choices: with layers="auto", what was tried for each weight; not kept in a file.
+        batch_norm: what became of BatchNorm statistics, where there are any and samples; not kept in a file.
+        source: the text that names the model, such as "torchvision:resnet18", where it is known; see
+            `muquant.sources`. It is kept for models that are not of `muquant.models`, and never run.
     """
 
     module: nn.Module
@@ -79,6 +92,8 @@ class CompressedModel:
     aliases: Mapping[str, str] = field(default_factory=dict)
     report: tuple[LayerReport, ...] = ()
     choices: tuple[Choice, ...] = ()
+    batch_norm: Reestimation | None = None
+    source: str | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `muquant.load` reads it.
@@ -108,11 +123,13 @@ class CompressedModel:
                 "channel_axis": quantized.channel_axis,
             }
         architecture = getattr(self.module, "architecture", None)
+        ours = architecture if isinstance(architecture, Architecture) else None
         manifest = {
             "weights": weights,
             "aliases": aliases,
-            "architecture": architecture.to_dict() if isinstance(architecture, Architecture) else None,
+            "architecture": None if ours is None else ours.to_dict(),
             "report": [asdict(layer) for layer in self.report],
+            **({"source": self.source} if ours is None and self.source is not None else {}),
         }
         write_tensors(path, SCHEMA, tensors, manifest)
 
@@ -127,6 +144,7 @@ class Artifact:
         aliases: other names of shared tensors -> their name in `tensors` or `state`.
         architecture: of the module, where it is one of ours.
         report: what compression did to each weight.
+        source: the text that names the module, where it is not one of ours and that is known.
     """
 
     tensors: Mapping[str, QuantizedTensor]
@@ -134,6 +152,7 @@ class Artifact:
     aliases: Mapping[str, str]
     architecture: Architecture | None
     report: tuple[LayerReport, ...]
+    source: str | None
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -182,7 +201,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
     for name, quantized in artifact.tensors.items():
         replace_weight([owners[each] for each in names[name]], quantized.dequantize())
     shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
-    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report)
+    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report, source=artifact.source)
 
 
 def _fit(
@@ -225,7 +244,17 @@ def _parse(file: TensorFile) -> Artifact:
         aliases,
         None if architecture is None else Architecture.from_dict(architecture),
         report,
+        _source(manifest.get("source")),
     )
+
+
+_LONGEST_SOURCE = 1000
+
+
+def _source(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_SOURCE):
+        return value
+    raise InputError(f"source is {value!r:.60}; expected a line of text; take a file that muquant wrote")
 
 
 _REPORT_TYPES: dict[str, tuple[type, ...]] = {
@@ -233,6 +262,10 @@ _REPORT_TYPES: dict[str, tuple[type, ...]] = {
     "shape": (tuple,),
     "domain": (str,),
     "sqnr": (int, float, NoneType),
+    "rounding": (str,),
+    "nearest_output_sqnr": (int, float, NoneType),
+    "output_sqnr": (int, float, NoneType),
+    "bias_corrected": (bool,),
     "mu": (int, float),
     "matrix_norms": (Norms,),
     "operator_norms": (Norms, NoneType),

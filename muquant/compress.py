@@ -1,15 +1,21 @@
 """The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
 
 import copy
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.nn.utils import parametrize
 
 from muquant.artifact import CompressedModel, LayerReport
+from muquant.batch_norm import batch_norms, reestimate_batch_norms
+from muquant.calibration import Samples, samples_of, split
 from muquant.errors import InputError, naming
 from muquant.fake_quantize import MuLawFakeQuantize
+from muquant.finished import Finished
+from muquant.inputs import Example, Inputs
 from muquant.layers import (
     Override,
     Weight,
@@ -18,11 +24,10 @@ from muquant.layers import (
     replace_weight,
     select_weights,
 )
-from muquant.observers import observer_class
-from muquant.rounding import rounding_method
+from muquant.quantize import choose_rounding, finite, quantize
+from muquant.quantized import Quantized
 from muquant.sensitivity import Choice, Shape, Trial, candidates, input_shapes, layer_norms, sqnr
 from muquant.spec import MuLawSpec
-from muquant.tensor import QuantizedTensor
 
 
 def compress(
@@ -31,9 +36,12 @@ def compress(
     *,
     layers: str = "all",
     overrides: Mapping[str, Override] | None = None,
-    rounding: str = "nearest",
+    rounding: str | None = None,
     observer: str = "search",
-    example: Tensor | Sequence[Tensor] | None = None,
+    calibration: Example | None = None,
+    corrections: bool = True,
+    example: Example | None = None,
+    finished: Finished | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
     """Compress the weights of `model`; biases, norms and the layers not picked stay float32. The model is not
@@ -42,29 +50,42 @@ def compress(
     Args:
         model: any module; half-precision weights are widened to float32. Where it was prepared by
             `prepare_qat`, its fake-quantized weights are frozen as trained, and `spec`, `layers`,
-            `overrides`, `rounding`, `observer` must stay unset.
+            `overrides`, `rounding`, `observer`, `calibration` must stay unset.
         spec: the format; 3 bits, mu searched, a scale for each channel by default.
         layers: "all", "last:K" or a regular expression, see `select_weights`; or "auto": all, each in the
             first format of `candidates(spec)` in which ||dW||_2 is at most 1, and float32 where there is
             none. `choices` of the result says what was tried.
-        overrides: layers, in the forms above but "auto" -> another width or format: {"conv1": 8}. The last
-            one that picks a layer counts; with "auto" these layers are not tried.
-        rounding: a name of `ROUNDINGS`.
+        overrides: layers, in the forms above but "auto", or "=NAME", one weight -> another width or format:
+            {"conv1": 8}. The last one that picks a weight counts; with "auto" these layers are not tried.
+        rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
+            methods up to it each weight takes the one that is best on held-out samples.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
+        calibration: a few samples of what the model will be given, [N, ...] each, 4 or more; a quarter of
+            them is held out. Codes are then chosen by the error of a layer's output, not of its weight.
+        corrections: with `calibration`, whether biases may make up for the mean of a layer's error, and
+            BatchNorm statistics may follow what compression does to activations, where held-out samples say
+            that it helps.
         example: an input of the model, or several. The norms of a convolution depend on the size of its
             input; models of `muquant.models` know theirs, for others the norms of its matrix are reported
             where no example is given.
+        finished: where each weight is kept once it is done, and taken from where it is there already: an
+            interrupted job goes on.
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
-        InputError: no layer is picked, a weight holds NaN or infinity, a name is unknown, or the model does
-            not run on `example`.
+        InputError: no layer is picked, a weight holds NaN or infinity, a name is unknown, the model does not
+            run on `example` or `calibration`, or `rounding` needs a calibration that is not there.
     """
     module = copy.deepcopy(model).cpu().float().eval()
     trained = unwrap(module)
     auto = layers == "auto"
     if trained:
-        if spec is not None or overrides or (layers, rounding, observer) != ("all", "nearest", "search"):
+        if (
+            spec
+            or overrides
+            or calibration is not None
+            or (layers, rounding, observer) != ("all", None, "search")
+        ):
             raise InputError(
                 "the model was prepared for quantization-aware training, which fixed its layers and format; "
                 "call compress(model) with no option to freeze it"
@@ -74,69 +95,114 @@ def compress(
         picked = select_weights(module, "all" if auto else layers)
     spec = spec or MuLawSpec()
     own = override_formats(picked, spec, overrides or {})
-    quantize = _frozen(trained) if trained else _searched(observer, rounding)
+    quantizer = _Quantizer(
+        observer,
+        choose_rounding(rounding, calibrated=calibration is not None),
+        trained,
+        _own_biases(module) if corrections else frozenset(),
+        finished,
+    )
+    if example is None and calibration is not None:
+        example = Inputs.of(calibration).rows(0, 1).example
     shapes = input_shapes(module, example)
 
-    groups: dict[int, list[Weight]] = {}
+    by_value: dict[int, list[Weight]] = {}
     for weight in quantizable_weights(module):
-        groups.setdefault(id(weight.value), []).append(weight)
-    chosen = list(dict.fromkeys(id(weight.value) for weight in picked))
-    tensors, aliases, reports, choices = {}, {}, [], []
-    for index, key in enumerate(chosen):
-        owners = groups[key]
-        first = owners[0]
+        by_value.setdefault(id(weight.value), []).append(weight)
+    chosen = {
+        by_value[key][0].name: by_value[key] for key in dict.fromkeys(id(weight.value) for weight in picked)
+    }
+    tensors, shifts, reports, choices = {}, {}, [], []
+    for index, (name, samples) in enumerate(_known(module, chosen, calibration)):
+        owners = chosen[name]
+        key = id(owners[0].value)
         if on_layer is not None:
-            on_layer(first.name, index, len(chosen))
+            on_layer(name, index, len(chosen))
         tried = auto and key not in own
         trials = []
-        with naming(first.name):
+        with naming(name):
             for form in candidates(spec) if tried else (own.get(key, spec),):
-                quantized = quantize(first, form)
+                quantized = quantizer(owners, form, samples)
                 report = _report(owners, quantized, shapes)
                 trials.append(Trial(report.bits, report.domain, report.delta_norms.two))
                 if trials[-1].good:
                     break
         if tried:
-            choices.append(Choice(first.name, tuple(trials)))
+            choices.append(Choice(name, tuple(trials)))
             if choices[-1].taken is None:
                 continue
-        tensors[first.name] = quantized
-        aliases.update({owner.name: first.name for owner in owners[1:]})
+        tensors[name] = quantized.tensor
+        if quantized.shift is not None and owners[0].bias is not None:
+            shifts[owners[0].bias] = quantized.shift
         reports.append(report)
-        replace_weight(owners, quantized.dequantize())
     if not tensors:
         raise InputError(
             'layers "auto": of no layer is ||dW||_2 at most 1, even at 8 bits; name the layers to compress'
         )
-    return CompressedModel(module, tensors, aliases, tuple(reports), tuple(choices))
+    calibrated = calibration is not None and corrections and batch_norms(module)
+    reference = copy.deepcopy(module) if calibrated else None
+    for name, tensor in tensors.items():
+        replace_weight(chosen[name], tensor.dequantize())
+    with torch.no_grad():
+        for bias, shift in shifts.items():
+            bias.add_(shift)
+    batch_norm = None
+    if reference is not None and calibration is not None:
+        batch_norm = reestimate_batch_norms(module, reference, *split(calibration))
+    aliases = {owner.name: name for name in tensors for owner in chosen[name][1:]}
+    return CompressedModel(module, tensors, aliases, tuple(reports), tuple(choices), batch_norm)
 
 
-_Quantize = Callable[[Weight, MuLawSpec], QuantizedTensor]
+def _own_biases(model: nn.Module) -> frozenset[int]:
+    """The ids of the parameters that only one module has, under one name."""
+    counts = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return frozenset(key for key, count in counts.items() if count == 1)
 
 
-def _searched(observer: str, rounding: str) -> _Quantize:
-    """Quantize a weight by these methods."""
-    choose, round_weight = observer_class(observer), rounding_method(rounding)
-
-    def quantize(weight: Weight, spec: MuLawSpec) -> QuantizedTensor:
-        watch = choose(spec, weight.channel_axis)
-        watch(weight.value)
-        scale, mu = watch.calculate_qparams()
-        return round_weight(weight.value.detach(), scale, spec.with_mu(float(mu)), weight.channel_axis)
-
-    return quantize
+def _known(
+    module: nn.Module, chosen: Mapping[str, Sequence[Weight]], calibration: Example | None
+) -> Iterator[tuple[str, Samples | None]]:
+    """Yield the names of the weights, each with what is known of its layer's inputs."""
+    if calibration is None:
+        return ((name, None) for name in chosen)
+    return samples_of(module, {name: owners[0] for name, owners in chosen.items()}, calibration)
 
 
-def _frozen(trained: Mapping[int, MuLawFakeQuantize]) -> _Quantize:
-    """Quantize a weight as it was trained, whatever the format asked for."""
+@dataclass(frozen=True)
+class _Quantizer:
+    """Quantizes weights by these methods; those that were trained at few bits as they were trained.
 
-    def quantize(weight: Weight, _: MuLawSpec) -> QuantizedTensor:
-        fake = trained[id(weight.value)]
-        if fake.observer_enabled[0] == 1:
-            fake.observe(weight.value)
-        return fake.quantize(weight.value)
+    Attributes:
+        observer: as for `compress`.
+        rounding: likewise.
+        trained: fake-quant modules by the id of their weight.
+        biases: ids of those that may be changed.
+        finished: as for `compress`.
+    """
 
-    return quantize
+    observer: str
+    rounding: str
+    trained: Mapping[int, MuLawFakeQuantize]
+    biases: Collection[int]
+    finished: Finished | None
+
+    def __call__(self, owners: Sequence[Weight], spec: MuLawSpec, samples: Samples | None) -> Quantized:
+        weight = owners[0]
+        if id(weight.value) in self.trained:
+            fake = self.trained[id(weight.value)]
+            if fake.observer_enabled[0] == 1:
+                fake.observe(weight.value)
+            return Quantized(fake.quantize(weight.value))
+        return quantize(
+            weight.value.detach(),
+            spec,
+            weight.channel_axis,
+            self.observer,
+            self.rounding,
+            samples,
+            biased=len(owners) == 1 and id(weight.bias) in self.biases,
+            finished=self.finished,
+        )
 
 
 def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
@@ -171,10 +237,10 @@ def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
 
 
 def _report(
-    owners: Sequence[Weight], quantized: QuantizedTensor, shapes: Mapping[nn.Module, Collection[Shape]]
+    owners: Sequence[Weight], outcome: Quantized, shapes: Mapping[nn.Module, Collection[Shape]]
 ) -> LayerReport:
+    quantized = outcome.tensor
     before, after = owners[0].value.detach(), quantized.dequantize()
-    ratio = sqnr(before, after)
     matrix, operator = layer_norms(owners, after - before, shapes)
     return LayerReport(
         name=owners[0].name,
@@ -182,7 +248,11 @@ def _report(
         bits=quantized.spec.bits,
         domain=quantized.spec.domain,
         mu=float(quantized.spec.mu),
-        sqnr=ratio if math.isfinite(ratio) else None,
+        sqnr=finite(sqnr(before, after)),
+        rounding=outcome.rounding,
+        nearest_output_sqnr=None if outcome.output is None else finite(outcome.output.nearest),
+        output_sqnr=None if outcome.output is None else finite(outcome.output.taken),
+        bias_corrected=outcome.shift is not None,
         matrix_norms=matrix,
         operator_norms=operator,
         nbytes=quantized.nbytes,

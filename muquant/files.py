@@ -47,6 +47,26 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def scratch_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder beside `path` for files that are not done, and remove it with all that is in it.
+
+    Raises:
+        InputError: the folder of `path` does not exist or cannot be written, or `path` is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"cannot write {target}: it is a folder; name a file in it")
+    try:
+        scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror} (folder {target.parent}); name a writable folder"
+        ) from error
+    with scratch as folder:
+        yield Path(folder)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -68,7 +88,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError, nested too deep
         raise InputError(f"{path} is not a JSON document: {error}") from error
 
 

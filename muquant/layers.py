@@ -1,12 +1,13 @@
 """Which modules have weights to quantize, and which of them a user picked."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from muquant.errors import InputError, naming
+from muquant.errors import InputError
+from muquant.selection import Override as Override
+from muquant.selection import override_specs, pick
 from muquant.spec import MuLawSpec
 
 WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
@@ -22,6 +23,8 @@ WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
 }
 """Module type -> its weights and their axis of output channels. Subclasses count as their base. The channel
 of a transposed convolution is its place within a group, shared by the groups."""
+
+_BIASES = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,12 @@ class Weight:
         """The weight as the module computes with it (through its parametrization, where it has one)."""
         value: Tensor = getattr(self.module, self.attribute)
         return value
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """What the module adds to the weight's product, [channels]; None where it adds nothing."""
+        bias = getattr(self.module, _BIASES.get(self.attribute, ""), None)
+        return bias if isinstance(bias, nn.Parameter) else None
 
 
 def quantizable_weights(model: nn.Module) -> list[Weight]:
@@ -88,12 +97,7 @@ def select_weights(model: nn.Module, layers: str) -> list[Weight]:
         raise InputError(
             f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}"
         )
-    picked = _pick(weights, layers, "layers")
-    return [weight for weight in weights if weight.layer in picked]
-
-
-Override = int | MuLawSpec
-"""Another width, or another format altogether."""
+    return [weights[place] for place in pick([(weight.layer,) for weight in weights], layers, "layers")]
 
 
 def override_formats(
@@ -104,18 +108,16 @@ def override_formats(
     Args:
         weights: what is compressed, plain parameters.
         spec: what an override that is only a width changes the width of.
-        overrides: which layers, in the forms of `select_weights` -> a width or a format. The last one that
-            picks a layer counts; a shared weight is picked by any of its layers.
+        overrides: which layers, in the forms of `select_weights`, or "=NAME", one weight -> a width or a
+            format. The last one that picks a weight counts; a shared weight is picked by any of its layers.
 
     Raises:
         InputError: an override picks none of `weights`, or its width is out of range.
     """
-    formats = {}
-    for layers, override in overrides.items():
-        picked = _pick(weights, layers, "override")
-        with naming(f"override {layers!r}"):
-            own = override if isinstance(override, MuLawSpec) else replace(spec, bits=override)
-        formats.update({id(weight.value): own for weight in weights if weight.layer in picked})
+    labels, names = [(weight.layer,) for weight in weights], [weight.name for weight in weights]
+    formats: dict[int, MuLawSpec] = {}
+    for places, own in override_specs(labels, spec, overrides, names):
+        formats.update({id(weights[place].value): own for place in places})
     return formats
 
 
@@ -124,29 +126,3 @@ def replace_weight(owners: list[Weight], value: Tensor) -> None:
     parameter = nn.Parameter(value, requires_grad=False)
     for owner in owners:
         setattr(owner.module, owner.attribute, parameter)
-
-
-def _pick(weights: Sequence[Weight], layers: str, what: str) -> set[str]:
-    """Return the layers of `weights` that `layers` picks, at least one; `what` asked for them."""
-    names = list(dict.fromkeys(weight.layer for weight in weights))
-    picked = _search(names, layers, what)
-    if not picked:
-        raise InputError(f"{what} {layers!r} matches no layer; the layers are {', '.join(names)}")
-    return set(picked)
-
-
-def _search(names: list[str], layers: str, what: str) -> list[str]:
-    if layers == "all":
-        return names
-    if layers.startswith("last:"):
-        count = layers.removeprefix("last:")
-        if not count.isdecimal() or int(count) < 1:
-            raise InputError(f'{what} {layers!r}: expected a count from 1 behind "last:", such as "last:3"')
-        return names[-int(count) :]
-    try:
-        pattern = re.compile(layers)
-    except re.error as error:
-        raise InputError(
-            f'{what} {layers!r} is not a regular expression ({error}); expected "all", "last:K" or one'
-        ) from error
-    return [name for name in names if pattern.search(name)]

@@ -56,8 +56,8 @@ class WeightObserver(ObserverBase):
             InputError: the weight holds NaN or infinity.
         """
         values = weight.detach().float().cpu()  # the histograms are made there
-        bad = values.numel() - int(torch.isfinite(values).sum())
-        if bad:
+        if values.numel() and not torch.stack(torch.aminmax(values)).isfinite().all():  # NaN passes through
+            bad = values.numel() - int(torch.isfinite(values).sum())
             raise InputError(
                 f"weight of shape {tuple(weight.shape)} holds {bad} values that are NaN or infinite; "
                 "expected finite weights; train or export the model again"
@@ -192,7 +192,7 @@ def _top(rows: Tensor, whole: bool) -> Tensor:
     """Largest magnitude of each row [rows], or with `whole` of all of them [1]."""
     if rows.numel() == 0:
         return torch.zeros(1 if whole else len(rows))
-    top = torch.maximum(rows.amax(1), -rows.amin(1)).abs()  # of zeros: 0, not -0
+    top = torch.cat([rows[part].abs().amax(1) for part in row_chunks(rows)])
     return top.amax(0, keepdim=True) if whole else top
 
 
@@ -210,6 +210,8 @@ class _Histogram:
             index = (magnitude.sqrt() * bins).int().clamp_(max=bins - 1)
             if not whole:
                 index += torch.arange(len(index), dtype=torch.int32)[:, None] * bins
+            if not whole and index.stride(0) < index.stride(1):
+                index, magnitude = index.T, magnitude.T  # as they lie in memory; a row keeps its order
             flat, into = index.reshape(-1), slice(None) if whole else part
             size = bins * len(own)
             self.count[into] += torch.bincount(flat, minlength=size).reshape(-1, bins)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from muquant.errors import InputError
 
 RUN = 8  # codes in `bits` bytes
+_CHUNK = 2**14  # runs handled at a time: their words stay in the processor's cache
 
 Bytes = NDArray[np.uint8]
 
@@ -35,10 +36,14 @@ def pack(codes: Bytes, bits: int) -> Bytes:
         padded = np.zeros(runs * RUN, np.uint8)
         padded[: codes.size] = codes
     columns = padded.reshape(runs, RUN)
-    words = np.zeros(runs, "<u8")
-    for j in range(RUN):
-        words |= columns[:, j].astype("<u8") << np.uint64(bits * j)
-    return np.ascontiguousarray(words.view(np.uint8).reshape(runs, 8)[:, :bits]).reshape(-1)
+    packed = np.empty((runs, bits), np.uint8)
+    for start in range(0, runs, _CHUNK):
+        part = columns[start : start + _CHUNK]
+        words = np.zeros(len(part), "<u8")
+        for j in range(RUN):
+            words |= part[:, j].astype("<u8") << np.uint64(bits * j)
+        packed[start : start + _CHUNK] = words.view(np.uint8).reshape(-1, 8)[:, :bits]
+    return packed.reshape(-1)
 
 
 def unpack(packed: Bytes, bits: int, count: int) -> Bytes:

@@ -28,7 +28,9 @@ def to_rows(weight: Tensor, spec: MuLawSpec, channel_axis: int) -> Tensor:
     if spec.steps.kind != "group":
         return matrix
     size = _row_size(spec, matrix.shape[1])
-    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % size)).reshape(-1, size)
+    if missing := -matrix.shape[1] % size:
+        matrix = torch.nn.functional.pad(matrix, (0, missing))
+    return matrix.reshape(-1, size)
 
 
 def from_rows(rows: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axis: int) -> Tensor:
@@ -169,12 +171,14 @@ def nearest_codes(values: Tensor, step: Tensor, spec: MuLawSpec) -> Tensor:
     """
     levels = grid_levels(spec)[: spec.codes].float().to(values.device)
     boundaries = (levels[1:] + levels[:-1]) / 2
-    codes = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
-    for rows in row_chunks(values):
-        own = step if step.shape[0] == 1 else step[rows]
-        ratio = torch.where(own > 0, values[rows] / own, 0.0)
+    by_columns = values.stride(0) < values.stride(1)  # the way it lies in memory is the fast way through it
+    matrix = values.T if by_columns else values
+    codes = torch.empty(matrix.shape, dtype=torch.uint8, device=values.device)
+    for rows in row_chunks(matrix):
+        own = step.reshape(1, -1) if by_columns or step.shape[0] == 1 else step[rows]
+        ratio = torch.where(own > 0, matrix[rows] / own, 0.0)
         codes[rows] = _count_passed(ratio, boundaries)
-    return codes
+    return codes.T if by_columns else codes
 
 
 def _count_passed(ratio: Tensor, boundaries: Tensor) -> Tensor:

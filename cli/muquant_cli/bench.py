@@ -24,7 +24,7 @@ from muquant.robustness import (
 )
 from muquant.training import load_run
 from muquant_cli.candidates import Candidate, read_candidates, subjects
-from muquant_cli.options import policy_option, root_option
+from muquant_cli.options import module_option, policy_option, root_option
 from muquant_cli.output import FAILED, Output, command
 
 _LIMIT = 1000
@@ -60,6 +60,7 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
     help="Which flags make the exit status 1.",
 )
 @click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
+@module_option
 @policy_option
 @root_option
 @command
@@ -78,20 +79,22 @@ def bench(
     device: str,
     fail_on: str,
     download: bool,
+    module: str | None,
     policy: str,
     root: Path | None,
 ) -> None:
     """Attack MODELs side by side, and tell how far the figures can be believed.
 
-    A MODEL is a run folder, a .mq or an .onnx file. PyTorch models are attacked white-box; their exported
-    files run under onnxruntime beside them. An .onnx file of a .mq that is named too counts as that model's
-    file. Under `torchrun --nproc-per-node N -m muquant_cli bench ...` the work is shared by N processes.
+    A MODEL is a SOURCE as for `compress`, a .mq or an .onnx file. PyTorch models are attacked white-box;
+    their exported files run under onnxruntime beside them. An .onnx file of a .mq that is named too counts as
+    that model's file. Under `torchrun --nproc-per-node N -m muquant_cli bench ...` the work is shared by N
+    processes.
     """
     runtimes = _runtimes(runtime)
     settings = settings_for(data, epsilon, norm)  # type: ignore[arg-type]  # click's choices are the norms
     place = find_device(device)
     dataset = load_dataset(data, "test", root=root, download=download)
-    candidates = read_candidates(models)
+    candidates = read_candidates(models, module)
     processes = join_processes(place)
     output.quiet(processes.rank > 0)
     with naming("--surrogate"):

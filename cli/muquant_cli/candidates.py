@@ -1,22 +1,26 @@
 """From the MODEL arguments of `muquant bench` to what a benchmark attacks."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import muquant
 from muquant.errors import InputError
 from muquant.files import make_folder
 from muquant.robustness import Processes, Subject
-from muquant.training import load_run
-from muquant_cli.options import input_shape
+from muquant.robustness.subject import Session
+from muquant.sources import Source, read_source
+from muquant_cli.artifacts import open_artifact
 from muquant_onnx import decode_file, export_float, export_onnx, load_session, logits_of
 
 
@@ -26,30 +30,32 @@ class Candidate:
 
     Attributes:
         name: of the model in the report.
-        path: where it was read from.
-        module: None for an ONNX file.
+        path: where it was read from, or the text that named it.
+        source: of the module; None for an ONNX file.
         compressed: the artifact that the module belongs to; None for a float model or a file.
         file: the ONNX file that is tried; None where there is none yet.
-        input_shape: of one image; empty for an ONNX file.
     """
 
     name: str
     path: Path
-    module: nn.Module | None = None
+    source: Source | None = None
     compressed: muquant.CompressedModel | None = None
     file: Path | None = None
-    input_shape: tuple[int, ...] = ()
 
 
-def read_candidates(models: Sequence[str]) -> list[Candidate]:
-    """Read `[NAME=]PATH` arguments: run folders, .mq and .onnx files; an ONNX file goes with its .mq.
+def read_candidates(models: Sequence[str], module: str | None = None) -> list[Candidate]:
+    """Read `[NAME=]MODEL` arguments: sources, .mq and .onnx files; an ONNX file goes with its .mq.
+
+    Args:
+        models: the arguments.
+        module: the source of the model of .mq files, where muquant does not build that itself.
 
     Raises:
         InputError: one cannot be read, or two have the same name.
     """
-    candidates = [_read(text) for text in models]
-    files = [candidate for candidate in candidates if candidate.module is None]
-    others = [candidate for candidate in candidates if candidate.module is not None]
+    candidates = [_read(text, module) for text in models]
+    files = [candidate for candidate in candidates if candidate.source is None]
+    others = [candidate for candidate in candidates if candidate.source is not None]
     for file in files:
         twin = next((other for other in others if other.file is None and _made_from(file.path, other)), None)
         if twin is None:
@@ -92,22 +98,24 @@ def subjects(
     return opened
 
 
-def _read(text: str) -> Candidate:
+def _read(text: str, module: str | None) -> Candidate:
     given, equals, rest = text.partition("=")
-    path = Path(rest if equals else text)
-    name = given if equals else path.resolve().name.removesuffix(".mq").removesuffix(".onnx")
+    model = rest if equals else text
+    path = Path(model)
+    name = given if equals else _default_name(model)
     if not re.fullmatch(r"\w[\w .+-]{0,60}", name):
-        raise InputError(f"model name {name!r}: expected letters, digits and . + - only; give NAME={path}")
-    if path.is_dir():
-        model = load_run(path)
-        return Candidate(name, path, model, input_shape=model.architecture.input_shape)
+        raise InputError(f"model name {name!r}: expected letters, digits and . + - only; give NAME={model}")
     if path.suffix == ".mq":
-        compressed = muquant.load(path)
-        shape = input_shape(compressed, path)
-        return Candidate(name, path, compressed.module, compressed, input_shape=shape)
+        compressed, source = open_artifact(path, module)
+        return Candidate(name, path, source, compressed)
     if path.suffix == ".onnx":
         return Candidate(name, path, file=path)
-    raise InputError(f"cannot tell what {path} is; expected a run folder, or a .mq or .onnx file")
+    return Candidate(name, path, read_source(model, others=("a .mq file", "an .onnx file")))
+
+
+def _default_name(model: str) -> str:
+    """Return the last part of a path or of another source, without what tells its kind."""
+    return Path(model).resolve().name.removesuffix(".mq").removesuffix(".onnx").rpartition(":")[2]
 
 
 def _made_from(file: Path, candidate: Candidate) -> bool:
@@ -127,7 +135,8 @@ def _made_from(file: Path, candidate: Candidate) -> bool:
 def _subject(
     candidate: Candidate, file: Path | None, runtimes: Sequence[str], device: torch.device
 ) -> Subject:
-    module = candidate.module if "torch" in runtimes else None
+    source = candidate.source
+    module = None if source is None or "torch" not in runtimes else _on_images(source, source.module)
     if module is None and file is None:
         raise InputError(f"{candidate.path}: an ONNX file does not run in torch; add onnx to --runtime")
     bits: float | None = None
@@ -136,26 +145,46 @@ def _subject(
             (tensor.spec.bits, tensor.codes.numel()) for tensor in candidate.compressed.tensors.values()
         ]
         bits = sum(width * count for width, count in widths) / max(sum(count for _, count in widths), 1)
-    elif candidate.module is not None:
+    elif source is not None:
         bits = 32.0
-    deployed = file or (candidate.path if candidate.path.is_file() else candidate.path / "model.safetensors")
+    places = (file, candidate.path, candidate.path / "model.safetensors")
+    deployed = next((place for place in places if place is not None and place.is_file()), None)
     return Subject(
         name=candidate.name,
         module=None if module is None else module.to(device),
-        session=None if file is None else logits_of(load_session(file, threads=torch.get_num_threads())),
+        session=None if file is None else _session(source, file),
         bits=bits,
-        nbytes=deployed.stat().st_size,
+        nbytes=None if deployed is None else deployed.stat().st_size,
         file="" if file is None else f"{hashlib.sha256(file.read_bytes()).hexdigest()} {ort.__version__}",
     )
 
 
+def _on_images(source: Source, module: nn.Module) -> nn.Module:
+    """Return a module that takes images in [0, 1], as attacks make them."""
+    return module if source.preprocess is None else nn.Sequential(source.preprocess, module).eval()
+
+
+def _session(source: Source | None, file: Path) -> Session:
+    """Return the file as a function of images in [0, 1]."""
+    run = logits_of(load_session(file, threads=torch.get_num_threads()))
+    if source is None or source.preprocess is None:
+        return run
+    preprocess = copy.deepcopy(source.preprocess).cpu()  # the module's own goes where attacks run
+
+    def on_images(images: NDArray[np.float32]) -> NDArray[Any]:
+        with torch.inference_mode():
+            return run(preprocess(torch.from_numpy(images)).numpy())
+
+    return on_images
+
+
 def _export(candidate: Candidate, folder: Path, policy: str, processes: Processes) -> Path:
     path = folder / f"{candidate.name}.onnx"
-    if processes.rank == 0:
+    if processes.rank == 0 and candidate.source is not None:
         make_folder(folder)
-        example = torch.zeros(2, *candidate.input_shape)
+        example = candidate.source.require_example()
         if candidate.compressed is not None:
             export_onnx(candidate.compressed, path, example, policy)
-        elif candidate.module is not None:
-            export_float(candidate.module, path, example)
+        else:
+            export_float(candidate.source.module, path, example)
     return processes.share(path)

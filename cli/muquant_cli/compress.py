@@ -1,74 +1,169 @@
 """`muquant compress`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
+from torch import nn
 
 import muquant
+from muquant.batch_norm import Reestimation
+from muquant.finished import Finished
+from muquant.quantize import finite
 from muquant.sensitivity import Choice, Trial
-from muquant.training import load_run, read_run
+from muquant.sources import Source, read_source
+from muquant_cli.budget import Budget, budget_options, keep_plan
+from muquant_cli.calibration import calibration_options, finished_weights, read_calibration
 from muquant_cli.export import report_export
+from muquant_cli.graphs import GRAPHS, compress_graph
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
-from muquant_cli.options import format_options, out_option, parse_bits, parse_mu, policy_option
+from muquant_cli.options import (
+    format_options,
+    out_option,
+    parse_bits,
+    parse_mu,
+    policy_option,
+    root_option,
+)
 from muquant_cli.output import Output, command
 from muquant_onnx import export_onnx
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @out_option("model.mq, or model.onnx to export at once")
+@click.option(
+    "--state",
+    metavar="none|FILE",
+    help="Weights to take: those in a safetensors file, or none, the model's own before any are loaded.",
+)
 @format_options
+@budget_options
+@calibration_options
+@root_option
 @policy_option
 @command
 def compress(
     output: Output,
-    source: Path,
+    source: str,
     out: Path,
+    state: str | None,
     bits: str,
     mu: str,
     layers: str,
-    rounding: str,
+    rounding: str | None,
     observer: str,
+    max_bytes: str | None,
+    max_drop: float | None,
+    plan: Path | None,
+    calibration: str | None,
+    samples: int,
+    corrections: bool,
+    resume: bool,
+    root: Path | None,
     policy: str,
     **options: Any,
 ) -> None:
-    """Compress the weights of SOURCE, a run folder, to few bits; after `train --qat` as it was trained."""
+    """Compress the weights of SOURCE to few bits.
+
+    \b
+    SOURCE is one of
+      runs/mnist          a run folder; after `train --qat` as it was trained
+      torchvision:NAME    a model of torchvision, with its pretrained weights
+      timm:NAME           a model of timm, if that is installed
+      pkg.module:factory  a function that returns a torch.nn.Module, or
+                          (module, example), and that is run
+      model.onnx          an ONNX file from anywhere
+      model.pt2           what torch.export.save wrote; can run code as well
+    """
     check_suffix(out)
+    budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
     width, overrides = parse_bits(bits)
     spec = muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **options)
-    model = load_run(source)
-    trained = read_run(source).config.qat is not None  # it fixed the format, and refuses any other
+    how: dict[str, Any] = {
+        "layers": layers,
+        "overrides": overrides,
+        "rounding": rounding,
+        "observer": observer,
+        "corrections": corrections,
+    }
+
+    def calibrate(finished: Finished, preprocess: nn.Module | None = None) -> None:
+        if calibration is not None:
+            how["finished"] = finished  # without samples a weight takes less time than to keep it
+            how["calibration"] = read_calibration(calibration, samples, root, preprocess)
+
+    with finished_weights(output, out, resume) as finished:
+        if Path(source).suffix in GRAPHS:
+            calibrate(finished)
+            document = compress_graph(output, Path(source), out, spec, state, budget, policy=policy, **how)
+        else:
+            read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
+            calibrate(finished, read.preprocess)
+            document = _compress_module(output, read, out, spec, policy, budget, **how)
+    output.result(document)
+
+
+def _compress_module(
+    output: Output,
+    source: Source,
+    out: Path,
+    spec: muquant.MuLawSpec,
+    policy: str,
+    budget: Budget,
+    **how: Any,
+) -> dict[str, Any]:
+    """Compress a model, write it as `out` says, say how it went, and return it as a document."""
+    exported = out.suffix == ".onnx"
+    if exported:
+        source.require_example()  # before any work is done
+    trained = any(isinstance(part, muquant.MuLawFakeQuantize) for part in source.module.modules())
+    how, plan = budget.follow(output, out, partial(muquant.plan_widths, source.module, spec), how)
     with output.progress("Compressing") as update:
         compressed = muquant.compress(
-            model,
-            None if trained and spec == muquant.MuLawSpec() else spec,
-            layers=layers,
-            overrides=overrides,
-            rounding=rounding,
-            observer=observer,
+            source.module,
+            None if trained and spec == muquant.MuLawSpec() else spec,  # training fixed it
             on_layer=lambda name, index, count: update(index, count, name),
+            **how,
         )
     report = None
-    if out.suffix == ".onnx":
-        report = export_onnx(compressed, out, torch.zeros(2, *model.architecture.input_shape), policy)
+    if exported:
+        report = export_onnx(compressed, out, source.require_example(), policy)
     else:
-        compressed.save(out)
-    what = f"{source} as it was trained" if trained else f"{source} at {bits} bits"
+        replace(compressed, source=source.text).save(out)
+    widths = sorted({layer.bits for layer in compressed.report})
+    bits = " to ".join(map(str, dict.fromkeys((widths[0], widths[-1]))))
+    what = f"{source.text} as it was trained" if trained else f"{source.text} at {bits} bits"
     show_layers(output, what, layer_rows(compressed.report))
     document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)
+    if compressed.batch_norm is not None:
+        document["batch_norm"] = _show_batch_norm(output, compressed.batch_norm)
     if report is not None:
         document.update(report_export(output, report))
     else:
         output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
-    output.result(
-        {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
+    if plan is not None:
+        document.update(keep_plan(output, plan, out, out.stat().st_size))
+    return {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
+
+
+def _show_batch_norm(output: Output, result: Reestimation) -> dict[str, Any]:
+    what = "follow the compressed activations" if result.taken else "stay as they were trained"
+    output.say(
+        f"BatchNorm statistics {what}: on held-out samples the output's SQNR is {result.before:.2f} dB "
+        f"with those of training, {result.after:.2f} dB with re-estimated ones"
     )
+    return {
+        **asdict(result),
+        "before": finite(result.before),
+        "after": finite(result.after),
+        "taken": result.taken,
+    }
 
 
 def show_choices(output: Output, choices: Sequence[Choice]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 from torch import nn
 
 from muquant.artifact import LayerReport, read_artifact
@@ -16,10 +17,21 @@ from muquant.sensitivity import CRITERION
 from muquant.training import load_run, read_run
 from muquant_cli.options import root_option
 from muquant_cli.output import Output, command, kilobytes
-from muquant_onnx import running_operators
+from muquant_onnx import WeightReport, running_operators
 from muquant_onnx.reference import read_model
 
-_HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "||dW||_2", "size", "of float")
+_HEADER = (
+    "weight",
+    "shape",
+    "bits",
+    "mu",
+    "SQNR dB",
+    "of output",
+    "rounding",
+    "||dW||_2",
+    "size",
+    "of float",
+)
 
 
 @click.command()
@@ -80,6 +92,8 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
             layer.bits,
             f"{layer.mu:.3g}",
             "-" if layer.sqnr is None else f"{layer.sqnr:.2f}",
+            output_quality(layer),
+            method(layer),
             _flagged(layer.delta_norms.two),
             kilobytes(layer.nbytes),
             f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
@@ -87,7 +101,21 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
         for layer in report
     ]
     stored, plain = sum(layer.nbytes for layer in report), sum(layer.float_nbytes for layer in report)
-    return [*rows, ("all", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
+    return [*rows, ("all", "", "", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
+
+
+def output_quality(layer: LayerReport | WeightReport) -> str:
+    """The quality of the layer's output with the nearest levels, and as it became, in dB."""
+    if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
+        return "-"
+    if layer.output_sqnr == layer.nearest_output_sqnr:
+        return f"{layer.output_sqnr:.1f}"
+    return f"{layer.nearest_output_sqnr:.1f} to {layer.output_sqnr:.1f}"
+
+
+def method(layer: LayerReport | WeightReport) -> str:
+    """How its codes were chosen, and whether its bias was."""
+    return f"{layer.rounding}, bias" if layer.bias_corrected else layer.rounding
 
 
 def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:
@@ -135,7 +163,12 @@ def _inspect_artifact(
     **options: Any,
 ) -> None:
     artifact = read_artifact(file)
-    document = {"path": str(file), "nbytes": file.stat().st_size, **layers_document(artifact.report)}
+    document: dict[str, Any] = {
+        "path": str(file),
+        "nbytes": file.stat().st_size,
+        "source": artifact.source,
+        **layers_document(artifact.report),
+    }
     if plot is not None:
         originals = None if run is None else dict(float_model(run).named_parameters())
         plot_weights(artifact.tensors, plot, originals)
@@ -145,7 +178,8 @@ def _inspect_artifact(
 
         perturbation = errors.Perturbation(**options)
         found = errors.run_amplification(output, file, run, perturbation, amplification)
-    show_layers(output, str(file), layer_rows(artifact.report))
+    title = str(file) if artifact.source is None else f"{file}, made from {escape(artifact.source)}"
+    show_layers(output, title, layer_rows(artifact.report))
     _show_norms(output, artifact.report)
     if amplification is not None:
         document["amplification"] = errors.show_amplification(output, found, perturbation)

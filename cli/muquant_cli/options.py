@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 import click
 
-import muquant
 from muquant.errors import InputError
 from muquant.observers import OBSERVERS
 from muquant.rounding import ROUNDINGS
@@ -26,6 +25,11 @@ root_option = click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the data sets.  [default: MUQUANT_DATA]",
+)
+module_option = click.option(
+    "--module",
+    metavar="SOURCE",
+    help="What a .mq file was compressed from, if not a run folder; a factory named here is run.",
 )
 
 
@@ -76,8 +80,8 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--rounding",
                 type=click.Choice(list(ROUNDINGS)),
-                default="nearest",
-                help="How codes are chosen.",
+                help="How codes are chosen, each weight by the best up to this one.  [default: nearest, or "
+                "reconstructed with samples]",
             ),
             click.option(
                 "--observer",
@@ -110,12 +114,3 @@ def parse_mu(text: str) -> float | Literal["auto"]:
         return float(text)
     except ValueError:
         raise InputError(f'--mu is {text!r}; expected a number from 0 up, or "auto"') from None
-
-
-def input_shape(compressed: muquant.CompressedModel, path: Path) -> tuple[int, ...]:
-    """Return the shape of one input of a model of ours."""
-    architecture = getattr(compressed.module, "architecture", None)
-    if architecture is None:
-        raise InputError(f"{path} holds a model that is not one of ours; use the Python API for it")
-    shape: tuple[int, ...] = architecture.input_shape
-    return shape

@@ -6,52 +6,61 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
-from torch import Tensor
 
 import muquant
 from muquant.data import load_dataset
-from muquant_cli.options import input_shape, root_option
+from muquant.inputs import Example, Inputs, random_inputs
+from muquant.sources import Source
+from muquant_cli.artifacts import open_artifact
+from muquant_cli.options import module_option, root_option
 from muquant_cli.output import FAILED, Output, command, kilobytes
 from muquant_onnx import VerifyReport
 from muquant_onnx import verify as verify_file
 
-_RANDOM_INPUTS = 256
+_RANDOM_INPUTS, _RANDOM_VALUES = 256, 1 << 22
+"""Inputs to draw, and how many numbers they may hold together: large images are slow."""
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", help="Data set whose test images are compared; random images where none is named.")
-@click.option("--limit", type=click.IntRange(min=1), help="Compare only the first so many images.")
+@click.option("--data", help="Data set whose test images are compared; random inputs where none is named.")
+@click.option("--limit", type=click.IntRange(min=1), help="Compare only so many inputs.")
+@module_option
 @root_option
 @command
 def verify(
-    output: Output, model: Path, file: Path, data: str | None, limit: int | None, root: Path | None
+    output: Output,
+    model: Path,
+    file: Path,
+    data: str | None,
+    limit: int | None,
+    module: str | None,
+    root: Path | None,
 ) -> None:
     """Prove that FILE, an ONNX file, computes what MODEL, the .mq file behind it, computes.
 
     Exit status 1 if it does not.
     """
-    compressed = muquant.load(model)
+    compressed, source = open_artifact(model, module)
     if data is None:
-        shape = (limit or _RANDOM_INPUTS, *input_shape(compressed, model))
-        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        inputs, what = _inputs_like(source, limit), "inputs like its example"
     else:
-        images = load_dataset(data, "test", root=root).inputs()[:limit]
-    report = run_verify(output, compressed, file, images, data or "random images")
+        images, what = load_dataset(data, "test", root=root).inputs()[:limit], data
+        inputs = images if source.preprocess is None else source.preprocess(images)
+    report = run_verify(output, compressed, file, inputs, what)
     output.result(verify_document(report))
     if not report.passed:
         sys.exit(FAILED)
 
 
 def run_verify(
-    output: Output, compressed: muquant.CompressedModel, file: Path, images: Tensor, what: str
+    output: Output, compressed: muquant.CompressedModel, file: Path, inputs: Example, what: str
 ) -> VerifyReport:
     """Verify, and say how it went."""
     with output.progress(f"Verifying {file.name}") as update:
-        update(0, 1, f"on {len(images)} inputs")
-        report = verify_file(compressed, file, images)
+        update(0, 1, f"on {len(Inputs.of(inputs).tensors[0])} inputs")
+        report = verify_file(compressed, file, inputs)
     rows: list[tuple[object, ...]] = [
         (
             check.name,
@@ -64,7 +73,7 @@ def run_verify(
         (
             check.setting,
             f"{check.difference:.1e}",
-            f"{check.agreement:.2%}",
+            "-" if check.agreement is None else f"{check.agreement:.2%}",
             _verdict(check.passed),
             ", ".join(f"{count} {name}" for name, count in check.operators.items())
             if check.setting != "unoptimized"
@@ -104,6 +113,12 @@ def run_verify(
 def verify_document(report: VerifyReport) -> dict[str, Any]:
     """Return the report as JSON values."""
     return {"passed": report.passed, **asdict(report)}
+
+
+def _inputs_like(source: Source, limit: int | None) -> Example:
+    example = source.require_example()
+    values = sum(tensor[:1].numel() for tensor in Inputs.of(example).tensors)
+    return random_inputs(example, limit or max(1, min(_RANDOM_INPUTS, _RANDOM_VALUES // max(values, 1))))
 
 
 def _verdict(passed: bool) -> str:

@@ -57,9 +57,11 @@ class Decoder:
         """Type of the levels."""
         return _TYPES[self.grid]
 
-    def function(self) -> ir.Function:
-        """Build the function."""
-        return ir.serde.deserialize_function(onnx.parser.parse_function(self.text()))
+    def function(self, opset: int = OPSET) -> ir.Function:
+        """Build the function for a graph of `opset`, 13 or later: what it uses means the same in all."""
+        function = ir.serde.deserialize_function(onnx.parser.parse_function(self.text()))
+        function.opset_imports[""] = opset
+        return function
 
     def text(self) -> str:
         """The function in ONNX's textual form, as FORMAT.md shows it."""

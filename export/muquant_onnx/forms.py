@@ -33,6 +33,8 @@ def serve_int8(store: WeightStore, consumer: ir.Node, index: int, *, pays: bool)
         raise NotServedError(f"onnxruntime has no int8-weight kernel for {consumer.op_type}")
     if spec.grid_type != "int8":
         raise NotServedError(f"its levels are {spec.grid_type}")
+    if store.quantized.dtype != ir.DataType.FLOAT:
+        raise NotServedError(f"its consumers compute with {store.quantized.dtype.name.lower()}")
     form(store, consumer, index, pays)
 
 
@@ -52,7 +54,7 @@ def _gemm(store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
     result = store.node("MatMul", [x, weight], "matmul", ir.DataType.FLOAT, output.shape)
     if bias is not None:
         fusible = any(node.op_type in _GEMM_ACTIVATIONS for node, _ in output.uses())
-        if fusible and bias.const_value is not None:
+        if fusible and bias.const_value is not None and not bias.is_graph_input():
             # Add and activation would become one Gemm and lose the 8-bit kernel
             number = store.count("negated_bias")
             negated = store.constant(f"negated_bias{number}", -bias.const_value.numpy())
@@ -99,7 +101,7 @@ def _gather(store: WeightStore, gather: ir.Node, index: int, pays: bool) -> None
         "Cast", [rows], "float_row_levels", ir.DataType.FLOAT, output.shape, to=ir.DataType.FLOAT
     )
     kind = quantized.spec.steps.kind
-    step = store.constant("step", quantized.step.numpy()) if kind == "group" else store.wide_step()
+    step = store.constant("step", quantized.step) if kind == "group" else store.wide_step()
     if kind != "tensor":
         step = store.node("Gather", [step, indices], "row_step", ir.DataType.FLOAT, None, axis=0)
     if kind == "group":
@@ -134,31 +136,36 @@ _GEMM_ACTIVATIONS = {
     "ThresholdedRelu",
 }
 _FUSED_GROUPS = {16, 32, 64, 128, 256}
+_BLOCKED_OPSET = 21
+"""The first in which `DequantizeLinear` has blocks."""
 
 
 def _dequantized(store: WeightStore, *, transpose: bool, pays: bool) -> ir.Value:
     """DequantizeLinear of int8 levels as [inputs, outputs], in the shapes that onnxruntime fuses."""
     quantized = store.quantized
-    steps, step = quantized.spec.steps, quantized.step.numpy()
+    steps, step = quantized.spec.steps, quantized.step
     if len(quantized.shape) != 2 or quantized.channel_axis != (0 if transpose else 1):
         raise NotServedError("its channels are not the outputs of the MatMul")
     outputs = quantized.shape[quantized.channel_axis]
-    inputs = quantized.codes.numel() // max(outputs, 1)
+    inputs = quantized.size // max(outputs, 1)
     if pays and inputs * outputs < SMALLEST_INT8_MATRIX:
         raise NotServedError(f"{inputs * outputs} weights are too few for the 8-bit kernel to pay")
     if steps.kind == "group" and (steps.group_size not in _FUSED_GROUPS or inputs % steps.group_size):
         raise NotServedError(
             f"the 8-bit kernel does not take groups of {steps.group_size} in {inputs} inputs"
         )
+    if steps.kind == "group" and store.graph.opset_imports[""] < _BLOCKED_OPSET:
+        raise NotServedError(f"groups need opset {_BLOCKED_OPSET}")
     levels = store.levels()
     if transpose:
         levels = store.node(
             "Transpose", [levels], "matrix_levels", ir.DataType.INT8, (inputs, outputs), perm=[1, 0]
         )
     if steps.kind == "group":
-        scale, axis, block = np.ascontiguousarray(step.T), 0, steps.group_size
+        scale = np.ascontiguousarray(step.T)
+        layout: dict[str, int | list[int]] = {"axis": 0, "block_size": steps.group_size}
     else:
-        scale, axis, block = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), 1, 0
+        scale, layout = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), {"axis": 1}
     number = store.count("scale")
     return store.node(
         "DequantizeLinear",
@@ -166,8 +173,8 @@ def _dequantized(store: WeightStore, *, transpose: bool, pays: bool) -> ir.Value
         "dequantized",
         ir.DataType.FLOAT,
         (inputs, outputs),
-        axis=axis,
-        block_size=block,
+        domain="",
+        **layout,
     )
 
 

@@ -11,9 +11,9 @@ from typing import Literal, get_args
 import onnx_ir as ir
 
 from muquant.errors import InputError
-from muquant.tensor import QuantizedTensor
 from muquant_onnx.decode_function import DOMAIN, DOMAIN_VERSION, Decoder
 from muquant_onnx.forms import NotServedError, serve_int8
+from muquant_onnx.packed_weight import PackedWeight
 from muquant_onnx.weight_store import WeightStore, stand_in
 
 Policy = Literal["auto", "float", "int8"]
@@ -44,12 +44,12 @@ def check_policy(policy: str) -> Policy:
 
 
 def lower(
-    model: ir.Model, weights: Mapping[ir.Value, tuple[str, QuantizedTensor]], policy: Policy
+    model: ir.Model, weights: Mapping[ir.Value, tuple[str, PackedWeight]], policy: Policy
 ) -> list[Served]:
     """Serve every use of `weights` from packed codes, in place, and add the functions that decode them.
 
     Args:
-        model: its main graph uses the weights; what produced them is left for the caller to remove.
+        model: of opset 13 or later, uses the weights; what produced them is left for the caller to remove.
         weights: value -> name and quantized weight; values of one name share one set of codes.
         policy: "float" decodes to float32; "int8" keeps int8 levels wherever an int8 form fits; "auto" where
             it also pays.
@@ -76,14 +76,16 @@ def lower(
         if value.is_graph_output():
             served.append(Served(name, "output", "float", "" if policy == "float" else "it is an output"))
             shape = quantized.shape
-            stand_in(value, store.node("Identity", [store.decoded()], "output", ir.DataType.FLOAT, shape))
+            stand_in(value, store.node("Identity", [store.decoded()], "output", quantized.dtype, shape))
     for value in [
-        value for value in graph.initializers.values() if not value.uses() and not value.is_graph_output()
+        value
+        for value in graph.initializers.values()
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input())
     ]:
         assert value.name is not None
         del graph.initializers[value.name]  # biases that a form has replaced
     for decoder in dict.fromkeys(Decoder.of(store.quantized.spec) for store in stores.values()):
-        function = decoder.function()
+        function = decoder.function(graph.opset_imports[""])
         model.functions[function.identifier()] = function
     graph.opset_imports[DOMAIN] = DOMAIN_VERSION
     graph.sort()

@@ -34,14 +34,14 @@ _WEIGHT_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Return an exported file and its metadata block.
+    """Return an exported file, its external data not loaded, and its metadata block.
 
     Raises:
         InputError: the file is missing, is not ONNX, or was not written by muquant.
     """
     try:
-        model = onnx.load_from_string(Path(path).read_bytes())
-        onnx.checker.check_model(model)
+        model = onnx.load(os.fspath(path), load_external_data=False)
+        onnx.checker.check_model(os.fspath(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
     except Exception as error:  # protobuf and onnx have no common base
@@ -85,16 +85,17 @@ def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dt
         InputError: the file cannot be read, or its parts do not fit together.
     """
     model, metadata = read_model(path)
+    folder = os.fspath(Path(path).parent)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     weights = {}
     for name, entry in metadata["weights"].items():
         try:
-            packed = numpy_helper.to_array(initializers[f"{name}.packed"])
+            packed = numpy_helper.to_array(initializers[f"{name}.packed"], folder)
             mu = float(numpy_helper.to_array(initializers[f"{name}.mu"]))
             if f"{name}.step" in initializers:
-                step = numpy_helper.to_array(initializers[f"{name}.step"])
+                step = numpy_helper.to_array(initializers[f"{name}.step"], folder)
             else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
-                step = numpy_helper.to_array(initializers[f"{name}.scale"]).T
+                step = numpy_helper.to_array(initializers[f"{name}.scale"], folder).T
             weights[name] = decode(packed, mu, step, entry)
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(

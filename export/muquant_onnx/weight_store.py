@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from muquant.tensor import QuantizedTensor
 from muquant_onnx.decode_function import DOMAIN, Decoder
+from muquant_onnx.packed_weight import PackedWeight
 
 
 @dataclass
@@ -18,7 +18,7 @@ class WeightStore:
 
     graph: ir.Graph
     name: str
-    quantized: QuantizedTensor
+    quantized: PackedWeight
     _initializers: dict[str, ir.Value] = field(default_factory=dict)
     _decoded: ir.Value | None = None
     _counts: dict[str, int] = field(default_factory=dict)
@@ -29,15 +29,16 @@ class WeightStore:
         self._counts[name] = number + 1
         return f".{number}" if number else ""
 
-    def constant(self, part: str, array: NDArray[Any]) -> ir.Value:
+    def constant(self, part: str, content: NDArray[Any] | ir.TensorProtocol) -> ir.Value:
         """Return the initializer NAME.part."""
         if part not in self._initializers:
             name = f"{self.name}.{part}"
+            tensor = ir.tensor(content, name=name) if isinstance(content, np.ndarray) else content
             value = ir.Value(
                 name=name,
-                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-                shape=ir.Shape(array.shape),
-                const_value=ir.tensor(array, name=name),
+                type=ir.TensorType(tensor.dtype),
+                shape=ir.Shape(tensor.shape.numpy()),
+                const_value=tensor,
             )
             self.graph.register_initializer(value)
             self._initializers[part] = value
@@ -71,7 +72,7 @@ class WeightStore:
         spec, shape = self.quantized.spec, self.quantized.shape
         decoder = Decoder.of(spec)
         inputs = [
-            self.constant("packed", self.quantized.packed()),
+            self.constant("packed", self.quantized.packed),
             self.constant("mu", np.array(spec.expansion_mu)),
             self.constant("shape", np.array(shape, np.int64)),
         ]
@@ -84,19 +85,22 @@ class WeightStore:
         return levels
 
     def decoded(self) -> ir.Value:
-        """Decode to the float32 weight, float32(k) * step; made once, shared by all float uses."""
+        """Decode to the float32 weight, float32(k) * step, and round it to the type of its consumers; made
+        once, shared by all float uses."""
         if self._decoded is None:
-            shape = self.quantized.shape
+            shape, dtype = self.quantized.shape, self.quantized.dtype
             levels = self.node(
                 "Cast", [self.levels()], "float_levels", ir.DataType.FLOAT, shape, to=ir.DataType.FLOAT
             )
             self._decoded = self.node("Mul", [levels, self.wide_step()], "decoded", ir.DataType.FLOAT, shape)
+            if dtype != ir.DataType.FLOAT:
+                self._decoded = self.node("Cast", [self._decoded], "rounded", dtype, shape, to=dtype)
         return self._decoded
 
     def wide_step(self) -> ir.Value:
         """The steps in a shape that broadcasts against the weight."""
         quantized, shape, axis = self.quantized, self.quantized.shape, self.quantized.channel_axis
-        step = quantized.step.numpy()
+        step = quantized.step
         kind = quantized.spec.steps.kind
         if kind == "tensor":
             return self.constant("step", step.reshape(()))

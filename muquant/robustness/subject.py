@@ -68,10 +68,13 @@ class Subject:
                     f"does not take images of shape {list(images.shape[1:])}: {first_line(error)}; give a "
                     "model of the same data"
                 ) from error
-            if logits.shape != (len(images), classes):
+            shape = (
+                list(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
+            )  # anyone's module
+            if shape != [len(images), classes]:
                 raise InputError(
                     f"expected logits [{len(images)}, {classes}] for {len(images)} images of {classes} "
-                    f"classes, found {list(logits.shape)}; give a model of the same data"
+                    f"classes, found {shape}; give a model of the same data"
                 )
 
     def digest(self, runtime: str) -> str:

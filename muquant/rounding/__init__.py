@@ -1,25 +1,33 @@
-"""Rounding methods: how codes are chosen once scale and mu are known. One file each, one line here."""
+"""Rounding methods: how codes are chosen. All begin with the nearest levels. One file each, one line here."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
+from muquant.calibration import Moments
 from muquant.registry import look_up
+from muquant.rounding.compensated import compensated
 from muquant.rounding.nearest import nearest
-from muquant.spec import MuLawSpec
+from muquant.rounding.reconstructed import reconstructed
 from muquant.tensor import QuantizedTensor
 
-Rounding = Callable[[Tensor, Tensor, MuLawSpec, int], QuantizedTensor]
-"""(weight, scale, spec, channel_axis) -> QuantizedTensor"""
+Refinement = Callable[[Tensor, QuantizedTensor, Moments], QuantizedTensor]
+"""(weight, quantized so far, moments of its inputs) -> quantized better, in the same format"""
 
-ROUNDINGS: dict[str, Rounding] = {
-    "nearest": nearest,
+ROUNDINGS: dict[str, Refinement | None] = {
+    "nearest": None,
+    "compensated": compensated,
+    "reconstructed": reconstructed,
 }
+"""Method -> what it does with the outcome of the methods before it; `nearest` is where all begin."""
 
 
-def rounding_method(name: str) -> Rounding:
-    """Return the rounding method called `name`."""
-    return look_up("rounding", name, ROUNDINGS)
+def refinements(name: str) -> dict[str, Refinement]:
+    """Return what follows on `nearest`, in order, up to the rounding method called `name`."""
+    look_up("rounding", name, ROUNDINGS)
+    names = list(ROUNDINGS)
+    steps = {each: ROUNDINGS[each] for each in names[: names.index(name) + 1]}
+    return {each: refine for each, refine in steps.items() if refine is not None}
 
 
-__all__ = ["ROUNDINGS", "Rounding", "nearest", "rounding_method"]
+__all__ = ["ROUNDINGS", "Refinement", "compensated", "nearest", "reconstructed", "refinements"]

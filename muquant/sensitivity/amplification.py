@@ -250,11 +250,11 @@ def _measure(
                 raise _other_way(name, twin)
             on_pair(layers[name], x, y, clean_x, clean_y)
 
-        run_layers(model, (batch,), _modules(model, layers), pair)
+        run_layers(model, batch, _modules(model, layers), pair)
         for twin, *_ in expected:
             raise _other_way("nothing", twin)
 
-    run_layers(plain, (inputs,), _modules(plain, layers), note)
+    run_layers(plain, inputs, _modules(plain, layers), note)
     compare(plain, perturbed, lambda layer, x, y, clean_x, clean_y: layer.perturb(y, clean_y))
     compare(small, inputs, lambda layer, *pair: layer.compare(layer.quantized, *pair))
     compare(small, perturbed, lambda layer, *pair: layer.compare(layer.both, *pair))

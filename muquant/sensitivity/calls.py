@@ -1,6 +1,6 @@
 """Layers at work: what they are called with inside a network, and what they make of it without their bias."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,19 +8,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from muquant.errors import InputError, first_line
+from muquant.inputs import Example, Inputs
 
 OnCall = Callable[[str, Tensor, Tensor], None]
 """(name of the layer, its input, its output), for each call of it; neither may be kept without a copy."""
 
 
-def run_layers(
-    model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module], on_call: OnCall
-) -> None:
+def run_layers(model: nn.Module, example: Example, layers: Mapping[str, nn.Module], on_call: OnCall) -> None:
     """Run `model` once, without gradients, and report every call of `layers`, in their order.
 
     Args:
         model: in evaluation mode.
-        inputs: its arguments.
+        example: its inputs.
         layers: name -> module of `model` that takes one tensor and returns one.
         on_call: called after each call of one of them.
 
@@ -34,15 +33,16 @@ def run_layers(
 
         return report
 
+    inputs = Inputs.of(example)
     hooks = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in layers.items()]
     try:
         with torch.no_grad():
-            model(*inputs)
+            inputs.call(model)
     except InputError:
         raise
     except Exception as error:  # whatever the module raises
         raise InputError(
-            f"{type(model).__name__} does not run on inputs of shape {[tuple(x.shape) for x in inputs]}: "
+            f"{type(model).__name__} does not run on inputs of shape {inputs.shapes}: "
             f"{first_line(error)}; give what it was trained on"
         ) from error
     finally:

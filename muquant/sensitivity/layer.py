@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from muquant.inputs import Example
 from muquant.layers import Weight
 from muquant.models import Architecture
 from muquant.sensitivity.calls import run_layers
@@ -45,9 +46,7 @@ def layer_norms(
     return matrix, Norms(*(max(getattr(norms, p) for norms in found) for p in ("one", "two", "inf")))
 
 
-def input_shapes(
-    model: nn.Module, example: Tensor | Sequence[Tensor] | None = None
-) -> dict[nn.Module, set[Shape]]:
+def input_shapes(model: nn.Module, example: Example | None = None) -> dict[nn.Module, set[Shape]]:
     """Return the shapes of the inputs, without the batch, that each convolution of `model` is called with.
 
     Args:
@@ -69,5 +68,5 @@ def input_shapes(
         module = layers[name]
         shapes.setdefault(module, set()).add(tuple(x.shape[-1 - len(module.kernel_size) :]))
 
-    run_layers(model, (example,) if isinstance(example, Tensor) else example, layers, note)
+    run_layers(model, example, layers, note)
     return shapes

@@ -5,6 +5,7 @@ import random
 import re
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_a_foreign_model_comes_back_in_the_module_passed(file: Path) -> None:
         "state.a.bias",
         "state.c.bias",
     }
+
+
+def test_what_a_foreign_model_is_made_from_is_kept(tmp_path: Path) -> None:
+    """Of a model of ours the file holds the architecture, which is better."""
+    foreign, ours = mq.compress(Tied()), mq.compress(build_model("cnn4-small", (1, 8, 8), 3))
+    for model, kept in ((foreign, "a.b:c"), (ours, None)):
+        replace(model, source="a.b:c").save(tmp_path / "a.mq")
+        assert read_artifact(tmp_path / "a.mq").source == kept
+    foreign.save(tmp_path / "a.mq")
+    assert read_artifact(tmp_path / "a.mq").source is None
+    replace(foreign, source="a.b:c").save(tmp_path / "a.mq")
+    assert mq.load(tmp_path / "a.mq", Tied()).source == "a.b:c"
 
 
 @pytest.mark.parametrize("wrong", [nn.Linear(5, 3), nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))], ids=str)
@@ -159,6 +172,9 @@ EDITS: dict[str, Edit] = {
     "report without norms": lambda m, t: m["report"][0].update(matrix_norms=None),
     "norms that are a number": lambda m, t: m["report"][0].update(operator_norms=1.0),
     "norms of another type": lambda m, t: m["report"][0]["operator_norms"].update(two="1"),
+    "source that is no text": lambda m, t: m.update(source=["a:b"]),
+    "source of two lines": lambda m, t: m.update(source="a:b\n--out c"),
+    "source too long": lambda m, t: m.update(source="a" * 1001),
     "architecture malformed": lambda m, t: m.update(architecture={"name": "cnn4"}),
     "weight without tensors": lambda m, t: m["weights"].update(z=m["weights"]["a.weight"]),
     "tensor without a weight": lambda m, t: t.update({"codes.z": torch.zeros(3)}),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from muquant import InputError, MuLawSpec, QuantizedTensor
 from muquant.companding import grid_levels
 from muquant.packing import unpack
-from muquant.rounding import nearest, rounding_method
+from muquant.rounding import nearest, refinements
 from muquant.tensor import (
     from_rows,
     nearest_codes,
@@ -228,6 +228,17 @@ def test_bytes_are_those_of_packed_codes_and_steps(bits: int, count: int, size: 
 
 
 def test_an_unknown_rounding_is_refused() -> None:
-    assert rounding_method("nearest") is nearest
     with pytest.raises(InputError, match="expected one of nearest"):
-        rounding_method("up")
+        refinements("up")
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("bits", [3, 6])
+def test_how_a_weight_lies_in_memory_makes_no_difference(bits: int, granularity: str) -> None:
+    spec = MuLawSpec(bits, 20.0, granularity=granularity)
+    weight = torch.from_numpy(np.random.default_rng(3).standard_normal((60, 70)).astype(np.float32))
+    scale = torch.rand(spec.steps.step_shape(60, 70), generator=torch.Generator().manual_seed(0)) + 0.5
+    rows = nearest(weight, scale, spec, 0)
+    columns = nearest(weight.T.contiguous(), scale, spec, 1)
+    np.testing.assert_array_equal(columns.codes.numpy().T, rows.codes.numpy())
+    assert columns.codes.is_contiguous()

@@ -1,0 +1,50 @@
+"""Put packed weights into a graph in the place of float ones."""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from muquant_onnx.from_onnx.find import FoundWeight
+from muquant_onnx.lowering import Policy, Served, lower
+from muquant_onnx.packed_weight import PackedWeight
+
+SMALLEST_IR = 10
+"""The IR version that FORMAT.md states; functions need 8."""
+
+
+def replace_weights(
+    model: ir.Model, weights: Sequence[tuple[FoundWeight, PackedWeight]], policy: Policy
+) -> list[Served]:
+    """Serve all uses of `weights` from packed codes, in place, and remove the float tensors.
+
+    The file's opset is kept, because the decoder is the same in all that are accepted: a conversion would
+    change operators that are none of our business.
+    """
+    for found, _ in weights:
+        _skip_identities(found.value)
+    model.ir_version = max(model.ir_version, SMALLEST_IR)
+    served = lower(model, {found.value: (found.name, packed) for found, packed in weights}, policy)
+    for found, _ in weights:
+        _remove(found.value)
+    return served
+
+
+def _skip_identities(value: ir.Value) -> None:
+    """Let what uses `value` through Identity nodes use it directly: the int8 forms look at consumers."""
+    for node, _ in list(value.uses()):
+        output = node.outputs[0]
+        if (node.domain, node.op_type) == ("", "Identity") and not output.is_graph_output():
+            ir.convenience.replace_all_uses_with(output, value)
+            assert node.graph is not None
+            node.graph.remove(node, safe=True)
+            _skip_identities(value)
+
+
+def _remove(value: ir.Value) -> None:
+    """Remove an initializer or Constant node that nothing uses any more."""
+    node, graph = value.producer(), value.graph
+    if node is not None:
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+    elif graph is not None:
+        graph.initializers.pop(str(value.name), None)

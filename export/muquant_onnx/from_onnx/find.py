@@ -1,0 +1,229 @@
+"""Find the weights of a graph, each with all its uses, and say of every other float tensor why it is none."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
+
+from muquant.errors import InputError
+from muquant_onnx.from_onnx.constants import constant, trace_back, view_through
+from muquant_onnx.from_onnx.consumers import CONSUMERS, RECURRENT
+from muquant_onnx.from_onnx.report import LeftAlone
+from muquant_onnx.from_onnx.stored import FLOATS
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """A use of a weight.
+
+    Attributes:
+        node: the operator that computes with the weight; its attributes are the geometry.
+        index: which of its inputs the weight is.
+        kind: the operator's type, a key of `CONSUMERS`.
+        path: nodes between the stored weight and the operator (Transpose, Cast ...), the weight's side first.
+        channel_axis: axis of the stored weight that is the output channels of the operator.
+    """
+
+    node: ir.Node
+    index: int
+    kind: str
+    path: tuple[ir.Node, ...]
+    channel_axis: int
+
+    @property
+    def activation(self) -> ir.Value | None:
+        """What the weight is applied to: the operator's other operand."""
+        return self.node.inputs[0 if self.index else 1]
+
+
+@dataclass(frozen=True, eq=False)
+class FoundWeight:
+    """A constant that layers compute with.
+
+    Attributes:
+        name: unique in the model, and such that no name that begins with it and a dot is taken.
+        value: in the graph; an initializer or the output of a Constant node, of any graph of the model.
+        tensor: its content, float32, float16 or bfloat16, of at least two axes, not empty.
+        uses: by layers, at least one, in the order of the graph.
+    """
+
+    name: str
+    value: ir.Value
+    tensor: ir.TensorProtocol
+    uses: tuple[Use, ...]
+
+    @property
+    def source(self) -> str:
+        """Its name in the file."""
+        return str(self.value.name)
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of output channels; where uses differ, that of the first."""
+        return self.uses[0].channel_axis
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names that it goes by: its own, and those of the nodes that use it."""
+        return (self.name, self.source, *(str(use.node.name or "") for use in self.uses))
+
+
+class _NoWeightError(Exception):
+    """An operand is no weight that can be compressed; the message says why."""
+
+
+def find_weights(model: ir.Model) -> tuple[list[FoundWeight], list[LeftAlone]]:
+    """Return the weights of the main graph and of all branches and loops, in the order of use, and
+    what is left alone: operands of layers that are no weights, and float tensors that no layer uses."""
+    uses: dict[ir.Value, list[Use]] = {}
+    left: dict[ir.Value, LeftAlone] = {}
+    for node in RecursiveGraphIterator(model.graph):
+        found, refused = _operands(node)
+        for value, use in found:
+            uses.setdefault(value, []).append(use)
+        for value, reason in refused:
+            left.setdefault(value, LeftAlone(str(value.name), node.op_type, reason))
+    for value, other in _others(model):
+        left.setdefault(value, other)
+    names = _unique_names(model, [str(value.name) for value in uses])
+    weights = []
+    for name, (value, own) in zip(names, uses.items(), strict=True):
+        tensor = constant(value)
+        assert tensor is not None
+        weights.append(FoundWeight(name, value, tensor, tuple(own)))
+    return weights, [*(left[value] for value in left if value not in uses), *_in_functions(model)]
+
+
+def require_weights(
+    model: ir.Model, source: str | os.PathLike[str]
+) -> tuple[list[FoundWeight], list[LeftAlone]]:
+    """`find_weights`, but at least one.
+
+    Raises:
+        InputError: there is none; `source` is named.
+    """
+    found, left_alone = find_weights(model)
+    if not found:
+        raise InputError(f"{source} holds no weight to compress{_first_reason(left_alone)}")
+    return found, left_alone
+
+
+def _first_reason(left_alone: list[LeftAlone]) -> str:
+    if not left_alone:
+        return "; expected constants that MatMul, Gemm, Conv, ConvTranspose or Gather computes with"
+    first = left_alone[0]
+    return f"; {len(left_alone)} are left alone, such as {first.name} ({first.consumer}): {first.reason}"
+
+
+def _operands(node: ir.Node) -> tuple[list[tuple[ir.Value, Use]], list[tuple[ir.Value, str]]]:
+    """Return the weights that `node` computes with, and what stands in their place, with reasons."""
+    weights, refused, computed = [], [], []
+    for index in CONSUMERS.get(node.op_type, ()) if not node.domain else ():
+        operand = node.inputs[index] if index < len(node.inputs) else None
+        if operand is None:
+            continue
+        stored, path = trace_back(operand)
+        tensor = constant(stored)
+        if tensor is None:
+            producer = stored.producer()
+            whence = f"{producer.op_type} computes it" if producer else "it is an input"
+            computed.append((stored, f"it is not a constant: {whence}"))
+            continue
+        try:
+            weights.append((stored, _use(node, index, stored, tensor, path)))
+        except _NoWeightError as why:
+            refused.append((stored, str(why)))
+    if node.op_type == "Gather":  # it also picks from activations, and from shapes
+        return weights, [(value, why) for value, why in refused if _is_float(value)]
+    return weights, refused or ([] if weights else computed[:1])
+
+
+def _use(
+    node: ir.Node, index: int, stored: ir.Value, tensor: ir.TensorProtocol, path: tuple[ir.Node, ...]
+) -> Use:
+    """Return the use of the constant `stored` by `node`, or raise where it is no weight to compress."""
+    shape = tuple(tensor.shape.numpy())
+    if stored.is_graph_input():
+        raise _NoWeightError(
+            "it is an input of the graph too, which callers may set; remove it from the inputs to compress it"
+        )
+    if stored.is_graph_output():
+        raise _NoWeightError("it is an output of its graph too")
+    if tensor.dtype not in FLOATS:
+        raise _NoWeightError(f"its type is {tensor.dtype.name.lower()}, not float, float16 or bfloat16")
+    if not tensor.size:
+        raise _NoWeightError(f"it is empty: its shape is {shape}")
+    if len(shape) < 2:
+        raise _NoWeightError(_ONE_AXIS)
+    view = view_through(shape, path)
+    if view is None or len(view.sizes) < 2:
+        raise _NoWeightError(f"{' and '.join(step.op_type for step in path)} make another tensor of it")
+    axis = CONSUMERS[node.op_type][index](node, len(view.sizes))
+    if axis is None:
+        raise _NoWeightError(f"{node.op_type} does not take it by its rows")
+    channel_axis = view.axes[axis]
+    if channel_axis is None:
+        raise _NoWeightError("Reshape makes its channels of several axes, or of part of one")
+    return Use(node, index, node.op_type, path, channel_axis)
+
+
+_ONE_AXIS = "it has one axis; a weight has channels and inputs"
+
+
+def _is_float(value: ir.Value) -> bool:
+    """Whether `value` is a constant of a float type, and no scalar."""
+    tensor = constant(value)
+    return tensor is not None and tensor.dtype in FLOATS and len(tensor.shape) > 0
+
+
+def _others(model: ir.Model) -> Iterator[tuple[ir.Value, LeftAlone]]:
+    """Yield the float constants of all graphs, each with why it would not be a weight."""
+    for value in filter(_is_float, _constants(model)):
+        tensor = constant(value)
+        for consumer, index in list(value.uses())[:1]:
+            if index in RECURRENT.get(consumer.op_type, ()) and not consumer.domain:
+                reason = "a recurrent weight"
+            elif tensor is not None and len(tensor.shape) == 1:
+                reason = _ONE_AXIS
+            else:
+                reason = f"no layer computes with it; {consumer.op_type} does"
+            yield value, LeftAlone(str(value.name), consumer.op_type, reason)
+
+
+def _in_functions(model: ir.Model) -> Iterator[LeftAlone]:
+    """Yield the float constants of functions of the model."""
+    for function in model.functions.values():
+        for node in RecursiveGraphIterator(function):
+            if node.op_type == "Constant" and _is_float(node.outputs[0]):
+                name = f"{function.name}.{node.outputs[0].name}"
+                yield LeftAlone(name, function.name, "it belongs to a function of the model")
+
+
+def _constants(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+        for node in graph:
+            if node.op_type == "Constant":
+                yield node.outputs[0]
+
+
+def _unique_names(model: ir.Model, sources: list[str]) -> list[str]:
+    """Return names for weights from which those of their parts, NAME.PART, can be derived without a clash."""
+    taken: set[str] = set()
+    for graph in model.graphs():
+        taken.update(str(value.name) for value in (*graph.inputs, *graph.initializers.values()))
+        taken.update(str(output.name) for node in graph for output in node.outputs)
+    stems = {name[: end.start()] for name in taken for end in re.finditer(r"\.", name)}
+    names: list[str] = []
+    for source in sources:
+        plain = re.sub(r"[^\w.:/-]+", "_", source) or "weight"
+        name, number = plain, 0
+        while name in stems or name in names or (name != source and name in taken):
+            number += 1
+            name = f"{plain}_{number}"
+        names.append(name)
+        stems.update(name[: end.start()] for end in re.finditer(r"\.", name))
+    return names

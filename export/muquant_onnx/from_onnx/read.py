@@ -1,0 +1,109 @@
+"""Read an ONNX file from anywhere: checked, its large tensors left where they are."""
+
+import mmap
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from muquant.errors import InputError, first_line
+from muquant_onnx.decode_function import DOMAIN
+from muquant_onnx.from_onnx.stored import locate, sparse_of, tensors_of
+from muquant_onnx.from_onnx.wire import detach, is_external, refer
+from muquant_onnx.metadata import METADATA
+
+SMALLEST_OPSET = 13
+"""The first whose operators can express the decoder."""
+_OVERRIDABLE_FROM = 4
+"""The IR version from which an initializer is an input only where callers may set it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A model that was read.
+
+    Attributes:
+        model: its tensors in files are `ir.ExternalTensor` with whole paths.
+        nbytes: size of the file and of the external data that it uses.
+    """
+
+    model: ir.Model
+    nbytes: int
+
+
+def read_graph(path: Path) -> Source:
+    """Return the model at `path`, its large tensors left in their files.
+
+    Raises:
+        InputError: the file is missing, is no whole, valid ONNX model of opset 13 or later, has external data
+            that is missing or outside its folder, or was compressed already.
+    """
+    proto = _parse(path)
+    _refuse(proto, path)
+    nbytes = path.stat().st_size + locate(proto, path)
+    try:
+        check(proto)
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx and onnx_ir have no common base
+        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}; export it again") from error
+    if proto.ir_version < _OVERRIDABLE_FROM:  # there every initializer had to be an input
+        inputs = [value for value in model.graph.inputs if value.const_value is None]
+        model.graph.inputs.clear()
+        model.graph.inputs.extend(inputs)
+    return Source(model, nbytes)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            skeleton = detach(view, path.name)
+        proto = onnx.ModelProto()
+        proto.ParseFromString(skeleton)
+        for entry in proto.opset_import:
+            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain  # two names of one domain
+        return proto
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
+    except Exception as error:  # protobuf's own error, and an empty file
+        raise InputError(
+            f"{path} is not a whole ONNX file ({first_line(error)}); name an ONNX file"
+        ) from error
+
+
+def _refuse(proto: onnx.ModelProto, path: Path) -> None:
+    """Raise where a model is valid but nothing for us."""
+    if any(entry.key == METADATA for entry in proto.metadata_props) or any(
+        entry.domain == DOMAIN for entry in (*proto.opset_import, *proto.functions)
+    ):
+        raise InputError(f"{path} was compressed by muquant already; name the float model it was made from")
+    opset = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
+    if opset < SMALLEST_OPSET:
+        raise InputError(
+            f"{path} has opset {opset}, expected {SMALLEST_OPSET} or later; convert it with "
+            f"onnx.version_converter.convert_version(model, {SMALLEST_OPSET})"
+        )
+    for name in sparse_of(proto):
+        raise InputError(f"{path} has the sparse tensor {name}; make it dense, then compress the file")
+
+
+def check(proto: onnx.ModelProto) -> None:
+    """Run onnx's checker on a model whose external data has any location.
+
+    It wants to see each file, in the model's folder, but not what is in it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    with tempfile.TemporaryDirectory() as folder:
+        for tensor in tensors_of(copy):
+            if is_external(tensor):
+                refer(tensor, "data", 0, 0)
+        Path(folder, "data").touch()
+        model = Path(folder, "model.onnx")
+        model.write_bytes(copy.SerializeToString())
+        onnx.checker.check_model(str(model))

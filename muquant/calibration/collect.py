@@ -1,0 +1,102 @@
+"""Run a model on samples, and keep the moments of what its weights are multiplied by."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from muquant.calibration.moments import Moments, MomentSums
+from muquant.calibration.operators import OPERATORS, Product
+from muquant.errors import InputError, first_line
+from muquant.inputs import Inputs
+from muquant.layers import Weight
+from muquant.tensor import to_matrix
+
+BATCH_SIZE = 32
+
+
+def collect_moments(
+    model: nn.Module,
+    weights: Mapping[str, Weight],
+    inputs: Inputs,
+    *,
+    seed: int = 0,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> dict[str, Moments]:
+    """Return the moments of the inputs of `weights`.
+
+    A weight is missing where it is never multiplied as a whole: an embedding, a transposed convolution, an
+    attention whose query, key and value differ, a layer that these inputs do not reach.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        weights: names -> weights of `model`, each with a tensor of its own.
+        inputs: samples [N, ...], run `BATCH_SIZE` at a time.
+        seed: which patches are drawn from large images.
+        on_batch: called after each batch with the samples that were run, and their number.
+
+    Raises:
+        InputError: the model does not run on the inputs.
+    """
+    sums = {
+        weight.value.data_ptr(): MomentSums(name, to_matrix(weight.value, weight.channel_axis).shape)
+        for name, weight in weights.items()
+    }
+    generator = torch.Generator().manual_seed(seed)
+    count = inputs.count
+    with torch.no_grad(), _slow_attention():
+        for start in range(0, count, BATCH_SIZE):
+            batch = inputs.rows(start, start + BATCH_SIZE)
+            try:
+                with _Watch(sums, generator):
+                    batch.call(model)
+            except Exception as error:  # whatever the module raises
+                raise InputError(
+                    f"calibration: {type(model).__name__} does not run on inputs of shape {batch.shapes}: "
+                    f"{first_line(error)}; give what it was trained on"
+                ) from error
+            if on_batch is not None:
+                on_batch(min(start + BATCH_SIZE, count), count)
+    return {each.name: each.moments() for each in sums.values() if each.count}
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks at every operator that runs."""
+
+    def __init__(self, sums: Mapping[int, MomentSums], generator: torch.Generator) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sums, self._generator = sums, generator
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Take in the operator's vectors, and run it."""
+        kwargs = kwargs or {}
+        operator = OPERATORS.get(func)
+        product = None if operator is None else operator(*args, **kwargs)
+        if product is not None:
+            self._take(product)
+        return func(*args, **kwargs)
+
+    def _take(self, product: Product) -> None:
+        own = self._sums.get(product.weight.data_ptr())
+        if own is None:
+            return
+        vectors = product.vectors(self._generator).float()
+        channels = product.weight.shape[1 if product.transposed else 0]
+        if (channels, vectors.shape[-1]) == own.shape:  # else a part of it, or another view of its memory
+            own.add(vectors)
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Keep torch from running a whole attention layer as one operator."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

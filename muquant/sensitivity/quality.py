@@ -1,0 +1,36 @@
+"""How much of a weight is lost, computed a few weights at a time."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from muquant.companding import grid_levels
+from muquant.tensor import CHUNK, QuantizedTensor, spread
+
+
+def weight_sqnr(weight: Tensor, quantized: QuantizedTensor) -> float | None:
+    """Return the signal-to-quantization-noise ratio in dB; None where nothing was lost or all is zero.
+
+    `sqnr` without the decoded weight in memory.
+
+    Args:
+        weight: float32, not empty.
+        quantized: the same weight in few bits.
+    """
+    shape = quantized.shape
+    levels = grid_levels(quantized.spec).float()
+    step = spread(quantized.step, quantized.spec, shape, quantized.channel_axis).expand(shape)
+    signal = noise = 0.0
+    rows = max(1, CHUNK * shape[0] // weight.numel())
+    for part, codes, own in zip(
+        *(torch.split(each, rows) for each in (weight, quantized.codes, step)), strict=True
+    ):
+        error = levels.index_select(0, codes.reshape(-1).int()).reshape(codes.shape).mul_(own).sub_(part)
+        noise += _energy(error)
+        signal += _energy(part)
+    return 10 * math.log10(signal / noise) if signal and noise else None
+
+
+def _energy(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2

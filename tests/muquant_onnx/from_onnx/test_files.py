@@ -1,0 +1,209 @@
+"""Files: external data in and out, whole or not at all, and memory for one weight at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import muquant_onnx.from_onnx.write as writer
+from muquant_onnx import compress_onnx, decode_file, load_session
+from muquant_onnx.from_onnx.stored import locate, tensors_of
+from muquant_onnx.from_onnx.wire import LARGE, attach, detach, total, write_pieces
+
+FLOAT = TensorProto.FLOAT
+
+
+def chain(size: int = 64, layers: int = 3) -> onnx.ModelProto:
+    """Multiply by matrices, the last one in a branch, and add one that no layer computes with."""
+    random = np.random.default_rng(0)
+    tensors = {
+        f"w{index}": random.standard_normal((size, size)).astype(np.float32) for index in range(layers)
+    }
+    tensors["offset"] = random.standard_normal((8, size)).astype(np.float32)
+    info = helper.make_tensor_value_info
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("Add", [f"h{layers}", name], [f"{name}_out"])],
+            name,
+            [],
+            [info(f"{name}_out", FLOAT, (8, size))],
+            [numpy_helper.from_array(random.standard_normal((8, size)).astype(np.float32), name)],
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    nodes = [
+        helper.make_node("MatMul", [f"h{index}", f"w{index}"], [f"h{index + 1}"]) for index in range(layers)
+    ]
+    nodes += [
+        helper.make_node("If", ["yes"], ["branch"], **branches),
+        helper.make_node("Add", ["branch", "offset"], ["y"]),
+    ]
+    initializers = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
+    initializers.append(numpy_helper.from_array(np.array(True), "yes"))
+    graph = helper.make_graph(
+        nodes, "g", [info("h0", FLOAT, (8, size))], [info("y", FLOAT, (8, size))], initializers
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def save_external(proto: onnx.ModelProto, path: Path) -> None:
+    onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=0)
+
+
+def test_external_data_makes_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "inline.onnx").write_bytes(chain().SerializeToString())
+    save_external(chain(), tmp_path / "external.onnx")
+    sizes = [
+        compress_onnx(tmp_path / f"{kind}.onnx", tmp_path / f"{kind}-small.onnx").source_nbytes
+        for kind in ("inline", "external")
+    ]
+    data = (tmp_path / "external.onnx.data").stat().st_size
+    assert sizes[1] == (tmp_path / "external.onnx").stat().st_size + data
+    inline, external = ((tmp_path / f"{kind}-small.onnx").read_bytes() for kind in ("inline", "external"))
+    assert inline == external
+
+
+def test_what_one_file_cannot_hold_is_written_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_external(chain(), tmp_path / "model.onnx")
+    inline = compress_onnx(tmp_path / "model.onnx", tmp_path / "inline.onnx", layers="w1")
+    assert inline.data_path is None
+    monkeypatch.setattr(writer, "INLINE_LIMIT", 2**14)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    report = compress_onnx(tmp_path / "model.onnx", folder / "small.onnx", layers="w1")
+    assert report.data_path is not None
+    assert sorted(folder.iterdir()) == sorted([folder / "small.onnx", Path(report.data_path)])
+    assert report.nbytes == sum(file.stat().st_size for file in folder.iterdir())
+    locations = {
+        entry.value
+        for tensor in tensors_of(onnx.load(folder / "small.onnx", load_external_data=False))
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    assert locations == {Path(report.data_path).name}
+
+    x = {"h0": np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)}
+    found, expected = (
+        load_session(tmp_path / name).run(None, x)[0] for name in ("out/small.onnx", "inline.onnx")
+    )
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(
+        decode_file(folder / "small.onnx")["w1"], decode_file(tmp_path / "inline.onnx")["w1"]
+    )
+
+
+def test_another_version_leaves_the_data_of_the_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "INLINE_LIMIT", 2**14)
+    save_external(chain(), tmp_path / "model.onnx")
+    paths = [
+        compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", layers=layers).data_path
+        for layers in ("w1", "w2", "w1")
+    ]
+    assert paths[0] == paths[2] != paths[1]
+    before = sorted(tmp_path.iterdir())
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "atomic_path", fail)
+    with pytest.raises(KeyboardInterrupt):
+        compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", layers="w0")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_may_be_replaced_by_its_compressed_form(tmp_path: Path) -> None:
+    save_external(chain(), tmp_path / "model.onnx")
+    compress_onnx(tmp_path / "model.onnx", tmp_path / "other.onnx")
+    compress_onnx(tmp_path / "model.onnx", tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()
+
+
+def test_a_link_to_a_model_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "blob").write_bytes(chain().SerializeToString())
+    (tmp_path / "model.onnx").symlink_to(tmp_path / "real" / "blob")
+    assert len(compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx").weights) == 3
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 3, LARGE // 4 - 1, LARGE // 4, 40000]), min_size=1, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_detached_and_attached_is_what_it_was(
+    sizes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    random = np.random.default_rng(seed)
+    tensors = [
+        numpy_helper.from_array(random.standard_normal(size).astype(np.float32), f"t{index}")
+        for index, size in enumerate(sizes)
+    ]
+    proto = chain(size=int(random.integers(1, 70)), layers=1)
+    proto.graph.initializer.extend(tensors)
+    proto.graph.node.append(helper.make_node("Constant", [], ["k"], value=tensors[-1]))
+    function = helper.make_function(
+        "f", "F", [], ["k"], [helper.make_node("Constant", [], ["k"], value=tensors[0])], []
+    )
+    proto.functions.append(function)
+    whole = proto.SerializeToString()
+    path = tmp_path_factory.mktemp("wire") / "model.onnx"
+    path.write_bytes(whole)
+
+    skeleton = onnx.ModelProto.FromString(detach(memoryview(whole), path.name))
+    kept = [tensor.ByteSize() for tensor in tensors_of(skeleton)]
+    assert max(kept) < LARGE + 100
+    locate(skeleton, path)
+    pieces = attach(skeleton.SerializeToString())
+    again = path.with_name("again.onnx")
+    with again.open("wb") as file:
+        write_pieces(file, pieces)
+    assert again.stat().st_size == total(pieces)
+    assert onnx.ModelProto.FromString(again.read_bytes()) == proto
+
+
+_PEAK = """
+import json, pathlib, re, sys
+import onnx, torch
+from muquant_onnx import compress_onnx
+compress_onnx(sys.argv[1], sys.argv[3], observer="absmax")  # so that everything is imported and warm
+status = pathlib.Path("/proc/self/status")
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+def kilobytes(field): return int(re.search(field + r":\\s+(\\d+) kB", status.read_text())[1])
+before = kilobytes("VmRSS")
+report = compress_onnx(sys.argv[2], sys.argv[3], observer="absmax")
+print(json.dumps([1024 * (kilobytes("VmHWM") - before), report.nbytes]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system keeps no high-water mark")
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+def test_memory_is_that_of_one_weight(external: bool, tmp_path: Path) -> None:
+    (tmp_path / "tiny.onnx").write_bytes(chain(16, 1).SerializeToString())
+    path, layer = tmp_path / "model.onnx", 4 * 2048**2
+    if external:
+        save_external(chain(2048, 5), path)
+    else:
+        path.write_bytes(chain(2048, 5).SerializeToString())
+    command = [
+        sys.executable,
+        "-c",
+        _PEAK,
+        str(tmp_path / "tiny.onnx"),
+        str(path),
+        str(tmp_path / "small.onnx"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, nbytes = json.loads(done.stdout)
+    allowance = 16 * 2**20  # temporaries of a fixed size, and the allocator's slack
+    assert peak < 1.3 * layer + nbytes + allowance < 3 * layer

@@ -1,0 +1,364 @@
+"""One table of foreign graphs: what is found, and what onnxruntime computes from the file."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+import muquant as mq
+from muquant.quantize import quantize
+from muquant_onnx import compress_onnx, decode_file, load_session
+
+Array = NDArray[Any]
+RANDOM = np.random.default_rng(0)
+FLOAT, HALF, BRAIN = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
+
+
+def weight(name: str, *shape: int, dtype: int = FLOAT) -> onnx.TensorProto:
+    values = RANDOM.standard_normal(shape) * 0.1
+    return helper.make_tensor(name, dtype, shape, values.reshape(-1).tolist())
+
+
+def node(op: str, inputs: str, output: str = "y", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op, inputs.split(), [output], name=f"the_{op.lower()}_{output}", **attributes)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph from x to y, and the channel axis of each of its weights by name."""
+
+    nodes: Callable[[], list[onnx.NodeProto]]
+    weights: Callable[[], list[onnx.TensorProto]]
+    x: tuple[int, ...]
+    axes: dict[str, int]
+    tokens: int = 0
+    dtype: int = FLOAT
+    opset: int = 17
+    y: tuple[int, ...] | None = None
+
+    def model(self) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self.nodes(),
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.INT64 if self.tokens else self.dtype, self.x)],
+            [helper.make_tensor_value_info("y", self.dtype, self.y)],
+            self.weights(),
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        return onnx.shape_inference.infer_shapes(model)  # gives y its shape
+
+    def inputs(self) -> dict[str, Array]:
+        random = np.random.default_rng(1)
+        if self.tokens:
+            return {"x": random.integers(0, self.tokens, self.x)}
+        dtype = np.float16 if self.dtype == HALF else np.float32
+        return {"x": random.standard_normal(self.x).astype(dtype)}
+
+
+def constant(name: str, *shape: int) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=weight("unnamed", *shape))
+
+
+def numbers(name: str, *values: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def scalar(name: str, value: float) -> onnx.TensorProto:
+    return numpy_helper.from_array(
+        np.array(value, np.float32 if isinstance(value, float) else np.int64), name
+    )
+
+
+def branches(inside: bool) -> list[onnx.NodeProto]:
+    """An If whose branches multiply by a weight of their own, or one of the main graph."""
+    output = [helper.make_tensor_value_info("b", FLOAT, (5, 12))]
+    kept = [weight("w", 24, 12)] if inside else []
+    then = helper.make_graph([node("MatMul", "x w", "b")], "then", [], output, kept)
+    other = helper.make_graph([constant("c", 24, 12), node("MatMul", "x c", "b")], "else", [], output)
+    return [
+        node("ReduceSum", "x", "sum", keepdims=0),
+        node("Greater", "sum zero", "positive"),
+        helper.make_node("If", ["positive"], ["y"], then_branch=then, else_branch=other),
+    ]
+
+
+def loop() -> list[onnx.NodeProto]:
+    body = helper.make_graph(
+        [node("Identity", "going", "go"), node("MatMul", "state w", "next")],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", FLOAT, (5, 24)),
+        ],
+        [
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", FLOAT, (5, 24)),
+        ],
+        [weight("w", 24, 24)],
+    )
+    return [helper.make_node("Loop", ["count", "", "x"], ["y"], body=body)]
+
+
+CASES = {
+    "matmul": Case(lambda: [node("MatMul", "x w")], lambda: [weight("w", 24, 12)], (5, 24), {"w": 1}),
+    "matmul-left": Case(lambda: [node("MatMul", "w x")], lambda: [weight("w", 12, 24)], (24, 5), {"w": 0}),
+    "matmul-batched": Case(
+        lambda: [node("MatMul", "x w")], lambda: [weight("w", 3, 24, 12)], (3, 5, 24), {"w": 2}
+    ),
+    "matmul-opset-13": Case(
+        lambda: [node("MatMul", "x w")], lambda: [weight("w", 24, 12)], (5, 24), {"w": 1}, opset=13
+    ),
+    "matmul-opset-24": Case(
+        lambda: [node("MatMul", "x w")], lambda: [weight("w", 24, 12)], (5, 24), {"w": 1}, opset=24
+    ),
+    "gemm": Case(
+        lambda: [node("Gemm", "x w b")], lambda: [weight("w", 24, 12), weight("b", 12)], (5, 24), {"w": 1}
+    ),
+    "gemm-relu": Case(
+        lambda: [node("Gemm", "x w b", "h", transB=1), node("Relu", "h")],
+        lambda: [weight("w", 12, 24), weight("b", 12)],
+        (5, 24),
+        {"w": 0},
+    ),
+    "gemm-left": Case(
+        lambda: [node("Gemm", "w x", transA=1, alpha=0.5)], lambda: [weight("w", 24, 12)], (24, 5), {"w": 1}
+    ),
+    "conv1d": Case(lambda: [node("Conv", "x w")], lambda: [weight("w", 8, 4, 5)], (2, 4, 9), {"w": 0}),
+    "conv2d": Case(
+        lambda: [node("Conv", "x w b", pads=[1, 1, 1, 1])],
+        lambda: [weight("w", 8, 4, 3, 3), weight("b", 8)],
+        (2, 4, 6, 6),
+        {"w": 0},
+    ),
+    "conv2d-grouped": Case(
+        lambda: [node("Conv", "x w", group=2)], lambda: [weight("w", 8, 2, 3, 3)], (2, 4, 6, 6), {"w": 0}
+    ),
+    "conv2d-depthwise": Case(
+        lambda: [node("Conv", "x w", group=4)], lambda: [weight("w", 4, 1, 3, 3)], (2, 4, 6, 6), {"w": 0}
+    ),
+    "conv3d": Case(
+        lambda: [node("Conv", "x w")], lambda: [weight("w", 6, 2, 2, 3, 3)], (1, 2, 3, 4, 4), {"w": 0}
+    ),
+    "conv-transpose": Case(
+        lambda: [node("ConvTranspose", "x w")], lambda: [weight("w", 4, 6, 3, 3)], (2, 4, 4, 4), {"w": 1}
+    ),
+    "conv-transpose-grouped": Case(
+        lambda: [node("ConvTranspose", "x w", group=2)], lambda: [weight("w", 4, 3, 3)], (2, 4, 5), {"w": 1}
+    ),
+    "embedding": Case(
+        lambda: [node("Gather", "w x")], lambda: [weight("w", 40, 16)], (2, 6), {"w": 0}, tokens=40
+    ),
+    "tied": Case(
+        lambda: [node("Gather", "w x", "h"), node("Transpose", "w", "t", perm=[1, 0]), node("MatMul", "h t")],
+        lambda: [weight("w", 40, 16)],
+        (2, 6),
+        {"w": 0},
+        tokens=40,
+    ),
+    "shared": Case(
+        lambda: [node("MatMul", "x w", "h"), node("MatMul", "h w")],
+        lambda: [weight("w", 24, 24)],
+        (5, 24),
+        {"w": 1},
+    ),
+    "constant": Case(lambda: [constant("w", 24, 12), node("MatMul", "x w")], list, (5, 24), {"w": 1}),
+    "identity": Case(
+        lambda: [node("Identity", "w", "i"), node("Identity", "i", "j"), node("MatMul", "x j")],
+        lambda: [weight("w", 24, 12)],
+        (5, 24),
+        {"w": 1},
+    ),
+    "transpose": Case(
+        lambda: [node("Transpose", "w", "t"), node("MatMul", "x t")],
+        lambda: [weight("w", 12, 24)],
+        (5, 24),
+        {"w": 0},
+    ),
+    "transpose-conv": Case(
+        lambda: [node("Transpose", "w", "t", perm=[3, 2, 0, 1]), node("Conv", "x t")],
+        lambda: [weight("w", 3, 3, 4, 8)],
+        (2, 4, 6, 6),
+        {"w": 3},
+    ),
+    "reshape": Case(
+        lambda: [node("Reshape", "w shape", "r"), node("MatMul", "x r")],
+        lambda: [weight("w", 4, 6, 12), numbers("shape", -1, 12)],
+        (5, 24),
+        {"w": 2},
+    ),
+    "transpose-reshape": Case(
+        lambda: [
+            node("Transpose", "w", "t", perm=[1, 2, 0]),
+            node("Reshape", "t shape", "r"),
+            node("MatMul", "x r"),
+        ],
+        lambda: [weight("w", 12, 4, 6), numbers("shape", 24, 12)],
+        (5, 24),
+        {"w": 0},
+    ),
+    "half-behind-a-cast": Case(
+        lambda: [node("Cast", "w", "c", to=FLOAT), node("MatMul", "x c")],
+        lambda: [weight("w", 24, 12, dtype=HALF)],
+        (5, 24),
+        {"w": 1},
+    ),
+    "bfloat16-behind-a-cast": Case(
+        lambda: [node("Cast", "w", "c", to=FLOAT), node("MatMul", "x c")],
+        lambda: [weight("w", 24, 12, dtype=BRAIN)],
+        (5, 24),
+        {"w": 1},
+    ),
+    "half": Case(
+        lambda: [node("MatMul", "x w")],
+        lambda: [weight("w", 24, 12, dtype=HALF)],
+        (5, 24),
+        {"w": 1},
+        dtype=HALF,
+    ),
+    "if-inside": Case(lambda: branches(True), lambda: [scalar("zero", 0.0)], (5, 24), {"c": 1, "w": 1}),
+    "if-outside": Case(
+        lambda: branches(False),
+        lambda: [weight("w", 24, 12), scalar("zero", 0.0)],
+        (5, 24),
+        {"c": 1, "w": 1},
+    ),
+    "loop": Case(loop, lambda: [scalar("count", 3)], (5, 24), {"w": 1}, y=(5, 24)),
+}
+
+
+def tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """All constants of a graph and its branches, by the name of the value."""
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for each in graph.node:
+        for attribute in each.attribute:
+            if each.op_type == "Constant":
+                yield each.output[0], attribute.t
+            if attribute.HasField("g"):
+                yield from tensors(attribute.g)
+
+
+def patched(model: onnx.ModelProto, weights: dict[str, Array]) -> onnx.ModelProto:
+    """The original graph with other weights, in the types that it has."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for name, tensor in tensors(copy.graph):
+        if name in weights:
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            tensor.CopyFrom(numpy_helper.from_array(weights[name].astype(dtype), tensor.name))
+    return copy
+
+
+def run(path: Path, inputs: dict[str, Array], setting: str = "unoptimized") -> Array:
+    result: Array = load_session(path, setting).run(None, inputs)[0]
+    return result
+
+
+def close(found: Array, expected: Array, tolerance: float) -> None:
+    assert found.dtype == expected.dtype
+    wide = expected.astype(np.float64)
+    np.testing.assert_allclose(found.astype(np.float64), wide, rtol=0, atol=tolerance * np.abs(wide).max())
+
+
+@pytest.mark.parametrize("policy", ["float", "int8"])
+@pytest.mark.parametrize("name", CASES)
+def test_the_file_computes_the_graph_with_the_quantizers_weights(
+    name: str, policy: str, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    model = case.model()
+    onnx.save(model, tmp_path / "model.onnx")
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy=policy)
+    assert [found.source for found in report.weights] == list(case.axes)
+    onnx.checker.check_model(str(tmp_path / "small.onnx"), full_check=True)
+
+    source = {key: numpy_helper.to_array(tensor) for key, tensor in tensors(model.graph)}
+    decoded = decode_file(tmp_path / "small.onnx")
+    assert set(decoded) == set(case.axes)
+    for key, axis in case.axes.items():
+        values = torch.from_numpy(source[key].astype(np.float32))
+        expected = quantize(values, mq.MuLawSpec(), axis, "search", "nearest").tensor.dequantize().numpy()
+        np.testing.assert_array_equal(decoded[key].view(np.uint32), expected.view(np.uint32))
+
+    onnx.save(patched(model, decoded), tmp_path / "patched.onnx")
+    inputs = case.inputs()
+    expected = run(tmp_path / "patched.onnx", inputs)
+    assert np.abs(expected.astype(np.float64)).max() > 0
+    tolerance = 2e-3 if case.dtype == HALF else 1e-5
+    settings = ["unoptimized", "default"] if policy == "float" else ["unoptimized", "accuracy-1"]
+    for setting in settings:
+        close(run(tmp_path / "small.onnx", inputs, setting), expected, tolerance)
+
+
+INT8 = {"matmul", "matmul-opset-13", "matmul-opset-24", "gemm", "gemm-relu", "embedding", "tied", "shared"}
+INT8 |= {"constant", "identity", "transpose"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_int8_forms_are_used_where_they_fit(name: str, tmp_path: Path) -> None:
+    onnx.save(CASES[name].model(), tmp_path / "model.onnx")
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy="int8")
+    uses = [use for found in report.weights for use in found.served]
+    assert {use.form for use in uses} == ({"int8"} if name in INT8 else {"float"})
+    assert all(use.reason for use in uses if use.form == "float")
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "group:16"])
+@pytest.mark.parametrize("opset", [13, 21])
+@pytest.mark.parametrize("policy", ["float", "int8"])
+def test_granularities_at_any_opset(policy: str, opset: int, granularity: str, tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [node("MatMul", "x w")],
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, (5, 32))],
+        [helper.make_tensor_value_info("y", FLOAT, (5, 12))],
+        [weight("w", 32, 12)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    spec = mq.MuLawSpec(4, granularity=granularity)
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy=policy)
+    (use,) = report.weights[0].served
+    blocked = granularity == "group:16" and opset == 13
+    assert (use.form, use.reason) == (
+        ("float", "groups need opset 21" if policy == "int8" else "")
+        if policy == "float" or blocked
+        else ("int8", "")
+    )
+    onnx.save(patched(model, decode_file(tmp_path / "small.onnx")), tmp_path / "patched.onnx")
+    inputs = {"x": np.random.default_rng(1).standard_normal((5, 32)).astype(np.float32)}
+    expected = run(tmp_path / "patched.onnx", inputs)
+    for setting in ("unoptimized", "accuracy-1"):
+        close(run(tmp_path / "small.onnx", inputs, setting), expected, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [HALF, BRAIN], ids=["float16", "bfloat16"])
+def test_halves_are_the_decoded_float32_rounded_once_bit_for_bit(dtype: int, tmp_path: Path) -> None:
+    """What the nodes give is looked at as the output of a graph without any arithmetic behind it."""
+    case = Case(
+        lambda: [node("Cast", "w", "c", to=FLOAT), node("MatMul", "x c")],
+        lambda: [weight("w", 96, 64, dtype=dtype)],
+        (5, 96),
+        {"w": 1},
+    )
+    onnx.save(case.model(), tmp_path / "model.onnx")
+    compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy="float")
+    small = onnx.load(tmp_path / "small.onnx")
+    del small.graph.output[:], small.graph.node[[each.op_type for each in small.graph.node].index("MatMul")]
+    small.graph.output.append(helper.make_tensor_value_info("c", FLOAT, (96, 64)))
+    del small.graph.input[:]
+    onnx.save(small, tmp_path / "weight.onnx")
+    decoded = decode_file(tmp_path / "small.onnx")["w"]
+    expected = decoded.astype(helper.tensor_dtype_to_np_dtype(dtype)).astype(np.float32)
+    assert (expected != decoded).any()
+    for setting in ("unoptimized", "default"):
+        found = run(tmp_path / "weight.onnx", {}, setting)
+        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
