@@ -61,6 +61,7 @@ class Encoder(nn.Module):
         with torch.no_grad():  # places that are told apart from the start, and layers that begin quietly
             self.places.weight.copy_(waves(LENGTH, WIDTH))
             for layer in self.layers:
+                assert isinstance(layer, Layer)
                 for last in (layer.output, layer.down):
                     last.weight.div_(math.sqrt(2 * LAYERS))
 
