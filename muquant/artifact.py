@@ -17,50 +17,28 @@ from muquant.errors import InputError, naming
 from muquant.layers import quantizable_weights, replace_weight
 from muquant.models import Architecture
 from muquant.packing import unpack
+from muquant.quantized import WeightSummary
 from muquant.sensitivity import Choice, Norms
-from muquant.spec import Domain, MuLawSpec
+from muquant.spec import MuLawSpec
 from muquant.tensor import QuantizedTensor
 from muquant.tensor_files import TensorFile, read_tensors, write_tensors
 
 SCHEMA = "muquant.compressed/1"
 
 
-@dataclass(frozen=True)
-class LayerReport:
-    """What compression did to one weight.
+@dataclass(frozen=True, kw_only=True)
+class LayerReport(WeightSummary):
+    """What compression did to one weight of a module.
 
     Attributes:
-        name: path of the weight.
-        shape: its shape.
-        bits: width of a code.
-        domain: "decoded" or "mapped".
-        mu: companding parameter.
-        sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
-        rounding: the method that was taken.
-        nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
-            gone to its nearest level; None without samples, or where nothing was lost.
-        output_sqnr: likewise with the codes that were taken.
-        bias_corrected: whether the layer's bias makes up for the mean of the error.
         matrix_norms: ||dW||_p of the error as a matrix [channels, inputs].
         operator_norms: ||dW||_p of the error in its layer, a linear map; None for a convolution whose input's
             size was not known.
-        nbytes: bytes of packed codes and steps.
         float_nbytes: bytes of the float32 weight.
     """
 
-    name: str
-    shape: tuple[int, ...]
-    bits: int
-    domain: Domain
-    mu: float
-    sqnr: float | None
-    rounding: str
-    nearest_output_sqnr: float | None
-    output_sqnr: float | None
-    bias_corrected: bool
     matrix_norms: Norms
     operator_norms: Norms | None
-    nbytes: int
     float_nbytes: int
 
     @property

@@ -24,9 +24,9 @@ from muquant.layers import (
     replace_weight,
     select_weights,
 )
-from muquant.quantize import choose_rounding, finite, quantize
+from muquant.quantize import choose_rounding, quantize
 from muquant.quantized import Quantized
-from muquant.sensitivity import Choice, Shape, Trial, candidates, input_shapes, layer_norms, sqnr
+from muquant.sensitivity import Choice, Shape, Trial, candidates, input_shapes, layer_norms
 from muquant.spec import MuLawSpec
 
 
@@ -239,22 +239,11 @@ def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
 def _report(
     owners: Sequence[Weight], outcome: Quantized, shapes: Mapping[nn.Module, Collection[Shape]]
 ) -> LayerReport:
-    quantized = outcome.tensor
-    before, after = owners[0].value.detach(), quantized.dequantize()
+    before, after = owners[0].value.detach(), outcome.tensor.dequantize()
     matrix, operator = layer_norms(owners, after - before, shapes)
     return LayerReport(
-        name=owners[0].name,
-        shape=quantized.shape,
-        bits=quantized.spec.bits,
-        domain=quantized.spec.domain,
-        mu=float(quantized.spec.mu),
-        sqnr=finite(sqnr(before, after)),
-        rounding=outcome.rounding,
-        nearest_output_sqnr=None if outcome.output is None else finite(outcome.output.nearest),
-        output_sqnr=None if outcome.output is None else finite(outcome.output.taken),
-        bias_corrected=outcome.shift is not None,
+        **outcome.summary(owners[0].name, before),
         matrix_norms=matrix,
         operator_norms=operator,
-        nbytes=quantized.nbytes,
         float_nbytes=4 * before.numel(),
     )

@@ -121,11 +121,6 @@ def choose_rounding(name: str | None, *, calibrated: bool) -> str:
     return name
 
 
-def finite(ratio: float) -> float | None:
-    """Return a ratio as reports write it: None where nothing was lost."""
-    return ratio if math.isfinite(ratio) else None
-
-
 def _nearest(weight: Tensor, spec: MuLawSpec, channel_axis: int, observer: str) -> QuantizedTensor:
     watch = observer_class(observer)(spec, channel_axis)
     watch(weight)

@@ -12,7 +12,7 @@ from torch import nn
 import muquant
 from muquant.batch_norm import Reestimation
 from muquant.finished import Finished
-from muquant.quantize import finite
+from muquant.quantized import finite
 from muquant.sensitivity import Choice, Trial
 from muquant.sources import Source, read_source
 from muquant_cli.budget import Budget, budget_options, keep_plan

@@ -145,7 +145,7 @@ def measure(
         if found.output is not None:
             ratio: float | None = found.output.nearest
         else:
-            ratio = weight_sqnr(weight, found.tensor) if weight.numel() else None
+            ratio = weight_sqnr(weight, found.tensor)
         points.append(Point(bits, found.tensor.nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10)))
         if bits == SEARCHED:
             form = spec.with_mu(float(found.tensor.spec.mu))

@@ -2,7 +2,8 @@
 
 from muquant.sensitivity.convolution import convolution_norms
 from muquant.sensitivity.layer import Shape, input_shapes, layer_norms
-from muquant.sensitivity.norms import Norms, matrix_norms, sqnr
+from muquant.sensitivity.norms import Norms, matrix_norms
+from muquant.sensitivity.quality import weight_sqnr
 from muquant.sensitivity.widths import CRITERION, Choice, Trial, candidates
 
 __all__ = [
@@ -16,5 +17,5 @@ __all__ = [
     "input_shapes",
     "layer_norms",
     "matrix_norms",
-    "sqnr",
+    "weight_sqnr",
 ]

@@ -51,12 +51,3 @@ def _largest_singular_value(matrix: Tensor) -> float:
         return math.sqrt(float(torch.linalg.eigvalsh(gram)[-1]))
     start = np.random.default_rng(0).standard_normal(len(gram))
     return math.sqrt(float(eigsh(gram.numpy(), k=1, v0=start, return_eigenvectors=False)[0]))
-
-
-def sqnr(reference: Tensor, quantized: Tensor) -> float:
-    """Signal-to-quantization-noise ratio in dB, 10 log10(sum w^2 / sum (w - q)^2); inf for no noise."""
-    noise = float((reference.double() - quantized.double()).square().sum())
-    signal = float(reference.double().square().sum())
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf

@@ -12,17 +12,17 @@ from muquant.tensor import CHUNK, QuantizedTensor, spread
 def weight_sqnr(weight: Tensor, quantized: QuantizedTensor) -> float | None:
     """Return the signal-to-quantization-noise ratio in dB; None where nothing was lost or all is zero.
 
-    `sqnr` without the decoded weight in memory.
+    10 log10(sum w^2 / sum (w - q)^2), without the decoded weight in memory.
 
     Args:
-        weight: float32, not empty.
+        weight: float32.
         quantized: the same weight in few bits.
     """
     shape = quantized.shape
     levels = grid_levels(quantized.spec).float()
     step = spread(quantized.step, quantized.spec, shape, quantized.channel_axis).expand(shape)
     signal = noise = 0.0
-    rows = max(1, CHUNK * shape[0] // weight.numel())
+    rows = max(1, CHUNK * shape[0] // max(weight.numel(), 1))
     for part, codes, own in zip(
         *(torch.split(each, rows) for each in (weight, quantized.codes, step)), strict=True
     ):

@@ -14,10 +14,9 @@ from muquant.files import scratch_folder
 from muquant.finished import Finished
 from muquant.inputs import Example
 from muquant.observers import observer_class
-from muquant.quantize import choose_rounding, finite, quantize
+from muquant.quantize import choose_rounding, quantize
 from muquant.quantized import Quantized
 from muquant.selection import Override, override_specs, pick
-from muquant.sensitivity.quality import weight_sqnr
 from muquant.spec import MuLawSpec
 from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
@@ -165,20 +164,9 @@ def known_samples(
 
 
 def _report(weight: FoundWeight, values: Tensor, outcome: Quantized) -> WeightReport:
-    quantized, output = outcome.tensor, outcome.output
     return WeightReport(
-        name=weight.name,
+        **outcome.summary(weight.name, values),
         source=weight.source,
-        shape=quantized.shape,
-        bits=quantized.spec.bits,
-        domain=quantized.spec.domain,
-        mu=float(quantized.spec.mu),
-        sqnr=weight_sqnr(values, quantized),
-        rounding=outcome.rounding,
-        nearest_output_sqnr=None if output is None else finite(output.nearest),
-        output_sqnr=None if output is None else finite(output.taken),
-        bias_corrected=outcome.shift is not None,
-        nbytes=quantized.nbytes,
         source_nbytes=weight.tensor.nbytes,
         served=(),
     )

@@ -2,44 +2,21 @@
 
 from dataclasses import dataclass
 
-from muquant.spec import Domain
+from muquant.quantized import WeightSummary
 from muquant_onnx.lowering import Policy, Served
 
 
-@dataclass(frozen=True)
-class WeightReport:
-    """What compression did to one weight.
+@dataclass(frozen=True, kw_only=True)
+class WeightReport(WeightSummary):
+    """What compression did to one weight of a graph, named as `decode_file` and `Served` name it.
 
     Attributes:
-        name: of the weight in the new file, as `decode_file` and `Served` name it.
         source: its name in the file that it comes from.
-        shape: its shape, as it is stored.
-        bits: width of a code.
-        domain: "decoded" or "mapped".
-        mu: companding parameter.
-        sqnr: signal-to-quantization-noise ratio in dB; None where nothing was lost or the weight is all zero.
-        rounding: the method that was taken.
-        nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
-            gone to its nearest level; None without samples, or where nothing was lost.
-        output_sqnr: likewise with the codes that were taken.
-        bias_corrected: whether the layer's bias makes up for the mean of the error.
-        nbytes: bytes of packed codes and steps.
         source_nbytes: bytes of the weight in the type in which it was stored.
         served: how each of its uses is served.
     """
 
-    name: str
     source: str
-    shape: tuple[int, ...]
-    bits: int
-    domain: Domain
-    mu: float
-    sqnr: float | None
-    rounding: str
-    nearest_output_sqnr: float | None
-    output_sqnr: float | None
-    bias_corrected: bool
-    nbytes: int
     source_nbytes: int
     served: tuple[Served, ...]
 
