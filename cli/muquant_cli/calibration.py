@@ -1,7 +1,7 @@
 """`--calibration`: a few samples of what a model will be given."""
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def warn_without_samples(output: Output, how: Mapping[str, Any]) -> None:
+    """Say what it costs where `how` has no samples."""
+    if "calibration" not in how:
+        output.say(
+            "Without samples codes are chosen by the weights alone. That costs accuracy, the more the fewer "
+            "bits: a few hundred inputs, without labels, win most of it back; see --calibration."
+        )
 
 
 @contextmanager

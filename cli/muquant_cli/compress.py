@@ -16,7 +16,12 @@ from muquant.quantized import finite
 from muquant.sensitivity import Choice, Trial
 from muquant.sources import Source, read_source
 from muquant_cli.budget import Budget, budget_options, keep_plan
-from muquant_cli.calibration import calibration_options, finished_weights, read_calibration
+from muquant_cli.calibration import (
+    calibration_options,
+    finished_weights,
+    read_calibration,
+    warn_without_samples,
+)
 from muquant_cli.export import report_export
 from muquant_cli.graphs import GRAPHS, compress_graph
 from muquant_cli.inspect import layer_rows, layers_document, show_layers
@@ -138,6 +143,8 @@ def _compress_module(
     bits = " to ".join(map(str, dict.fromkeys((widths[0], widths[-1]))))
     what = f"{source.text} as it was trained" if trained else f"{source.text} at {bits} bits"
     show_layers(output, what, layer_rows(compressed.report))
+    if not trained:
+        warn_without_samples(output, how)
     document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)

@@ -9,6 +9,7 @@ from typing import Any
 import muquant
 from muquant.errors import InputError
 from muquant_cli.budget import Budget, keep_plan
+from muquant_cli.calibration import warn_without_samples
 from muquant_cli.export import show_served
 from muquant_cli.inspect import method, output_quality
 from muquant_cli.output import Output, kilobytes
@@ -82,6 +83,7 @@ def compress_graph(
         for weight in report.weights
     ]
     output.table(str(source), _HEADER, rows)
+    warn_without_samples(output, options)
     show_served(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)
     )

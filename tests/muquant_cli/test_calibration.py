@@ -35,8 +35,14 @@ def test_a_run_compressed_by_its_data(run: Path, artifact: Path, tmp_path: Path)
 def test_the_table_says_what_was_done(run: Path, tmp_path: Path) -> None:
     shown = invoke("compress", run, "-o", tmp_path / "model.mq", "--calibration", "digits", "--samples", 40)
     assert shown.exit_code == 0
+    assert "Without samples" not in shown.stdout
     assert " to " in shown.stdout
     assert "bias" in shown.stdout
+
+
+def test_without_samples_it_says_so(run: Path, tmp_path: Path) -> None:
+    shown = invoke("compress", run, "-o", tmp_path / "model.mq")
+    assert "Without samples codes are chosen by the weights alone. That costs accuracy" in shown.stdout
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz"])
