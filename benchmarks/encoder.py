@@ -5,7 +5,8 @@ layers, 384 wide, 12 heads, 1,536 in between (MiniLM's). Test files are files of
 
     python benchmarks/encoder.py [--out runs/encoder] [--steps 1600]
 
-trains it (half an hour on two cores) and prints its accuracy on the masked bytes of the test files.
+trains it (half an hour on two cores; an interrupted training goes on) and prints its accuracy on the masked
+bytes of the test files.
 """
 
 import argparse
@@ -23,9 +24,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from muquant.files import atomic_path
+
 LENGTH, MASK, SHARE = 128, 256, 0.15
 WIDTH, HEADS, LAYERS = 384, 12, 6
 FOLDER, SEED = Path("runs/encoder"), 0
+EACH = 50
+"""Steps between two lines of the log, and two checkpoints."""
+AVERAGES = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each parameter."""
 
 
 class Layer(nn.Module):
@@ -133,19 +140,18 @@ def accuracy(model: nn.Module, tokens: Tensor, wanted: Tensor) -> float:
 
 
 def train(corpus: Corpus, folder: Path, steps: int, batch: int = 16, lr: float = 1e-3) -> Encoder:
-    """Train, or read what was trained."""
+    """Train, go on where an interrupted training stopped, or read what was trained."""
     folder.mkdir(parents=True, exist_ok=True)
-    done, model = folder / f"encoder-{steps}.safetensors", Encoder()
+    done, partial = (folder / f"encoder-{steps}{kind}.safetensors" for kind in ("", "-partial"))
+    torch.manual_seed(SEED)
+    model = Encoder()
     if done.exists():
         model.load_state_dict(load_file(done))
         return model.eval()
-    torch.manual_seed(SEED)
-    model = Encoder()
     optimizer = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.05)
-    shape = lambda step: min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))  # noqa: E731
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
+    first = restore(partial, model, optimizer) if partial.exists() else 0
     begin, mean = time.perf_counter(), 0.0
-    for step in track(range(steps), "Training", disable=not sys.stderr.isatty()):
+    for step in track(range(first, steps), "Training", disable=not sys.stderr.isatty()):
         tokens, wanted = windows(corpus.train, batch, SEED + 1 + step)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(tokens)
@@ -153,13 +159,46 @@ def train(corpus: Corpus, folder: Path, steps: int, batch: int = 16, lr: float =
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.param_groups[0]["lr"] = lr * rate(step / steps, (step + 1) / 100)
         optimizer.step()
-        schedule.step()
-        mean += 0.02 * (loss.item() - mean)
-        if step % 50 == 49:
+        mean += loss.item() / EACH
+        if step % EACH == EACH - 1:
             print(f"step {step + 1}: loss {mean:.3f}, {time.perf_counter() - begin:.0f} s", flush=True)
+            keep(partial, model, optimizer, step + 1)
+            mean = 0.0
     save_file(model.state_dict(), done)
+    partial.unlink(missing_ok=True)
     return model.eval()
+
+
+def rate(progress: float, warmup: float) -> float:
+    """The share of the learning rate: a ramp, then half a cosine."""
+    return min(warmup, 0.5 + 0.5 * math.cos(math.pi * progress))
+
+
+def keep(path: Path, model: Encoder, optimizer: torch.optim.AdamW, step: int) -> None:
+    """Write what training goes on from, whole or not at all."""
+    tensors = {"step": torch.tensor(step)}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state[parameter]
+        for part, value in (("value", parameter.detach()), *((part, state[part]) for part in AVERAGES)):
+            tensors[f"{part}.{name}"] = value.contiguous()
+    with atomic_path(path) as new:
+        save_file(tensors, new)
+
+
+def restore(path: Path, model: Encoder, optimizer: torch.optim.AdamW) -> int:
+    """Read it, and return how many steps were taken."""
+    tensors = load_file(path)
+    step = int(tensors["step"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"value.{name}"])
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                **{part: tensors[f"{part}.{name}"] for part in AVERAGES},
+            }
+    return step
 
 
 def main() -> None:
