@@ -94,12 +94,13 @@ def attempts(
         accuracies.append(evaluate(compressed.module, test))
     assert compressed is not None
     weights = sum(tensor.codes.numel() for tensor in compressed.tensors.values())
+    norms = compressed.batch_norm
     return {
         "accuracy": accuracies,
         "points": 100 * (mean(accuracies) - accuracy),
         "seconds": mean(seconds),
         "bits_per_weight": 8 * sum(layer.nbytes for layer in compressed.report) / weights,
-        "last_layers": [
+        "layers_of_the_last_seed": [
             {
                 "name": layer.name,
                 "rounding": layer.rounding,
@@ -109,7 +110,9 @@ def attempts(
             }
             for layer in compressed.report
         ],
-        "last_batch_norm_taken": None if compressed.batch_norm is None else compressed.batch_norm.taken,
+        "batch_norm_taken_at_the_last_seed": None
+        if compressed.batch_norm is None
+        else compressed.batch_norm.taken,
     }
 
 
