@@ -15,6 +15,7 @@ accuracy on the test images than it may, the mean over the seeds.
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from statistics import mean
 from typing import Any
 
@@ -110,9 +111,7 @@ def attempts(
             }
             for layer in compressed.report
         ],
-        "batch_norm_taken_at_the_last_seed": None
-        if compressed.batch_norm is None
-        else compressed.batch_norm.taken,
+        "batch_norm_of_the_last_seed": None if norms is None else asdict(norms),
     }
 
 
