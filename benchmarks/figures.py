@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from muquant.files import write_bytes
@@ -82,7 +83,27 @@ def robust_3bit(document: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-FIGURES = {"mnist_cnn4": mnist_cnn4, "robust_3bit": robust_3bit}
+NETWORKS = {"mnist": "cnn4, MNIST", "cifar10-jpeg": "wrn-16-2, CIFAR-10 (JPEG)"}
+"""Name in `calibrated.json` -> in the table."""
+
+
+def calibrated(document: dict[str, Any]) -> str:
+    """Return the table of what samples do for accuracy."""
+    rows = [
+        ("accuracy", "float32", "bits", "weights alone", f"**{document['samples']} samples**"),
+        ("---",) * 5,
+    ]
+    for name, label in NETWORKS.items():
+        network = document["results"][name]
+        for bits in (3, 2):
+            alone, sampled = (
+                mean(network[f"{bits} bits"][way]["accuracy"]) for way in ("weights only", "default")
+            )
+            rows.append((label, f"{network['float']:.2%}", str(bits), f"{alone:.2%}", f"**{sampled:.2%}**"))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+FIGURES = {"mnist_cnn4": mnist_cnn4, "robust_3bit": robust_3bit, "calibrated": calibrated}
 """Name of a file in `results/`, and of a place in the README -> what makes one of the other."""
 
 
