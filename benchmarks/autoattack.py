@@ -6,8 +6,10 @@
 Trains two small networks on MNIST where the folder has none (five minutes), then attacks the same images in
 Linf and L2 with the same steps, targets and batches. Writes `results/autoattack.json`; the exit status is 1
 where two accuracies, means over five random starts, differ by more than 0.5 points: one start moves a figure
-by as much. (In L2 its APGD takes the step size of a batch's first image for all, where AutoAttack's own code
-takes each image's; it is the weaker there.) The epsilons were chosen on training images, so that some images withstand and some do not.
+by as much. The epsilons were chosen on training images, so that some images withstand and some do not.
+
+In L2 its APGD-T takes the step size of a batch's first image for all, where AutoAttack's own code takes each
+image's.
 """
 
 import argparse

@@ -8,8 +8,8 @@ The run folders come from
     muquant train --data folder:data/cifar10 --model wrn-16-2 --epochs 15 --precision bf16 --out runs/cifar10
 
 the second from JPEG images, a folder for each class. 512 training images calibrate, for the default drawn
-anew for each of three seeds. Writes `results/calibrated.json`; the exit status is 1 where the default at 3 bits loses more
-accuracy on the test images than it may, the mean over the seeds.
+anew for each of three seeds. Writes `results/calibrated.json`; the exit status is 1 where the default at 3
+bits loses more accuracy on the test images than it may, the mean over the seeds.
 """
 
 import argparse
