@@ -1,13 +1,10 @@
 """A compressed model, in memory and on disk: one safetensors file, its manifest in the metadata."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import NoneType
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,12 +13,11 @@ from muquant.documents import field_values
 from muquant.errors import InputError, naming
 from muquant.layers import quantizable_weights, replace_weight
 from muquant.models import Architecture
-from muquant.packing import unpack
 from muquant.quantized import WeightSummary
 from muquant.sensitivity import Choice, Norms
-from muquant.spec import MuLawSpec
 from muquant.tensor import QuantizedTensor
 from muquant.tensor_files import TensorFile, read_tensors, write_tensors
+from muquant.weight_files import read_weight, weight_entry, weight_tensors
 
 SCHEMA = "muquant.compressed/1"
 
@@ -93,13 +89,8 @@ class CompressedModel:
                 aliases[name] = first
         weights = {}
         for name, quantized in self.tensors.items():
-            tensors[f"codes.{name}"] = torch.from_numpy(quantized.packed())
-            tensors[f"step.{name}"] = quantized.step
-            weights[name] = {
-                "format": quantized.spec.to_dict(),
-                "shape": list(quantized.shape),
-                "channel_axis": quantized.channel_axis,
-            }
+            tensors.update(weight_tensors(name, quantized))
+            weights[name] = weight_entry(quantized)
         architecture = getattr(self.module, "architecture", None)
         ours = architecture if isinstance(architecture, Architecture) else None
         manifest = {
@@ -207,7 +198,7 @@ def _fit(
 
 def _parse(file: TensorFile) -> Artifact:
     manifest = file.manifest
-    tensors = {name: _weight(file, name, entry) for name, entry in manifest["weights"].items()}
+    tensors = {name: read_weight(name, file.tensors, entry) for name, entry in manifest["weights"].items()}
     state = {key[6:]: value for key, value in file.tensors.items() if key.startswith("state.")}
     if len(file.tensors) != 2 * len(tensors) + len(state):
         raise InputError("it holds tensors that its manifest does not name; take an unchanged copy")
@@ -267,17 +258,3 @@ def _norms(document: object) -> Norms | None:
     if not all(isinstance(value, int | float) for value in values.values()):
         raise InputError(f"norms are {values!r:.60}; take a file that muquant wrote")
     return Norms(**values)
-
-
-def _weight(file: TensorFile, name: str, entry: Mapping[str, Any]) -> QuantizedTensor:
-    shape = entry["shape"]
-    if not shape or not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
-        raise InputError(f"{name} has the shape {shape}; expected a list of sizes")
-    spec = MuLawSpec.from_dict(entry["format"])
-    packed: np.ndarray[Any, np.dtype[np.uint8]] = file.tensors[f"codes.{name}"].numpy()
-    if packed.dtype != np.uint8:
-        raise InputError(f"the codes of {name} are {packed.dtype}; expected uint8")
-    codes = unpack(packed, spec.bits, math.prod(shape))
-    return QuantizedTensor(
-        spec, torch.from_numpy(codes).reshape(shape), file.tensors[f"step.{name}"], int(entry["channel_axis"])
-    )

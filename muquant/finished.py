@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -11,18 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from muquant.calibration import Moments, Samples
 from muquant.errors import InputError, naming
-from muquant.packing import unpack
 from muquant.quantized import OutputQuality, Quantized
-from muquant.spec import MuLawSpec
-from muquant.tensor import QuantizedTensor
 from muquant.tensor_files import read_tensors, write_tensors
+from muquant.weight_files import read_weight, weight_entry, weight_tensors
 
 SCHEMA = "muquant.finished/1"
+_WEIGHT = "weight"
+"""Its name in its file."""
 _NAME = re.compile("[0-9a-f]{64}")
 
 
@@ -77,11 +75,7 @@ class Finished:
         manifest, tensors = file.manifest, file.tensors
         with naming(str(path)):
             try:
-                spec, shape = MuLawSpec.from_dict(manifest["format"]), manifest["shape"]
-                codes = unpack(tensors["codes"].numpy(), spec.bits, math.prod(shape))
-                tensor = QuantizedTensor(
-                    spec, torch.from_numpy(codes).reshape(shape), tensors["step"], manifest["channel_axis"]
-                )
+                tensor = read_weight(_WEIGHT, tensors, manifest[_WEIGHT])
                 output = manifest["output"]
                 quality = None if output is None else OutputQuality(**_numbers(output))
                 return Quantized(tensor, str(manifest["rounding"]), quality, tensors.get("shift"))
@@ -96,13 +90,11 @@ class Finished:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         tensor = outcome.tensor
-        tensors = {"codes": torch.from_numpy(tensor.packed()), "step": tensor.step}
+        tensors = weight_tensors(_WEIGHT, tensor)
         if outcome.shift is not None:
             tensors["shift"] = outcome.shift
         manifest = {
-            "format": tensor.spec.to_dict(),
-            "shape": list(tensor.shape),
-            "channel_axis": tensor.channel_axis,
+            _WEIGHT: weight_entry(tensor),
             "rounding": outcome.rounding,
             "output": None if outcome.output is None else _words(asdict(outcome.output)),
         }
