@@ -11,7 +11,7 @@ from muquant.errors import InputError
 from muquant_cli.budget import Budget, keep_plan
 from muquant_cli.calibration import warn_without_samples
 from muquant_cli.export import show_served
-from muquant_cli.inspect import method, output_quality
+from muquant_cli.inspect import SUMMARY, summary_cells
 from muquant_cli.output import Output, kilobytes
 from muquant_onnx import CompressReport, compress_onnx, compress_program, plan_onnx, plan_program
 
@@ -35,7 +35,7 @@ GRAPHS = {
 }
 """Suffix -> what is done with such a file."""
 
-_HEADER = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding", "size", "of stored")
+_HEADER = (*SUMMARY, "size", "of stored")
 _FEW = 5
 
 
@@ -70,13 +70,7 @@ def compress_graph(
         )
     rows = [
         (
-            weight.name,
-            "x".join(map(str, weight.shape)),
-            weight.bits,
-            f"{weight.mu:.3g}",
-            "-" if weight.sqnr is None else f"{weight.sqnr:.2f}",
-            output_quality(weight),
-            method(weight),
+            *summary_cells(weight),
             kilobytes(weight.nbytes),
             f"1/{weight.source_nbytes / max(weight.nbytes, 1):.2f}",
         )

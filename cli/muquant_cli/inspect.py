@@ -13,25 +13,17 @@ from muquant.artifact import LayerReport, read_artifact
 from muquant.compress import unwrap
 from muquant.errors import InputError
 from muquant.plots import plot_weights
+from muquant.quantized import WeightSummary
 from muquant.sensitivity import CRITERION
 from muquant.training import load_run, read_run
 from muquant_cli.options import root_option
 from muquant_cli.output import Output, command, kilobytes
-from muquant_onnx import WeightReport, running_operators
+from muquant_onnx import running_operators
 from muquant_onnx.reference import read_model
 
-_HEADER = (
-    "weight",
-    "shape",
-    "bits",
-    "mu",
-    "SQNR dB",
-    "of output",
-    "rounding",
-    "||dW||_2",
-    "size",
-    "of float",
-)
+SUMMARY = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding")
+"""The header of `summary_cells`."""
+_HEADER = (*SUMMARY, "||dW||_2", "size", "of float")
 
 
 @click.command()
@@ -87,13 +79,7 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
     """Return the rows of that table, the sum of all as the last."""
     rows: list[tuple[object, ...]] = [
         (
-            layer.name,
-            "x".join(map(str, layer.shape)),
-            layer.bits,
-            f"{layer.mu:.3g}",
-            "-" if layer.sqnr is None else f"{layer.sqnr:.2f}",
-            output_quality(layer),
-            method(layer),
+            *summary_cells(layer),
             _flagged(layer.delta_norms.two),
             kilobytes(layer.nbytes),
             f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
@@ -104,18 +90,26 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
     return [*rows, ("all", "", "", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
 
 
-def output_quality(layer: LayerReport | WeightReport) -> str:
+def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
+    """Return what a table of weights says of one of a module or of a graph."""
+    return (
+        weight.name,
+        "x".join(map(str, weight.shape)),
+        weight.bits,
+        f"{weight.mu:.3g}",
+        "-" if weight.sqnr is None else f"{weight.sqnr:.2f}",
+        _output_quality(weight),
+        f"{weight.rounding}, bias" if weight.bias_corrected else weight.rounding,
+    )
+
+
+def _output_quality(layer: WeightSummary) -> str:
     """The quality of the layer's output with the nearest levels, and as it became, in dB."""
     if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
         return "-"
     if layer.output_sqnr == layer.nearest_output_sqnr:
         return f"{layer.output_sqnr:.1f}"
     return f"{layer.nearest_output_sqnr:.1f} to {layer.output_sqnr:.1f}"
-
-
-def method(layer: LayerReport | WeightReport) -> str:
-    """How its codes were chosen, and whether its bias was."""
-    return f"{layer.rounding}, bias" if layer.bias_corrected else layer.rounding
 
 
 def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:
