@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
 
 from muquant.calibration.collect import BATCH_SIZE
 from muquant.inputs import Inputs
+from muquant.outputs import output_tensors
+from muquant.sensitivity.quality import decibels
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,11 @@ def output_sqnr(model: nn.Module, reference: nn.Module, inputs: Inputs) -> float
                 noise += float((other - exact).double().square().sum())
     if not seen:
         return None
-    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+    return decibels(signal, noise)
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [tensor for _, tensor in output_tensors(result) if tensor.is_floating_point()]
 
 
 def _statistics(model: nn.Module, inputs: Inputs) -> dict[str, tuple[Tensor, Tensor]]:

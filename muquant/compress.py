@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,7 +113,8 @@ def compress(
         by_value[key][0].name: by_value[key] for key in dict.fromkeys(id(weight.value) for weight in picked)
     }
     tensors, shifts, reports, choices = {}, {}, [], []
-    for index, (name, samples) in enumerate(_known(module, chosen, calibration)):
+    firsts = {name: owners[0] for name, owners in chosen.items()}
+    for index, (name, samples) in enumerate(samples_of(module, firsts, calibration)):
         owners = chosen[name]
         key = id(owners[0].value)
         if on_layer is not None:
@@ -157,15 +158,6 @@ def _own_biases(model: nn.Module) -> frozenset[int]:
     """The ids of the parameters that only one module has, under one name."""
     counts = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     return frozenset(key for key, count in counts.items() if count == 1)
-
-
-def _known(
-    module: nn.Module, chosen: Mapping[str, Sequence[Weight]], calibration: Example | None
-) -> Iterator[tuple[str, Samples | None]]:
-    """Yield the names of the weights, each with what is known of its layer's inputs."""
-    if calibration is None:
-        return ((name, None) for name in chosen)
-    return samples_of(module, {name: owners[0] for name, owners in chosen.items()}, calibration)
 
 
 @dataclass(frozen=True)

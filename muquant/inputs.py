@@ -1,6 +1,6 @@
 """What a model is called with: one tensor, several, or tensors by the names of its arguments."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -88,6 +88,10 @@ class Inputs:
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Return the same arguments with other values."""
         return replace(self, tensors=tuple(change(tensor) for tensor in self.tensors))
+
+    def batches(self, size: int) -> Iterator[Self]:
+        """Yield the examples, `size` at a time."""
+        return (self.rows(start, start + size) for start in range(0, self.count, size))
 
     def rows(self, start: int, stop: int) -> Self:
         """Return the examples from `start` up to `stop`."""

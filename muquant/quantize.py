@@ -1,6 +1,5 @@
 """One weight, from float to codes: observe, round, and keep the best of what was tried."""
 
-import math
 from dataclasses import replace
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from muquant.finished import Finished
 from muquant.observers import observer_class
 from muquant.quantized import OutputQuality, Quantized
 from muquant.rounding import ROUNDINGS, nearest, refinements
+from muquant.sensitivity.quality import decibels
 from muquant.spec import MAX_MU, MuLawSpec
 from muquant.tensor import QuantizedTensor, to_matrix
 
@@ -101,7 +101,7 @@ def _quantize(
     ]
     best = losses.index(min(losses))
     signal = _power(weight, channel_axis, samples.held_out)
-    quality = OutputQuality(_ratio(signal, losses[0]), _ratio(signal, losses[best]))
+    quality = OutputQuality(decibels(signal, losses[0]), decibels(signal, losses[best]))
     return replace(outcomes[best], output=quality)
 
 
@@ -142,7 +142,3 @@ def _lost(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> float
 def _power(weight: Tensor, channel_axis: int, moments: Moments) -> float:
     """E||w x||^2."""
     return float(moments.power(to_matrix(weight, channel_axis)).double().sum())
-
-
-def _ratio(signal: float, lost: float) -> float:
-    return 10 * math.log10(signal / lost) if lost > 0 and signal > 0 else math.inf

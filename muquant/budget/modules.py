@@ -11,19 +11,17 @@ from muquant.budget.choose import OnStep, choose
 from muquant.budget.curve import Curve, measure
 from muquant.budget.limits import Limits
 from muquant.budget.plan import Drop, Plan
-from muquant.calibration import Samples, samples_of
-from muquant.calibration.samples import split
+from muquant.calibration import samples_of, split
+from muquant.calibration.collect import BATCH_SIZE, run_samples
 from muquant.compress import compress, unwrap
-from muquant.errors import InputError, first_line, naming
+from muquant.errors import InputError, naming
 from muquant.finished import Finished
 from muquant.inputs import Example, Inputs
-from muquant.layers import Weight, override_formats, select_weights
+from muquant.layers import override_formats, select_weights
 from muquant.observers import observer_class
 from muquant.outputs import output_tensors
 from muquant.quantize import choose_rounding
 from muquant.spec import MuLawSpec
-
-BATCH_SIZE = 32
 
 
 def plan_widths(
@@ -87,7 +85,7 @@ def plan_widths(
     weights = {id(weight.value): weight for weight in reversed(picked)}  # the first of those that share one
     named = {weight.name: weight for weight in reversed(weights.values())}
     curves: list[Curve] = []
-    for name, samples in _known(module, named, calibration):
+    for name, samples in samples_of(module, named, calibration):
         if on_step is not None:
             on_step(f"measuring {name}", len(curves), len(named))
         value, axis = named[name].value, named[name].channel_axis
@@ -113,15 +111,6 @@ def plan_widths(
     return choose(curves, limits, layers, trial, on_step)
 
 
-def _known(
-    module: nn.Module, weights: Mapping[str, Weight], calibration: Example | None
-) -> Iterator[tuple[str, Samples | None]]:
-    """Yield the names of the weights, each with what is known of its layer's inputs."""
-    if calibration is None:
-        return ((name, None) for name in weights)
-    return samples_of(module, weights, calibration)
-
-
 def _trial(
     module: nn.Module, compressed: Callable[[Plan], nn.Module], calibration: Example | None
 ) -> Callable[[Plan], Drop]:
@@ -133,17 +122,9 @@ def _trial(
 
 def _answers(module: nn.Module, inputs: Inputs) -> Iterator[Tensor]:
     """Yield the answers to the samples, `BATCH_SIZE` at a time."""
-    for start in range(0, inputs.count, BATCH_SIZE):
-        batch = inputs.rows(start, start + BATCH_SIZE)
-        try:
-            with torch.inference_mode():
-                output = batch.call(module)
-        except Exception as error:  # whatever the module raises
-            raise InputError(
-                f"calibration: {type(module).__name__} does not run on inputs of shape {batch.shapes}: "
-                f"{first_line(error)}; give what it was trained on"
-            ) from error
-        tensors = output_tensors(output)
+    for batch in inputs.batches(BATCH_SIZE):
+        with torch.inference_mode():
+            tensors = output_tensors(run_samples(module, batch))
         if not tensors:
             raise InputError(f"max_drop: {type(module).__name__} returns no tensor; give max_bytes instead")
         yield answers(tensors[0][1])

@@ -46,21 +46,30 @@ def collect_moments(
         for name, weight in weights.items()
     }
     generator = torch.Generator().manual_seed(seed)
-    count = inputs.count
+    done = 0
     with torch.no_grad(), _slow_attention():
-        for start in range(0, count, BATCH_SIZE):
-            batch = inputs.rows(start, start + BATCH_SIZE)
-            try:
-                with _Watch(sums, generator):
-                    batch.call(model)
-            except Exception as error:  # whatever the module raises
-                raise InputError(
-                    f"calibration: {type(model).__name__} does not run on inputs of shape {batch.shapes}: "
-                    f"{first_line(error)}; give what it was trained on"
-                ) from error
+        for batch in inputs.batches(BATCH_SIZE):
+            with _Watch(sums, generator):
+                run_samples(model, batch)
+            done += batch.count
             if on_batch is not None:
-                on_batch(min(start + BATCH_SIZE, count), count)
+                on_batch(done, inputs.count)
     return {each.name: each.moments() for each in sums.values() if each.count}
+
+
+def run_samples(model: nn.Module, samples: Inputs) -> Any:
+    """Return what `model` makes of some samples.
+
+    Raises:
+        InputError: it does not run on them.
+    """
+    try:
+        return samples.call(model)
+    except Exception as error:  # whatever the module raises
+        raise InputError(
+            f"calibration: {type(model).__name__} does not run on inputs of shape {samples.shapes}: "
+            f"{first_line(error)}; give what it was trained on"
+        ) from error
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -53,7 +53,7 @@ def split(calibration: Example) -> tuple[Inputs, Inputs]:
 def samples_of(
     model: nn.Module,
     weights: Mapping[str, Weight],
-    calibration: Example,
+    calibration: Example | None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[str, Samples | None]]:
     """Yield each of `weights` with what is known of its inputs, or None where they cannot be known.
@@ -63,7 +63,7 @@ def samples_of(
     Args:
         model: in evaluation mode, on the CPU; it must not change while weights are yielded.
         weights: names -> weights of `model`, each with a tensor of its own.
-        calibration: samples [N, ...].
+        calibration: samples [N, ...]; None where nothing is known of any weight's inputs.
         on_batch: called as in `collect_moments`.
 
     Raises:
@@ -79,16 +79,19 @@ def samples_of(
 
 def in_parts(
     inputs: Mapping[str, int],
-    calibration: Example,
+    calibration: Example | None,
     collect: Callable[[list[str], Inputs], dict[str, Moments]],
 ) -> Iterator[tuple[str, Samples | None]]:
     """Yield the names of weights with what is known of their inputs, collected for a few weights at a time.
 
     Args:
         inputs: name of a weight -> inputs of each of its channels.
-        calibration: samples [N, ...].
+        calibration: samples [N, ...], or None.
         collect: returns moments for those of some weights for which they can be known.
     """
+    if calibration is None:
+        yield from ((name, None) for name in inputs)
+        return
     fit, held_out = split(calibration)
     for part in _parts(inputs):
         one, other = collect(part, fit), collect(part, held_out)

@@ -29,7 +29,13 @@ def weight_sqnr(weight: Tensor, quantized: QuantizedTensor) -> float | None:
         error = levels.index_select(0, codes.reshape(-1).int()).reshape(codes.shape).mul_(own).sub_(part)
         noise += _energy(error)
         signal += _energy(part)
-    return 10 * math.log10(signal / noise) if signal and noise else None
+    ratio = decibels(signal, noise)
+    return ratio if math.isfinite(ratio) else None
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return 10 log10(signal / noise); infinite where nothing was lost, or there was nothing to lose."""
+    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
 
 
 def _energy(values: Tensor) -> float:

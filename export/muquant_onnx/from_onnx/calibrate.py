@@ -22,9 +22,9 @@ from muquant_onnx.from_onnx.write import write_graph
 
 
 def graph_samples(
-    source: Path, weights: Sequence[FoundWeight], calibration: Example
-) -> Iterator[tuple[str, Samples | None]]:
-    """Yield the names of `weights` with what is known of their layers' inputs.
+    source: Path, weights: Sequence[FoundWeight], calibration: Example | None
+) -> Iterator[tuple[FoundWeight, Samples | None]]:
+    """Yield `weights` with what is known of their layers' inputs.
 
     Nothing is known of embeddings, of transposed convolutions, of left-hand weights, of those behind a
     Reshape, and of those inside branches and loops.
@@ -32,16 +32,19 @@ def graph_samples(
     Args:
         source: the ONNX file in which `weights` were found.
         weights: of which to collect.
-        calibration: samples for the graph's inputs [N, ...], by name or in order.
+        calibration: samples for the graph's inputs [N, ...], by name or in order; None where nothing is known
+            of any weight's inputs.
 
     Raises:
         InputError: the samples do not fit the graph's inputs or are too few, or onnxruntime does not run it.
     """
-    yield from in_parts(
-        {weight.name: _matrix_shape(weight)[1] for weight in weights},
+    named = {weight.name: weight for weight in weights}
+    known = in_parts(
+        {name: _matrix_shape(weight)[1] for name, weight in named.items()},
         calibration,
         lambda names, samples: _collect(source, names, samples),
     )
+    yield from ((named[name], samples) for name, samples in known)
 
 
 def _collect(source: Path, names: Sequence[str], samples: Inputs) -> dict[str, Moments]:

@@ -1,14 +1,13 @@
 """Compress an ONNX file from anywhere: find its weights, code them one at a time, write it anew."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 from torch import Tensor
 
-from muquant.calibration import Samples
 from muquant.errors import naming
 from muquant.files import scratch_folder
 from muquant.finished import Finished
@@ -87,18 +86,17 @@ def compress_onnx(
     formats.update(pinned_formats(found, picked, spec, overrides))
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
-        biases = {weight: find_bias(weight, model.graph) if corrections else None for weight in found}
-        chosen = [found[place] for place in formats]
-        for number, (weight, samples) in enumerate(known_samples(Path(source), chosen, calibration)):
+        chosen = {found[place]: form for place, form in formats.items()}
+        known = graph_samples(Path(source), list(chosen), calibration)
+        for number, (weight, samples) in enumerate(known):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
             with naming(weight.name):
                 values = read_float(weight.tensor)
-                form = formats[found.index(weight)]
-                bias = biases[weight]
+                bias = find_bias(weight, model.graph) if corrections else None
                 quantized = quantize(
                     values,
-                    form,
+                    chosen[weight],
                     weight.channel_axis,
                     observer,
                     method,
@@ -150,17 +148,6 @@ def pinned_formats(
     for places, own in override_specs(labels, spec, overrides or {}, names):
         formats.update({picked[place]: own for place in places})
     return formats
-
-
-def known_samples(
-    source: Path, weights: Sequence[FoundWeight], calibration: Example | None
-) -> Iterator[tuple[FoundWeight, Samples | None]]:
-    """Yield the weights, each with what is known of its layer's inputs."""
-    if calibration is None:
-        yield from ((weight, None) for weight in weights)
-        return
-    samples = graph_samples(source, weights, calibration)
-    yield from ((weight, known) for weight, (_, known) in zip(weights, samples, strict=True))
 
 
 def _report(weight: FoundWeight, values: Tensor, outcome: Quantized) -> WeightReport:

@@ -23,7 +23,8 @@ from muquant.observers import observer_class
 from muquant.quantize import choose_rounding
 from muquant.selection import pick
 from muquant.spec import MuLawSpec
-from muquant_onnx.from_onnx.compress import compress_onnx, known_samples, pinned_formats
+from muquant_onnx.from_onnx.calibrate import graph_samples
+from muquant_onnx.from_onnx.compress import compress_onnx, pinned_formats
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.read import read_graph
@@ -90,7 +91,7 @@ def plan_onnx(
         found[place].name: own.bits for place, own in pinned_formats(found, picked, spec, overrides).items()
     }
     curves: list[Curve] = []
-    for weight, samples in known_samples(path, [found[place] for place in picked], calibration):
+    for weight, samples in graph_samples(path, [found[place] for place in picked], calibration):
         if on_step is not None:
             on_step(f"measuring {weight.name}", len(curves), len(picked))
         with naming(weight.name):
