@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from muquant import InputError
-from muquant.packing import Bytes, pack, packed_size, unpack
+from muquant.packing import Bytes, look_up, pack, packed_size, unpack
 
 WIDTHS = range(1, 9)
 
@@ -59,6 +61,18 @@ def test_any_codes_come_back(data: st.DataObject, bits: int) -> None:
     packed = pack(codes, bits)
     np.testing.assert_array_equal(np.unpackbits(packed, bitorder="little"), bits_of(codes, bits))
     np.testing.assert_array_equal(unpack(packed, bits, len(codes)), codes)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+@pytest.mark.parametrize("count", [0, 1, 8, 1001, 2**17 + 3])
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_looking_up_is_unpacking_and_indexing(bits: int, count: int, dtype: type[np.integer[Any]]) -> None:
+    rng = np.random.default_rng(count)
+    codes = rng.integers(0, 2**bits, count, np.uint8)
+    values = rng.integers(-100, 100, 2**bits).astype(dtype)
+    found = look_up(pack(codes, bits), bits, count, values)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, values[codes])
 
 
 def test_packing_leaves_its_input_alone() -> None:
