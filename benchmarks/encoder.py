@@ -45,14 +45,14 @@ class Layer(nn.Module):
         self.output = nn.Linear(WIDTH, WIDTH)
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, LENGTH, WIDTH] -> the same."""
+    def forward(self, x: Tensor, near: Tensor) -> Tensor:
+        """[N, LENGTH, WIDTH] -> the same; `near` is added to what attention compares."""
         seen = self.norm1(x)
         heads = [
             part(seen).unflatten(2, (HEADS, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         ]
-        mixed = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        mixed = functional.scaled_dot_product_attention(*heads, near).transpose(1, 2).flatten(2)
         x = x + self.output(mixed)
         return x + self.down(functional.gelu(self.up(self.norm2(x))))  # type: ignore[no-any-return]
 
@@ -60,13 +60,15 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """Bytes, some of them masked -> logits of what each was: int64 [N, LENGTH] -> [N, LENGTH, 256]."""
 
+    near: Tensor
+
     def __init__(self) -> None:
         super().__init__()
-        self.bytes, self.places = nn.Embedding(257, WIDTH), nn.Embedding(LENGTH, WIDTH)
+        self.bytes = nn.Embedding(257, WIDTH)
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
-        with torch.no_grad():  # places that are told apart from the start, and layers that begin quietly
-            self.places.weight.copy_(waves(LENGTH, WIDTH))
+        self.register_buffer("near", nearness(), persistent=False)
+        with torch.no_grad():  # layers that begin quietly
             for layer in self.layers:
                 assert isinstance(layer, Layer)
                 for last in (layer.output, layer.down):
@@ -74,16 +76,21 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits."""
-        x = self.bytes(tokens) + self.places.weight[: tokens.shape[1]]
+        x = self.bytes(tokens)
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, self.near)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
 
 
-def waves(count: int, width: int) -> Tensor:
-    """Sines and cosines of places, float32 [count, width] (Vaswani et al., 2017)."""
-    angles = torch.arange(count)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
-    return torch.stack((angles.sin(), angles.cos()), 2).flatten(1)
+def nearness() -> Tensor:
+    """What attention knows of places, float32 [HEADS, LENGTH, LENGTH]: the farther, the less (ALiBi, Press et al., 2022).
+
+    One half of heads prefers what comes before, the other what comes after; each half has its slopes.
+    """
+    distance = torch.arange(LENGTH) - torch.arange(LENGTH)[:, None]
+    slopes = 2.0 ** -torch.arange(HEADS // 2)[:, None, None]
+    before, after = (slopes * (side + 1).abs() for side in (distance, -distance))
+    return -torch.cat((before, after))
 
 
 @dataclass(frozen=True, eq=False)
