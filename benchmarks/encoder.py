@@ -48,12 +48,12 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, near: Tensor) -> Tensor:
         """[N, LENGTH, WIDTH] -> the same; `near` is added to what attention compares."""
         seen = self.norm1(x)
-        heads = [
+        query, key, value = (
             part(seen).unflatten(2, (HEADS, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
-        ]
-        mixed = functional.scaled_dot_product_attention(*heads, near).transpose(1, 2).flatten(2)
-        x = x + self.output(mixed)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value, near)
+        x = x + self.output(mixed.transpose(1, 2).flatten(2))
         return x + self.down(functional.gelu(self.up(self.norm2(x))))  # type: ignore[no-any-return]
 
 
@@ -83,9 +83,9 @@ class Encoder(nn.Module):
 
 
 def nearness() -> Tensor:
-    """What attention knows of places, float32 [HEADS, LENGTH, LENGTH]: the farther, the less (ALiBi, Press et al., 2022).
+    """What attention knows of places, float32 [HEADS, LENGTH, LENGTH]: the farther, the less.
 
-    One half of heads prefers what comes before, the other what comes after; each half has its slopes.
+    After ALiBi (Press et al., 2022), but for both directions: one half of heads prefers what comes before, the other what comes after; each half has its slopes.
     """
     distance = torch.arange(LENGTH) - torch.arange(LENGTH)[:, None]
     slopes = 2.0 ** -torch.arange(HEADS // 2)[:, None, None]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from muquant_onnx.from_onnx.constants import constant
 from muquant_onnx.from_onnx.find import FoundWeight
-from muquant_onnx.from_onnx.stored import FLOATS, read_float
+from muquant_onnx.from_onnx.floats import FLOATS, read_float
 
 _PLACES = {"Conv": 2, "Gemm": 2}
 """Operator -> the input that is its bias, which may be left out."""

@@ -18,7 +18,7 @@ from muquant.inputs import Example, Inputs
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import FoundWeight, Use, find_weights
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.from_onnx.write import write_graph
+from muquant_onnx.onnx_files.write import write_graph
 
 
 def graph_samples(

@@ -21,13 +21,13 @@ from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
+from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
-from muquant_onnx.from_onnx.stored import read_float
-from muquant_onnx.from_onnx.write import write_graph
 from muquant_onnx.lowering import check_policy
 from muquant_onnx.metadata import add_metadata
+from muquant_onnx.onnx_files.write import write_graph
 
 
 def compress_onnx(

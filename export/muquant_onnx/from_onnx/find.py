@@ -11,8 +11,8 @@ from onnx_ir.traversal import RecursiveGraphIterator
 from muquant.errors import InputError
 from muquant_onnx.from_onnx.constants import constant, trace_back, view_through
 from muquant_onnx.from_onnx.consumers import CONSUMERS, RECURRENT
+from muquant_onnx.from_onnx.floats import FLOATS
 from muquant_onnx.from_onnx.report import LeftAlone
-from muquant_onnx.from_onnx.stored import FLOATS
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,8 @@ from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.compress import compress_onnx, pinned_formats
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
+from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.from_onnx.stored import read_float
 from muquant_onnx.lowering import check_policy
 
 

@@ -1,7 +1,5 @@
 """Read an ONNX file from anywhere: checked, its large tensors left where they are."""
 
-import mmap
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +8,9 @@ import onnx_ir as ir
 
 from muquant.errors import InputError, first_line
 from muquant_onnx.decode_function import DOMAIN
-from muquant_onnx.from_onnx.stored import locate, sparse_of, tensors_of
-from muquant_onnx.from_onnx.wire import detach, is_external, refer
 from muquant_onnx.metadata import METADATA
+from muquant_onnx.onnx_files.external import locate, sparse_of
+from muquant_onnx.onnx_files.parse import check, parse
 
 SMALLEST_OPSET = 13
 """The first whose operators can express the decoder."""
@@ -40,7 +38,7 @@ def read_graph(path: Path) -> Source:
         InputError: the file is missing, is no whole, valid ONNX model of opset 13 or later, has external data
             that is missing or outside its folder, or was compressed already.
     """
-    proto = _parse(path)
+    proto = parse(path)
     _refuse(proto, path)
     nbytes = path.stat().st_size + locate(proto, path)
     try:
@@ -53,27 +51,6 @@ def read_graph(path: Path) -> Source:
         model.graph.inputs.clear()
         model.graph.inputs.extend(inputs)
     return Source(model, nbytes)
-
-
-def _parse(path: Path) -> onnx.ModelProto:
-    try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            memoryview(data) as view,
-        ):
-            skeleton = detach(view, path.name)
-        proto = onnx.ModelProto()
-        proto.ParseFromString(skeleton)
-        for entry in proto.opset_import:
-            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain  # two names of one domain
-        return proto
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
-    except Exception as error:  # protobuf's own error, and an empty file
-        raise InputError(
-            f"{path} is not a whole ONNX file ({first_line(error)}); name an ONNX file"
-        ) from error
 
 
 def _refuse(proto: onnx.ModelProto, path: Path) -> None:
@@ -90,20 +67,3 @@ def _refuse(proto: onnx.ModelProto, path: Path) -> None:
         )
     for name in sparse_of(proto):
         raise InputError(f"{path} has the sparse tensor {name}; make it dense, then compress the file")
-
-
-def check(proto: onnx.ModelProto) -> None:
-    """Run onnx's checker on a model whose external data has any location.
-
-    It wants to see each file, in the model's folder, but not what is in it.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    with tempfile.TemporaryDirectory() as folder:
-        for tensor in tensors_of(copy):
-            if is_external(tensor):
-                refer(tensor, "data", 0, 0)
-        Path(folder, "data").touch()
-        model = Path(folder, "model.onnx")
-        model.write_bytes(copy.SerializeToString())
-        onnx.checker.check_model(str(model))

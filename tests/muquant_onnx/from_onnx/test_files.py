@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-import muquant_onnx.from_onnx.write as writer
+import muquant_onnx.onnx_files.write as writer
 from muquant_onnx import compress_onnx, decode_file, load_session
-from muquant_onnx.from_onnx.stored import locate, tensors_of
-from muquant_onnx.from_onnx.wire import LARGE, attach, detach, total, write_pieces
+from muquant_onnx.onnx_files.external import locate, tensors_of
+from muquant_onnx.onnx_files.wire import LARGE, attach, detach, total, write_pieces
 
 FLOAT = TensorProto.FLOAT
 

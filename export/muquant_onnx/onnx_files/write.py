@@ -9,9 +9,9 @@ import onnx
 import onnx_ir as ir
 
 from muquant.files import atomic_path
-from muquant_onnx.from_onnx.read import check
-from muquant_onnx.from_onnx.stored import tensors_of
-from muquant_onnx.from_onnx.wire import attach, is_external, range_of, refer, total, write_pieces
+from muquant_onnx.onnx_files.external import tensors_of
+from muquant_onnx.onnx_files.parse import check
+from muquant_onnx.onnx_files.wire import attach, is_external, range_of, refer, total, write_pieces
 
 INLINE_LIMIT = 2**31 - 1
 """Bytes that one protobuf message, an ONNX file, may have."""

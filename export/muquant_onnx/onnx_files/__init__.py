@@ -1,0 +1,1 @@
+"""ONNX files of any size: parsed, checked and written without their large tensors in memory."""

@@ -1,0 +1,54 @@
+"""Parse and check an ONNX file without its large tensors."""
+
+import mmap
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from muquant.errors import InputError, first_line
+from muquant_onnx.onnx_files.external import tensors_of
+from muquant_onnx.onnx_files.wire import detach, is_external, refer
+
+
+def parse(path: Path) -> onnx.ModelProto:
+    """Return the model at `path`; large tensors refer to the file as external data, by its name.
+
+    Raises:
+        InputError: the file is missing, or is no whole ONNX file.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            skeleton = detach(view, path.name)
+        proto = onnx.ModelProto()
+        proto.ParseFromString(skeleton)
+        for entry in proto.opset_import:
+            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain  # two names of one domain
+        return proto
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
+    except Exception as error:  # protobuf's own error, and an empty file
+        raise InputError(
+            f"{path} is not a whole ONNX file ({first_line(error)}); name an ONNX file"
+        ) from error
+
+
+def check(proto: onnx.ModelProto) -> None:
+    """Run onnx's checker on a model whose external data has any location.
+
+    It wants to see each file, in the model's folder, but not what is in it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    with tempfile.TemporaryDirectory() as folder:
+        for tensor in tensors_of(copy):
+            if is_external(tensor):
+                refer(tensor, "data", 0, 0)
+        Path(folder, "data").touch()
+        model = Path(folder, "model.onnx")
+        model.write_bytes(copy.SerializeToString())
+        onnx.checker.check_model(str(model))
