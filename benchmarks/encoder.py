@@ -85,7 +85,8 @@ class Encoder(nn.Module):
 def nearness() -> Tensor:
     """What attention knows of places, float32 [HEADS, LENGTH, LENGTH]: the farther, the less.
 
-    After ALiBi (Press et al., 2022), but for both directions: one half of heads prefers what comes before, the other what comes after; each half has its slopes.
+    After ALiBi (Press et al., 2022), but one half of heads prefers what comes before, the other what comes
+    after; each half has its slopes.
     """
     distance = torch.arange(LENGTH) - torch.arange(LENGTH)[:, None]
     slopes = 2.0 ** -torch.arange(HEADS // 2)[:, None, None]
