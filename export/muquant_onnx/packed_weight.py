@@ -1,7 +1,7 @@
 """A quantized weight as a file holds it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -36,6 +36,10 @@ class PackedWeight:
         """Pack the codes of `quantized` in memory."""
         packed = ir.tensor(quantized.packed())
         return cls(quantized.spec, quantized.shape, packed, quantized.step.numpy(), quantized.channel_axis)
+
+    def of_type(self, dtype: ir.DataType) -> "PackedWeight":
+        """The same codes, for consumers that compute with `dtype`."""
+        return replace(self, dtype=dtype)
 
     @property
     def size(self) -> int:

@@ -48,6 +48,15 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
         raise InputError(
             f"{path} is not a whole ONNX file ({first_line(error)}); name one that muquant exported"
         ) from error
+    return model, metadata_of(model, path)
+
+
+def metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the metadata block of the model at `path`.
+
+    Raises:
+        InputError: it has none, a malformed one, or one of another format.
+    """
     block = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
     if block is None:
         raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
@@ -61,7 +70,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
     if metadata["format"] != FORMAT:
         found = metadata["format"]
         raise InputError(f"{path} has the format {found}, expected {FORMAT}; use a newer muquant")
-    return model, metadata
+    return metadata
 
 
 def _check_types(what: str, document: Any, types: dict[str, tuple[type, ...]]) -> None:

@@ -1,12 +1,9 @@
-"""Sessions of stock onnxruntime: settings by name, the operators that really run, and what loading costs."""
+"""Sessions of stock onnxruntime: settings and policies by name, and the operators that really run."""
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +16,9 @@ from numpy.typing import NDArray
 
 from muquant.errors import InputError, first_line
 from muquant.registry import look_up
+from muquant_onnx.lowering import check_policy
+from muquant_onnx.serving import served_file
+from muquant_onnx.serving.cache import cache_key, cached_session
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,19 @@ class RuntimeSetting:
         description: what it is for, in a line.
         optimize: whether graphs are optimised.
         entries: session configuration entries.
-        rounds_activations: whether the 8-bit kernel rounds activations to int8, so that parity is not exact.
+        rounds_activations: whether kernels of integer weights round activations to int8, so that parity is
+            not exact.
     """
 
     description: str
     optimize: bool = True
     entries: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     rounds_activations: bool = False
+
+    @property
+    def accuracy_level(self) -> int:
+        """What kernels of integer weights are asked for: 4 rounds activations, 1 computes in float32."""
+        return 4 if self.rounds_activations else 1
 
 
 RUNTIME_SETTINGS: dict[str, RuntimeSetting] = {
@@ -49,37 +55,97 @@ RUNTIME_SETTINGS: dict[str, RuntimeSetting] = {
 }
 
 
+POLICIES: dict[str, str] = {
+    "float": "all weights decoded to floats: exact, as fast and as large as the float model",
+    "int8": "int8 levels in memory, for kernels of matrix products and embeddings; the rest as float",
+    "auto": "int8 where it is expected to be faster, else float",
+    "packed": "nothing decoded but while it is used: the smallest in memory, and slow",
+}
+"""How `load_session` can serve a compressed file, whatever the policy that it was exported with."""
+
+
 def load_session(
     path: str | os.PathLike[str],
     setting: str = "default",
     *,
+    policy: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
     threads: int = 0,
-    optimized_path: str | None = None,
+    optimized_path: str | os.PathLike[str] | None = None,
 ) -> ort.InferenceSession:
     """Open an ONNX file on the CPU.
 
     Args:
-        path: of the file.
+        path: of the file; with a policy, one that muquant wrote.
         setting: a name of `RUNTIME_SETTINGS`.
+        policy: a name of `POLICIES`: codes are decoded here, several times as fast as onnxruntime folds the
+            decoder. None leaves everything to onnxruntime: the file as it is.
+        cache: a folder for optimised models. A file that was opened before, with the same setting, policy,
+            version of onnxruntime and processor, is not decoded and optimised again.
         threads: used within an operator; 0 leaves the number to onnxruntime.
-        optimized_path: where to write the optimised model, if anywhere.
+        optimized_path: where to write the optimised model, if anywhere; weights go beside it, as PATH.data.
 
     Raises:
-        InputError: the setting is unknown, or onnxruntime cannot load the file.
+        InputError: the setting or the policy is unknown, the policy does not go with a cache, the cache
+            folder is not safe, or onnxruntime cannot load the file.
     """
-    chosen, options = look_up("setting", setting, RUNTIME_SETTINGS), ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    if not chosen.optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for key, value in chosen.entries.items():
-        options.add_session_config_entry(key, value)
-    if optimized_path is not None:
-        options.optimized_model_filepath = optimized_path
+    chosen = look_up("setting", setting, RUNTIME_SETTINGS)
+    if policy is not None:
+        look_up("policy", policy, POLICIES)
     if not Path(path).is_file():
         raise InputError(f"cannot read {path}: no such file; name an ONNX file")
+
+    def open_new(optimized: str | os.PathLike[str] | None) -> ort.InferenceSession:
+        options = _options(chosen, threads, optimized)
+        if policy is None:
+            return _open(path, os.fspath(path), options)
+        if policy == "packed":
+            options.enable_cpu_mem_arena = False
+            return _open(path, os.fspath(path), options, ["ConstantFolding"])
+        handed = served_file(path, check_policy(policy), chosen.accuracy_level)
+        options.add_external_initializers(list(handed.values), list(handed.values.values()))
+        return _open(path, handed.graph, options)
+
+    def open_optimized(model: Path) -> ort.InferenceSession:
+        return _open(model, str(model), _options(RUNTIME_SETTINGS["unoptimized"], threads, None))
+
+    if cache is None:
+        return open_new(optimized_path)
+    if policy == "packed":
+        raise InputError("the policy packed folds nothing, so there is nothing to cache; leave the cache out")
+    return cached_session(cache, cache_key(path, setting, policy), open_new, open_optimized)
+
+
+def _options(
+    setting: RuntimeSetting, threads: int, optimized: str | os.PathLike[str] | None
+) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if not setting.optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    entries = dict(setting.entries)
+    if optimized is not None:
+        options.optimized_model_filepath = os.fspath(optimized)
+        entries |= {
+            "session.optimized_model_external_initializers_file_name": f"{Path(optimized).name}.data",
+            "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        }
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _open(
+    path: str | os.PathLike[str],
+    model: str | bytes,
+    options: ort.SessionOptions,
+    disabled: Sequence[str] = (),
+) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
+        )
     except Exception as error:  # onnxruntime's errors have no common base
         raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
 
@@ -97,63 +163,12 @@ def logits_of(session: ort.InferenceSession) -> Callable[[NDArray[np.float32]], 
     return run
 
 
-def running_operators(path: str | os.PathLike[str], setting: str = "default") -> dict[str, int]:
+def running_operators(
+    path: str | os.PathLike[str], setting: str = "default", policy: str | None = None
+) -> dict[str, int]:
     """Return the operator types that onnxruntime runs after its optimisations, with their number."""
     with tempfile.TemporaryDirectory() as folder:
-        optimized = str(Path(folder, "optimized.onnx"))
-        load_session(path, setting, optimized_path=optimized)
+        optimized = Path(folder, "optimized.onnx")
+        load_session(path, setting, policy=policy, optimized_path=optimized)
         counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
     return dict(sorted(counts.items()))
-
-
-@dataclass(frozen=True)
-class LoadCost:
-    """What a file costs before its first answer, in a process of its own.
-
-    Attributes:
-        nbytes: size of the file.
-        seconds: to open the session, median.
-        resident: bytes of memory that the session added, median.
-        peak: bytes of memory that loading added at its highest, median.
-    """
-
-    nbytes: int
-    seconds: float
-    resident: int
-    peak: int
-
-
-# As `load_session` opens it, without importing torch, which would take seconds. The peak is the kernel's own
-# high-water mark, reset before loading; where the system keeps none, the memory after loading stands in.
-_PROBE = """
-import json, pathlib, re, sys, time
-import onnxruntime, psutil
-status, clear = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
-def resident(): return psutil.Process().memory_info().rss
-try: clear.write_text("5")
-except OSError: pass
-before, start = resident(), time.perf_counter()
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-seconds, after = time.perf_counter() - start, resident()
-mark = re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()) if status.exists() else None
-peak = max(after, int(mark[1]) * 1024 if mark else 0)
-print(json.dumps([seconds, after - before, peak - before]))
-"""
-
-
-def load_cost(path: str | os.PathLike[str], repetitions: int = 3) -> LoadCost:
-    """Measure what loading `path` costs, each time in a fresh process.
-
-    Raises:
-        InputError: onnxruntime cannot load the file.
-    """
-    runs: list[Any] = []
-    for _ in range(repetitions):
-        command = [sys.executable, "-c", _PROBE, os.fspath(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            last = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-            raise InputError(f"onnxruntime cannot load {path}: {last}")
-        runs.append(json.loads(done.stdout))
-    seconds, resident, peak = (sorted(column)[len(runs) // 2] for column in zip(*runs, strict=True))
-    return LoadCost(Path(path).stat().st_size, seconds, resident, peak)

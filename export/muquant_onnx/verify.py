@@ -21,8 +21,9 @@ from muquant.inputs import Example, Inputs
 from muquant.outputs import output_tensors
 from muquant.tensor import QuantizedTensor
 from muquant_onnx.from_torch import export_float
+from muquant_onnx.load_cost import LoadCost, load_cost
 from muquant_onnx.reference import decode_file, read_model
-from muquant_onnx.sessions import RUNTIME_SETTINGS, LoadCost, load_cost, load_session, running_operators
+from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, running_operators
 
 FLOAT_TOLERANCE = 1e-5
 INT8_AGREEMENT = 0.998

@@ -17,7 +17,7 @@ import torch
 import muquant
 from muquant.sources import read_source
 from muquant_onnx import decode_file
-from muquant_onnx.sessions import LoadCost
+from muquant_onnx.load_cost import LoadCost
 
 from .conftest import fails, invoke, invoke_json
 

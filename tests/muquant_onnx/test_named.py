@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import muquant as mq
 from muquant.outputs import output_tensors
 from muquant_onnx import decode_file, export_onnx, load_session, verify
-from muquant_onnx.sessions import LoadCost
+from muquant_onnx.load_cost import LoadCost
 
 Pair = namedtuple("Pair", ("x", "y"))
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import muquant as mq
 from muquant_onnx import decode_file, export_float, export_onnx, load_session, verify
-from muquant_onnx.sessions import LoadCost, load_cost, running_operators
+from muquant_onnx.load_cost import LoadCost, load_cost
+from muquant_onnx.sessions import running_operators
 from muquant_onnx.verify import check_weights
 
 X = torch.randn(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))

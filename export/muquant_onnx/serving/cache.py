@@ -1,0 +1,160 @@
+"""Optimised models that are kept: a file that was opened once opens fast.
+
+An entry of the folder is named after all that its content depends on, and holds the optimised model, its
+weights, and a manifest with that name's parts, sizes and check sums. What is stale has another name; what is
+not whole, or not what the manifest says, is made again. An optimised model is a model that runs, so the
+folder has to be one that nobody else can write to.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import tempfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from muquant.errors import InputError
+from muquant.files import make_folder, read_json, write_json
+from muquant_onnx.onnx_files.external import locate, tensors_of
+from muquant_onnx.onnx_files.parse import parse
+from muquant_onnx.onnx_files.wire import is_external
+
+FORMAT = 1
+_MODEL, _MANIFEST = "model.onnx", "manifest.json"
+_CHUNK = 1 << 20
+
+Key = dict[str, Any]
+
+
+def cache_key(path: str | os.PathLike[str], setting: str, policy: str | None) -> Key:
+    """All that an optimised model depends on, as JSON values.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return {
+        "format": FORMAT,
+        "file": _digest(Path(path)),
+        "setting": setting,
+        "policy": policy,
+        "onnxruntime": ort.__version__,
+        "processor": _processor(),
+    }
+
+
+def cached_session(
+    folder: str | os.PathLike[str],
+    key: Key,
+    open_new: Callable[[Path], ort.InferenceSession],
+    open_optimized: Callable[[Path], ort.InferenceSession],
+) -> ort.InferenceSession:
+    """Open what `folder` has for `key`, or open it anew and keep it.
+
+    Args:
+        folder: made where it is not there.
+        key: see `cache_key`.
+        open_new: opens a session and writes its optimised model to a path.
+        open_optimized: opens an optimised model.
+
+    Raises:
+        InputError: others can write to the folder, or it cannot be made.
+    """
+    root = make_folder(folder)
+    _check_private(root)
+    entry = root / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    if _is_whole(entry, key):
+        with suppress(InputError):  # what onnxruntime cannot load is made again
+            return open_optimized(entry / _MODEL)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".new.") as scratch:
+        made = Path(scratch, "entry")
+        made.mkdir()
+        session = open_new(made / _MODEL)
+        files = {path.name: _sum(path) for path in sorted(made.iterdir())}
+        write_json(made / _MANIFEST, {"key": key, "files": files})
+        _put_in_place(made, entry, Path(scratch, "old"))
+    return session
+
+
+def _check_private(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(
+            f"the cache folder {folder} belongs to another user or can be written by others, who could put "
+            f"models into it; name one of your own, or: chmod go-w {folder}"
+        )
+
+
+def _is_whole(entry: Path, key: Key) -> bool:
+    """Whether `entry` is there, for `key`, and as it was written."""
+    try:
+        manifest = read_json(entry / _MANIFEST)
+        files = manifest["files"]
+        return (
+            manifest["key"] == key
+            and _MODEL in files
+            and all(Path(name).name == name and _sum(entry / name) == files[name] for name in files)
+        )
+    except (InputError, OSError, LookupError, TypeError):
+        return False
+
+
+def _sum(path: Path) -> dict[str, int]:
+    """Size and check sum of a file: against damage, not against an enemy."""
+    nbytes = total = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            total, nbytes = zlib.crc32(chunk, total), nbytes + len(chunk)
+    return {"nbytes": nbytes, "crc32": total}
+
+
+def _put_in_place(made: Path, entry: Path, old: Path) -> None:
+    """Let `made` be `entry`; where another process is faster, its entry stays."""
+    with suppress(FileNotFoundError):
+        entry.rename(old)
+    try:
+        made.rename(entry)
+    except OSError:  # another process has put its own there
+        shutil.rmtree(made)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a model and of the external data that it uses."""
+    digest = hashlib.sha256()
+    for part in [path, *_external_files(path)]:
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _external_files(path: Path) -> list[Path]:
+    proto: onnx.ModelProto = parse(path)
+    locate(proto, path)
+    places = {
+        item.value
+        for tensor in tensors_of(proto)
+        if is_external(tensor)
+        for item in tensor.external_data
+        if item.key == "location"
+    }
+    return sorted({Path(place) for place in places} - {path.resolve()})
+
+
+def _processor() -> str:
+    """The processor and what it can do: onnxruntime lays out weights for it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    kept = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+    return hashlib.sha256("\n".join(sorted(kept)).encode()).hexdigest()

@@ -1,0 +1,84 @@
+"""Where a graph decodes its compressed weights, and what it makes of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from muquant_onnx.decode_function import DOMAIN
+
+
+class UnknownFormError(Exception):
+    """A weight is used in a form that is not ours; the message names the operator."""
+
+
+@dataclass(frozen=True, eq=False)
+class Root:
+    """A value that is made of the levels of a weight and holds nothing else.
+
+    Attributes:
+        kind: "weight", the weight in its own shape; "matrix", the weight [inputs, outputs] of a product;
+            "rows", rows of the weight that a Gather takes.
+        value: it.
+        consumer: the node that takes the levels: for rows, the Gather.
+        transposed: of a matrix: whether the stored weight is [outputs, inputs].
+    """
+
+    kind: Literal["weight", "matrix", "rows"]
+    value: ir.Value
+    consumer: ir.Node
+    transposed: bool = False
+
+
+def decoders(graph: ir.Graph) -> Iterator[tuple[str, ir.Value]]:
+    """Yield the name of the weight and the levels, for each node that decodes."""
+    for node in graph:
+        packed = node.inputs[0] if node.domain == DOMAIN and node.inputs else None
+        if packed is not None and str(packed.name).endswith(".packed"):
+            yield str(packed.name).removesuffix(".packed"), node.outputs[0]
+
+
+def roots(levels: ir.Value) -> Iterator[Root]:
+    """Yield what is made of `levels`.
+
+    Raises:
+        UnknownFormError: something that FORMAT.md does not describe.
+    """
+    for node, place in levels.uses():
+        output = node.outputs[0]
+        match node.op_type, place:
+            case "Slice", 0:
+                yield from roots(output)
+            case "Gather", 0:
+                (cast,) = _users(output, "Cast")
+                (product,) = _users(cast.outputs[0], "Mul")
+                yield Root("rows", product.outputs[0], node)
+            case "Transpose", 0:
+                for scaled in _users(output, "DequantizeLinear"):
+                    yield Root("matrix", scaled.outputs[0], scaled, transposed=True)
+            case "DequantizeLinear", 0:
+                yield Root("matrix", output, node)
+            case "Cast", 0:
+                (product,) = _users(output, "Mul")
+                yield Root("weight", _rounded(product.outputs[0]), product)
+            case _:
+                raise UnknownFormError(node.op_type)
+
+
+def _users(value: ir.Value, op_type: str) -> list[ir.Node]:
+    """The nodes that use `value`, all of one type."""
+    nodes = list(value.consumers())
+    for node in nodes:
+        if (node.domain, node.op_type) != ("", op_type):
+            raise UnknownFormError(node.op_type)
+    return nodes
+
+
+def _rounded(decoded: ir.Value) -> ir.Value:
+    """What consumers of a decoded weight get: it, or it rounded to a half type."""
+    for node in decoded.consumers():
+        output = node.outputs[0]
+        if node.op_type == "Cast" and str(output.name).endswith(".rounded"):
+            return output
+    return decoded

@@ -1,0 +1,46 @@
+"""Read a compressed file for serving, its large tensors left where they are."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from muquant.errors import InputError, first_line
+from muquant_onnx.onnx_files.external import locate
+from muquant_onnx.onnx_files.parse import parse
+from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.reference import metadata_of
+from muquant_onnx.serving.weights import read_weights
+
+
+@dataclass(frozen=True, eq=False)
+class ServedFile:
+    """A file that muquant wrote.
+
+    Attributes:
+        model: its graph.
+        weights: its compressed weights, by name.
+        policy: that it was written with.
+    """
+
+    model: ir.Model
+    weights: dict[str, PackedWeight]
+    policy: str
+
+
+def read_compressed(path: str | os.PathLike[str]) -> ServedFile:
+    """Return a compressed file.
+
+    Raises:
+        InputError: the file is missing, is not ONNX, was not written by muquant, or its parts do not fit.
+    """
+    path = Path(path)
+    proto = parse(path)
+    metadata = metadata_of(proto, path)
+    locate(proto, path)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx_ir's errors have no common base
+        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}; export it again") from error
+    return ServedFile(model, read_weights(model.graph, metadata["weights"]), metadata["policy"])

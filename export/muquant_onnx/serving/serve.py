@@ -1,0 +1,112 @@
+"""A compressed file as the graph that a policy asks for, with finished weights and nothing to decode."""
+
+import os
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
+
+from muquant_onnx.lowering import Policy, lower
+from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.serving.decoders import Root, decoders, roots
+from muquant_onnx.serving.handing import Handed, hand_over
+from muquant_onnx.serving.kernels import KernelWeight, kernel_weight
+from muquant_onnx.serving.read import read_compressed
+from muquant_onnx.serving.restore import restore
+from muquant_onnx.serving.weights import Array, Decoded
+from muquant_onnx.weight_store import stand_in
+
+_CONTRIB = "com.microsoft"
+
+
+def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: int) -> Handed:
+    """Read a file that muquant wrote, and let it use its weights as `policy` says.
+
+    Args:
+        path: of the file.
+        policy: see `lower`; need not be the one that the file was written with.
+        accuracy_level: of the kernels of integer weights: 4 rounds activations to int8, 1 does not.
+
+    Raises:
+        InputError: the file cannot be read, or was not written by muquant.
+    """
+    file = read_compressed(path)
+    return hand_over(file.model, serve(file.model, file.weights, policy, accuracy_level))
+
+
+def serve(
+    model: ir.Model, weights: Mapping[str, PackedWeight], policy: Policy, accuracy_level: int
+) -> dict[str, Array]:
+    """Let `model` use its compressed weights as `policy` says, in place.
+
+    Args:
+        model: that muquant wrote.
+        weights: of the model, by name.
+        policy, accuracy_level: see `served_file`.
+
+    Returns:
+        the values of the initializers that now stand for the weights, by name. The model refers to them as
+        external data at a location of that name.
+    """
+    values = restore(model, weights)
+    lower(model, values, policy)
+    finisher = _Finisher(model, accuracy_level)
+    decoded = {name: Decoded(packed) for name, packed in values.values()}
+    for name, levels in list(decoders(model.graph)):
+        for root in list(roots(levels)) if name in decoded else ():
+            finisher.finish(name, root, decoded[name])
+    RemoveUnusedNodesPass()(model)
+    RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
+    return finisher.arrays
+
+
+class _Finisher:
+    """Puts finished weights into a graph."""
+
+    def __init__(self, model: ir.Model, accuracy_level: int) -> None:
+        self.graph, self.accuracy_level = model.graph, accuracy_level
+        self.arrays: dict[str, Array] = {}
+        self.kernels: dict[str, KernelWeight] = {}
+        model.graph.opset_imports.setdefault(_CONTRIB, 1)
+
+    def finish(self, name: str, root: Root, decoded: Decoded) -> None:
+        """Put what `root` computes from the levels in its place."""
+        if root.kind == "weight":
+            stand_in(root.value, self.initializer(f"{name}.weight", decoded.weight))
+        elif root.kind == "rows":
+            root.consumer.replace_input_with(0, self.initializer(f"{name}.rows", decoded.levels))
+        else:
+            if name not in self.kernels:
+                self.kernels[name] = kernel_weight(decoded)
+            for matmul in list(root.value.consumers()):
+                self.use_kernel(name, matmul, self.kernels[name])
+
+    def use_kernel(self, name: str, matmul: ir.Node, weight: KernelWeight) -> None:
+        """Let onnxruntime's kernel for integer weights do what `matmul` does."""
+        attributes = {
+            "K": weight.inputs,
+            "N": weight.outputs,
+            "bits": 8,
+            "block_size": weight.block_size,
+            "accuracy_level": self.accuracy_level,
+        }
+        inputs = [
+            matmul.inputs[0],
+            self.initializer(f"{name}.kernel_codes", lambda: weight.codes),
+            self.initializer(f"{name}.kernel_scales", lambda: weight.scales),
+        ]
+        output = matmul.outputs[0]
+        product = ir.Value(name=f"{output.name}.product", type=output.type, shape=output.shape)
+        node = ir.node("MatMulNBits", inputs, attributes, domain=_CONTRIB, outputs=[product])
+        self.graph.insert_before(matmul, node)
+        stand_in(output, product)
+
+    def initializer(self, name: str, make: Callable[[], Array]) -> ir.Value:
+        """The initializer `name`, whose value is made once."""
+        if name not in self.graph.initializers:
+            self.arrays[name] = array = make()
+            dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
+            tensor = ir.ExternalTensor(name, None, None, dtype, shape=shape, name=name)
+            value = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
+            self.graph.register_initializer(value)
+        return self.graph.initializers[name]

@@ -1,0 +1,104 @@
+"""The compressed weights of a file, and what numpy makes of their codes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from muquant.errors import InputError
+from muquant.packing import look_up, packed_size
+from muquant.spec import MuLawSpec
+from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.reference import codebook
+
+Array = NDArray[Any]
+_CHUNK = 2**18
+"""Weights that are scaled at a time."""
+
+
+def read_weights(graph: ir.Graph, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, PackedWeight]:
+    """Return the compressed weights of `graph` by name.
+
+    Args:
+        graph: of a file that muquant wrote.
+        entries: the weights in its metadata.
+
+    Raises:
+        InputError: the parts of a weight do not fit together.
+    """
+    return {name: _read_weight(graph, name, entry) for name, entry in entries.items()}
+
+
+def _read_weight(graph: ir.Graph, name: str, entry: Mapping[str, Any]) -> PackedWeight:
+    try:
+        packed, mu = _content(graph, f"{name}.packed"), float(_content(graph, f"{name}.mu").numpy())
+        fields = {field: entry[field] for field in ("bits", "granularity", "levels", "grid")}
+        spec, shape, axis = MuLawSpec(mu=mu, **fields), tuple(entry["shape"]), entry["channel_axis"]
+        inputs = int(np.prod([size for i, size in enumerate(shape) if i != axis], dtype=np.int64))
+        if min(shape, default=1) < 0 or packed_size(shape[axis] * inputs, spec.bits) != packed.nbytes:
+            raise ValueError(f"{packed.nbytes} bytes for the shape {shape}")
+        step = _step(graph, name).reshape(spec.steps.step_shape(shape[axis], inputs))
+    except (LookupError, ValueError, TypeError) as error:
+        raise InputError(
+            f"the parts of the weight {name} do not fit together ({error}); export it again"
+        ) from error
+    return PackedWeight(spec, shape, packed, step, axis)
+
+
+def _content(graph: ir.Graph, name: str) -> ir.TensorProtocol:
+    content = graph.initializers[name].const_value
+    if content is None:
+        raise ValueError(f"{name} has no value")
+    return content
+
+
+def _step(graph: ir.Graph, name: str) -> NDArray[np.float32]:
+    """The steps of a weight, from `NAME.step` or from what a DequantizeLinear takes."""
+    if f"{name}.step" in graph.initializers:
+        return np.array(_content(graph, f"{name}.step").numpy(), np.float32)
+    return np.array(_content(graph, f"{name}.scale").numpy().T, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What the codes of a weight stand for; each form is made when it is asked for."""
+
+    packed: PackedWeight
+
+    def look_up(self, values: Array) -> Array:
+        """Unpack the codes and look up `values` [codes], in the weight's shape."""
+        packed = self.packed
+        codes = packed.packed.numpy().reshape(-1)
+        return look_up(codes, packed.spec.bits, packed.size, values).reshape(packed.shape)
+
+    @cached_property
+    def codebook(self) -> Array:
+        """The integer k for each code, int8 or int16."""
+        spec = self.packed.spec
+        k = codebook(spec.bits, spec.expansion_mu, spec.levels, spec.grid_type)
+        return k.astype(spec.grid_type)
+
+    def levels(self) -> Array:
+        """The integers k, in the weight's shape."""
+        return self.look_up(self.codebook)
+
+    def weight(self) -> Array:
+        """float32(k) * step, rounded to the type of the weight's consumers, in the weight's shape."""
+        packed = self.packed
+        weight = np.empty(packed.shape, np.float32)
+        levels, rows = (np.moveaxis(array, packed.channel_axis, 0) for array in (self.levels(), weight))
+        wide = packed.step
+        if packed.spec.steps.kind == "group":
+            wide = np.repeat(wide, packed.spec.steps.group_size, 1)[:, : rows[0].size]
+        elif packed.spec.steps.kind == "tensor":
+            wide = np.broadcast_to(wide, (len(rows), 1))
+        wide = wide.reshape(len(rows), *(rows.shape[1:] if wide.shape[1] > 1 else [1] * (rows.ndim - 1)))
+        height = max(1, _CHUNK * len(rows) // max(packed.size, 1))
+        for start in range(0, len(rows), height):
+            part = slice(start, start + height)
+            np.multiply(levels[part], wide[part], out=rows[part], dtype=np.float32)
+        return weight.astype(packed.dtype.numpy(), copy=False)
