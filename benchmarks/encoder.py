@@ -68,7 +68,13 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
         self.register_buffer("near", nearness(), persistent=False)
-        with torch.no_grad():  # layers that begin quietly
+        with (
+            torch.no_grad()
+        ):  # as BERT and GPT-2 begin, what is added to the rest being quiet
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
             for layer in self.layers:
                 assert isinstance(layer, Layer)
                 for last in (layer.output, layer.down):

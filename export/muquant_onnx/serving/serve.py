@@ -72,9 +72,9 @@ class _Finisher:
     def finish(self, name: str, root: Root, decoded: Decoded) -> None:
         """Put what `root` computes from the levels in its place."""
         if root.kind == "weight":
-            stand_in(root.value, self.initializer(f"{name}.weight", decoded.weight))
+            stand_in(root.value, self.initializer(f"{name}.served", decoded.weight))
         elif root.kind == "rows":
-            root.consumer.replace_input_with(0, self.initializer(f"{name}.rows", decoded.levels))
+            root.consumer.replace_input_with(0, self.initializer(f"{name}.served_levels", decoded.levels))
         else:
             if name not in self.kernels:
                 self.kernels[name] = kernel_weight(decoded)

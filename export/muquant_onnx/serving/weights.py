@@ -41,7 +41,10 @@ def _read_weight(graph: ir.Graph, name: str, entry: Mapping[str, Any]) -> Packed
         inputs = int(np.prod([size for i, size in enumerate(shape) if i != axis], dtype=np.int64))
         if min(shape, default=1) < 0 or packed_size(shape[axis] * inputs, spec.bits) != packed.nbytes:
             raise ValueError(f"{packed.nbytes} bytes for the shape {shape}")
-        step = _step(graph, name).reshape(spec.steps.step_shape(shape[axis], inputs))
+        step = _step(graph, name)
+        if spec.steps.kind == "tensor":  # a DequantizeLinear's scale repeats it for each channel
+            step = step.reshape(-1)[:1]
+        step = step.reshape(spec.steps.step_shape(shape[axis], inputs))
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(
             f"the parts of the weight {name} do not fit together ({error}); export it again"
