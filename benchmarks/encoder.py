@@ -68,9 +68,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
         self.register_buffer("near", nearness(), persistent=False)
-        with (
-            torch.no_grad()
-        ):  # as BERT and GPT-2 begin, what is added to the rest being quiet
+        with torch.no_grad():  # as BERT and GPT-2 begin, what is added to the rest being quiet
             for module in self.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.normal_(module.weight, std=0.02)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from muquant.errors import InputError, first_line
 from muquant.registry import look_up
 from muquant_onnx.lowering import check_policy
-from muquant_onnx.serving import served_file
+from muquant_onnx.serving import packed_file, served_file
 from muquant_onnx.serving.cache import cache_key, cached_session
 
 
@@ -99,12 +99,14 @@ def load_session(
         options = _options(chosen, threads, optimized)
         if policy is None:
             return _open(path, os.fspath(path), options)
+        disabled = []
         if policy == "packed":
+            handed, disabled = packed_file(path), ["ConstantFolding"]
             options.enable_cpu_mem_arena = False
-            return _open(path, os.fspath(path), options, ["ConstantFolding"])
-        handed = served_file(path, check_policy(policy), chosen.accuracy_level)
+        else:
+            handed = served_file(path, check_policy(policy), chosen.accuracy_level)
         options.add_external_initializers(list(handed.values), list(handed.values.values()))
-        return _open(path, handed.graph, options)
+        return _open(path, handed.graph, options, disabled)
 
     def open_optimized(model: Path) -> ort.InferenceSession:
         return _open(model, str(model), _options(RUNTIME_SETTINGS["unoptimized"], threads, None))

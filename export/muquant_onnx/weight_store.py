@@ -52,7 +52,7 @@ class WeightStore:
         dtype: ir.DataType,
         shape: Iterable[int | str | ir.SymbolicDim | None] | None,
         domain: str = "",
-        **attributes: int | list[int],
+        **attributes: int | list[int] | ir.Graph,
     ) -> ir.Value:
         """Append a node with one output, called NAME.name, of stated type and shape."""
         label = f"{self.name}.{name}{self.count(name)}"

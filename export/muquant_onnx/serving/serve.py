@@ -8,11 +8,13 @@ from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPa
 
 from muquant_onnx.lowering import Policy, lower
 from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.decoders import Root, decoders, roots
 from muquant_onnx.serving.handing import Handed, hand_over
 from muquant_onnx.serving.kernels import KernelWeight, kernel_weight
 from muquant_onnx.serving.read import read_compressed
 from muquant_onnx.serving.restore import restore
+from muquant_onnx.serving.scan import scan_products
 from muquant_onnx.serving.weights import Array, Decoded
 from muquant_onnx.weight_store import stand_in
 
@@ -60,6 +62,21 @@ def serve(
     return finisher.arrays
 
 
+def packed_file(path: str | os.PathLike[str]) -> Handed:
+    """Read a file that muquant wrote, and let it decode its weights while it runs, matrices in blocks.
+
+    Raises:
+        InputError: the file cannot be read, or was not written by muquant.
+    """
+    file = read_compressed(path)
+    values, arrays = restore(file.model, file.weights), dict[str, Array]()
+    for value, (name, packed) in values.items():
+        arrays |= scan_products(file.model, value, name, packed)
+    RemoveUnusedNodesPass()(file.model)
+    lower(file.model, values, "float")
+    return hand_over(file.model, arrays)
+
+
 class _Finisher:
     """Puts finished weights into a graph."""
 
@@ -103,10 +120,4 @@ class _Finisher:
 
     def initializer(self, name: str, make: Callable[[], Array]) -> ir.Value:
         """The initializer `name`, whose value is made once."""
-        if name not in self.graph.initializers:
-            self.arrays[name] = array = make()
-            dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
-            tensor = ir.ExternalTensor(name, None, None, dtype, shape=shape, name=name)
-            value = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
-            self.graph.register_initializer(value)
-        return self.graph.initializers[name]
+        return initializer(self.graph, name, make, self.arrays)
