@@ -68,7 +68,9 @@ def cached_session(
     Raises:
         InputError: others can write to the folder, or it cannot be made.
     """
-    root = make_folder(folder)
+    root = Path(folder)
+    if not root.is_dir():
+        make_folder(root).chmod(0o700)
     _check_private(root)
     entry = root / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     if _is_whole(entry, key):

@@ -1,5 +1,6 @@
 """The compressed weights of a file, and what numpy makes of their codes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +39,7 @@ def _read_weight(graph: ir.Graph, name: str, entry: Mapping[str, Any]) -> Packed
         packed, mu = _content(graph, f"{name}.packed"), float(_content(graph, f"{name}.mu").numpy())
         fields = {field: entry[field] for field in ("bits", "granularity", "levels", "grid")}
         spec, shape, axis = MuLawSpec(mu=mu, **fields), tuple(entry["shape"]), entry["channel_axis"]
-        inputs = int(np.prod([size for i, size in enumerate(shape) if i != axis], dtype=np.int64))
+        inputs = math.prod(size for i, size in enumerate(shape) if i != axis)
         if min(shape, default=1) < 0 or packed_size(shape[axis] * inputs, spec.bits) != packed.nbytes:
             raise ValueError(f"{packed.nbytes} bytes for the shape {shape}")
         step = _step(graph, name)

@@ -257,8 +257,10 @@ def patched(model: onnx.ModelProto, weights: dict[str, Array]) -> onnx.ModelProt
     return copy
 
 
-def run(path: Path, inputs: dict[str, Array], setting: str = "unoptimized") -> Array:
-    result: Array = load_session(path, setting).run(None, inputs)[0]
+def run(
+    path: Path, inputs: dict[str, Array], setting: str = "unoptimized", policy: str | None = None
+) -> Array:
+    result: Array = load_session(path, setting, policy=policy).run(None, inputs)[0]
     return result
 
 
@@ -296,6 +298,8 @@ def test_the_file_computes_the_graph_with_the_quantizers_weights(
     settings = ["unoptimized", "default"] if policy == "float" else ["unoptimized", "accuracy-1"]
     for setting in settings:
         close(run(tmp_path / "small.onnx", inputs, setting), expected, tolerance)
+    for loaded, setting in (("float", "default"), ("int8", "accuracy-1"), ("packed", "default")):
+        close(run(tmp_path / "small.onnx", inputs, setting, loaded), expected, tolerance)
 
 
 INT8 = {"matmul", "matmul-opset-13", "matmul-opset-24", "gemm", "gemm-relu", "embedding", "tied", "shared"}
