@@ -1,4 +1,4 @@
-"""Unknown forms, and errors. That files compute the same by any policy is in the tests of layers and graphs."""
+"""Unknown forms, and errors; tests of layers and graphs show that files compute the same by any policy."""
 
 import json
 from collections.abc import Callable
