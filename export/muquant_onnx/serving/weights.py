@@ -94,6 +94,8 @@ class Decoded:
         """float32(k) * step, rounded to the type of the weight's consumers, in the weight's shape."""
         packed = self.packed
         weight = np.empty(packed.shape, np.float32)
+        if not weight.size:
+            return weight.astype(packed.dtype.numpy())
         levels, rows = (np.moveaxis(array, packed.channel_axis, 0) for array in (self.levels(), weight))
         wide = packed.step
         if packed.spec.steps.kind == "group":

@@ -100,11 +100,14 @@ def test_another_version_of_onnxruntime_has_another(
     assert decoded.count == 2
 
 
-def truncate(name: str) -> Callable[[Path], None]:
+Damage = Callable[[Path], object]
+
+
+def truncate(name: str) -> Damage:
     return lambda entry: (entry / name).write_bytes((entry / name).read_bytes()[:-100])
 
 
-def flip(name: str) -> Callable[[Path], None]:
+def flip(name: str) -> Damage:
     def damage(entry: Path) -> None:
         content = bytearray((entry / name).read_bytes())
         content[len(content) // 2] ^= 1
@@ -113,11 +116,11 @@ def flip(name: str) -> Callable[[Path], None]:
     return damage
 
 
-def remove(name: str) -> Callable[[Path], None]:
+def remove(name: str) -> Damage:
     return lambda entry: (entry / name).unlink()
 
 
-def edit(**fields: object) -> Callable[[Path], None]:
+def edit(**fields: object) -> Damage:
     def change(entry: Path) -> None:
         manifest = json.loads((entry / "manifest.json").read_text())
         (entry / "manifest.json").write_text(json.dumps(manifest | fields))
@@ -130,7 +133,7 @@ def of_nothing(entry: Path) -> None:
     entry.mkdir()
 
 
-DAMAGE: dict[str, Callable[[Path], None]] = {
+DAMAGE: dict[str, Damage] = {
     "truncated weights": truncate("model.onnx.data"),
     "truncated model": truncate("model.onnx"),
     "truncated manifest": truncate("manifest.json"),
@@ -149,9 +152,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_what_is_damaged_is_made_again(
-    file: Path, cache: Path, decoded: Counting, damage: Callable[[Path], None]
-) -> None:
+def test_what_is_damaged_is_made_again(file: Path, cache: Path, decoded: Counting, damage: Damage) -> None:
     expected = run(load_session(file, policy="int8", cache=cache))
     (entry,) = cache.iterdir()
     damage(entry)

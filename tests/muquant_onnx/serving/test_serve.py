@@ -34,9 +34,9 @@ def test_a_weight_that_is_used_in_an_unknown_way_is_left_to_onnxruntime(file: Pa
     levels = next(node.output[0] for node in model.graph.node if node.op_type == "MuLawDecode3")
     model.graph.node.append(helper.make_node("Abs", [levels], ["extra"]))
     model.graph.output.append(helper.make_tensor_value_info("extra", onnx.TensorProto.INT8, [32, 64]))
-    wanted = load_session(file, "unoptimized").run(None, {"x": X.numpy()})[0]
+    wanted = load_session(file, "unoptimized").run(None, {"input": X.numpy()})[0]
     onnx.save(model, file)
-    found, extra = load_session(file, "accuracy-1", policy=policy).run(None, {"x": X.numpy()})
+    found, extra = load_session(file, "accuracy-1", policy=policy).run(None, {"input": X.numpy()})
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     assert extra.shape == (32, 64)
     assert extra.max() == 127
