@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 import muquant as mq
-import muquant_onnx.sessions as sessions
 from muquant import InputError
-from muquant_onnx import export_onnx, load_session
+from muquant_onnx import export_onnx, load_session, serving, sessions
 
 Array = NDArray[Any]
 X = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
@@ -44,7 +43,7 @@ class Counting:
     """How often files were decoded."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, whole = 0, sessions.served_file
+        self.count, whole = 0, serving.served_file
 
         def served_file(*arguments: Any) -> Any:
             self.count += 1
