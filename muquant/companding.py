@@ -54,7 +54,7 @@ def positions(spec: MuLawSpec) -> Tensor:
 
 
 def grid_levels(spec: MuLawSpec) -> Tensor:
-    """Return `k` for each code, int16 [2^bits]: the integer of the grid nearest to grid_max F^-1(y), in float64.
+    """Return `k` for each code, int16 [2^bits]: the grid's integer nearest to grid_max F^-1(y), in float64.
 
     On a grid of all integers halves go to the even neighbour; on one of the odd integers what lies half-way
     between two goes away from zero. This is the codebook: the only numbers, beside the step, that a decoder

@@ -50,8 +50,10 @@ LEVEL_GRIDS: dict[tuple[str, Levels], LevelGrid] = {
     ("int16", "mid-rise"): LevelGrid("int16", 32767),
     ("int16", "mid-tread"): LevelGrid("int16", 32767),
 }
-"""Grid and kind of levels -> where levels lie. Of "int4" there are as many as four bits tell apart: for mid-rise
-k = 2 j + 1, j = -8..7, and for mid-tread k = -7..7."""
+"""Grid and kind of levels -> where levels lie.
+
+"int4" has no more of them than four bits tell apart: k = 2 j + 1 for mid-rise, j = -8..7, and k = -7..7 for
+mid-tread."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ class MuLawSpec:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
         if self.bits > self.level_grid.widest:
             raise InputError(
-                f'grid is "{self.grid}" with bits {self.bits}; expected at most {self.level_grid.widest} bits: '
-                'take fewer, or grid "auto"'
+                f'grid is "{self.grid}" and bits is {self.bits}; expected at most {self.level_grid.widest} '
+                'bits on this grid: take fewer, or grid "auto"'
             )
         Granularity.parse(self.granularity)
         if self.domain == "mapped" and self.mu == "auto":
@@ -183,7 +185,7 @@ class MuLawSpec:
 
     @property
     def grid_max(self) -> int:
-        """The largest `k`; for uniform levels the largest multiple of n on the grid, so that they are equal."""
+        """The largest `k`; for uniform levels the largest multiple of n on the grid, thus equal."""
         grid = self.level_grid
         return grid.multiple(self.positive_steps) if self.expansion_mu == 0 else grid.largest
 

@@ -10,7 +10,6 @@ reason: ONNX has no expm1, log1p.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import onnx
 import onnx_ir as ir
@@ -61,7 +60,7 @@ class Decoder:
         """Type of what it returns."""
         return _TYPES[self._spec.level_grid.storage]
 
-    @cached_property
+    @property
     def _spec(self) -> MuLawSpec:
         return MuLawSpec(bits=self.bits, mu=1.0, levels=self.levels, grid=self.grid)  # type: ignore[arg-type]
 

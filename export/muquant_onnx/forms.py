@@ -1,45 +1,43 @@
-"""How a use of a weight is served from int8 levels, by the operator that uses it.
+"""How a use of a weight is served from integers, by the operator that uses it.
 
 A new form is one function here and one line in `FORMS`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
+from muquant_onnx.kernels import INT4, INT8, MatrixKernel, NotServedError
 from muquant_onnx.weight_store import WeightStore, stand_in
 
 
-class NotServedError(Exception):
-    """An int8 form does not fit a use of a weight; the message says why."""
-
-
-def serve_int8(store: WeightStore, consumer: ir.Node, index: int, *, pays: bool) -> None:
-    """Serve one use of a weight by an int8 form.
+def serve(form: str, store: WeightStore, consumer: ir.Node, index: int, *, pays: bool) -> None:
+    """Serve one use of a weight by an integer form.
 
     Args:
+        form: a name of `FORMS`.
         store: the weight.
         consumer: the node that uses it.
         index: the place among the node's inputs.
         pays: only where the form is also expected to be faster than the float one.
 
     Raises:
-        NotServedError: no form fits; the graph is as it was.
+        NotServedError: the form does not fit; the graph is as it was.
     """
-    form = FORMS.get(consumer.op_type) if consumer.domain == "" else None
-    spec = store.quantized.spec
-    if form is None:
-        raise NotServedError(f"onnxruntime has no int8-weight kernel for {consumer.op_type}")
-    if spec.grid_type != "int8":
-        raise NotServedError(f"its levels are {spec.grid_type}")
-    if store.quantized.dtype != ir.DataType.FLOAT:
-        raise NotServedError(f"its consumers compute with {store.quantized.dtype.name.lower()}")
-    form(store, consumer, index, pays)
+    serve_from = FORMS[form].get(consumer.op_type) if consumer.domain == "" else None
+    quantized = store.quantized
+    if serve_from is None:
+        raise NotServedError(f"onnxruntime has no {form}-weight kernel for {consumer.op_type}")
+    if quantized.spec.level_grid.storage != "int8":
+        raise NotServedError(f"its levels are {quantized.spec.level_grid.storage}")
+    if quantized.dtype != ir.DataType.FLOAT:
+        raise NotServedError(f"its consumers compute with {quantized.dtype.name.lower()}")
+    serve_from(store, consumer, index, pays)
 
 
-def _gemm(store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
-    """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias: onnxruntime's 8-bit kernel."""
+def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
+    """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias: an integer kernel of onnxruntime."""
     attributes = {name: gemm.attributes[name].value for name in gemm.attributes}
     plain = (
         attributes.get("transA", 0) == 0
@@ -48,14 +46,20 @@ def _gemm(store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
     )
     if index != 1 or not plain:
         raise NotServedError("the weight is not the plain right-hand side of the Gemm")
-    weight = _dequantized(store, transpose=attributes.get("transB", 0) == 1, pays=pays)
+    transpose = attributes.get("transB", 0) == 1
     x, bias, output = gemm.inputs[0], gemm.inputs[2] if len(gemm.inputs) > 2 else None, gemm.outputs[0]
     assert x is not None
-    result = store.node("MatMul", [x, weight], "matmul", ir.DataType.FLOAT, output.shape)
+    kernel.check(store, [x], transpose=transpose, pays=pays)
+    matrix, term = kernel.terms(store, x, transpose=transpose)
+    if term is not None:
+        terms = [term] if bias is None else [term, bias]
+        _replace(store.graph, output, _sum(store, x, matrix, terms, output.shape))
+        return
+    result = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, output.shape)
     if bias is not None:
         fusible = any(node.op_type in _GEMM_ACTIVATIONS for node, _ in output.uses())
         if fusible and bias.const_value is not None and not bias.is_graph_input():
-            # Add and activation would become one Gemm and lose the 8-bit kernel
+            # Add and activation would become one Gemm and lose the integer kernel
             number = store.count("negated_bias")
             negated = store.constant(f"negated_bias{number}", -bias.const_value.numpy())
             result = store.node("Sub", [result, negated], "biased", ir.DataType.FLOAT, output.shape)
@@ -64,14 +68,14 @@ def _gemm(store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
     _replace(store.graph, output, result)
 
 
-def _matmul(store: WeightStore, matmul: ir.Node, index: int, pays: bool) -> None:
+def _matmul(kernel: MatrixKernel, store: WeightStore, matmul: ir.Node, index: int, pays: bool) -> None:
     """MatMul(x, W), W [inputs, outputs] -> MatMul(x, DequantizeLinear(levels))."""
     if index != 1:
         raise NotServedError("the weight is the left-hand side of the MatMul")
-    matmul.replace_input_with(1, _dequantized(store, transpose=False, pays=pays))
+    _multiply_all(kernel, store, [matmul], transpose=False, pays=pays)
 
 
-def _transpose(store: WeightStore, transpose: ir.Node, index: int, pays: bool) -> None:
+def _transpose(kernel: MatrixKernel, store: WeightStore, transpose: ir.Node, index: int, pays: bool) -> None:
     """MatMul(x, Transpose(W)), W [outputs, inputs] -> MatMul(x, DequantizeLinear(Transpose(levels)))."""
     uses = list(transpose.outputs[0].uses())
     order = list(transpose.attributes.get_ints("perm", [1, 0]))
@@ -81,8 +85,7 @@ def _transpose(store: WeightStore, transpose: ir.Node, index: int, pays: bool) -
         or any(node.op_type != "MatMul" or place != 1 for node, place in uses)
     ):
         raise NotServedError("the transposed weight is not only the right-hand side of a MatMul")
-    for node, place in uses:
-        node.replace_input_with(place, _dequantized(store, transpose=True, pays=pays))
+    _multiply_all(kernel, store, [node for node, _ in uses], transpose=True, pays=pays)
     store.graph.remove(transpose, safe=True)
 
 
@@ -110,18 +113,21 @@ def _gather(store: WeightStore, gather: ir.Node, index: int, pays: bool) -> None
     _replace(store.graph, output, store.node("Mul", [levels, step], "rows", ir.DataType.FLOAT, output.shape))
 
 
-FORMS: dict[str, Callable[[WeightStore, ir.Node, int, bool], None]] = {
-    "Gather": _gather,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Transpose": _transpose,
+FORMS: dict[str, dict[str, Callable[[WeightStore, ir.Node, int, bool], None]]] = {
+    "int8": {
+        "Gather": _gather,
+        "Gemm": partial(_gemm, INT8),
+        "MatMul": partial(_matmul, INT8),
+        "Transpose": partial(_transpose, INT8),
+    },
+    "int4": {
+        "Gemm": partial(_gemm, INT4),
+        "MatMul": partial(_matmul, INT4),
+        "Transpose": partial(_transpose, INT4),
+    },
 }
-"""Consumer of a weight -> how it is served from int8 levels."""
+"""Form -> consumer of a weight -> how it is served."""
 
-
-SMALLEST_INT8_MATRIX = 2**17
-"""Weights from which "auto" prefers the 8-bit kernel: it reads a quarter of the bytes, but its call costs
-more. At batch 1 they break even at about 10^5 weights."""
 
 _GEMM_ACTIVATIONS = {
     "Elu",
@@ -135,47 +141,49 @@ _GEMM_ACTIVATIONS = {
     "Tanh",
     "ThresholdedRelu",
 }
-_FUSED_GROUPS = {16, 32, 64, 128, 256}
-_BLOCKED_OPSET = 21
-"""The first in which `DequantizeLinear` has blocks."""
 
 
-def _dequantized(store: WeightStore, *, transpose: bool, pays: bool) -> ir.Value:
-    """DequantizeLinear of int8 levels as [inputs, outputs], in the shapes that onnxruntime fuses."""
-    quantized = store.quantized
-    steps, step = quantized.spec.steps, quantized.step
-    if len(quantized.shape) != 2 or quantized.channel_axis != (0 if transpose else 1):
-        raise NotServedError("its channels are not the outputs of the MatMul")
-    outputs = quantized.shape[quantized.channel_axis]
-    inputs = quantized.size // max(outputs, 1)
-    if pays and inputs * outputs < SMALLEST_INT8_MATRIX:
-        raise NotServedError(f"{inputs * outputs} weights are too few for the 8-bit kernel to pay")
-    if steps.kind == "group" and (steps.group_size not in _FUSED_GROUPS or inputs % steps.group_size):
-        raise NotServedError(
-            f"the 8-bit kernel does not take groups of {steps.group_size} in {inputs} inputs"
-        )
-    if steps.kind == "group" and store.graph.opset_imports[""] < _BLOCKED_OPSET:
-        raise NotServedError(f"groups need opset {_BLOCKED_OPSET}")
-    levels = store.levels()
-    if transpose:
-        levels = store.node(
-            "Transpose", [levels], "matrix_levels", ir.DataType.INT8, (inputs, outputs), perm=[1, 0]
-        )
-    if steps.kind == "group":
-        scale = np.ascontiguousarray(step.T)
-        layout: dict[str, int | list[int]] = {"axis": 0, "block_size": steps.group_size}
-    else:
-        scale, layout = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), {"axis": 1}
-    number = store.count("scale")
-    return store.node(
-        "DequantizeLinear",
-        [levels, store.constant(f"scale{number}", scale)],
-        "dequantized",
-        ir.DataType.FLOAT,
-        (inputs, outputs),
-        domain="",
-        **layout,
-    )
+def _multiply_all(
+    kernel: MatrixKernel, store: WeightStore, products: list[ir.Node], *, transpose: bool, pays: bool
+) -> None:
+    """Serve MatMuls by their right-hand sides, all or, where the kernel does not take one, none."""
+    inputs = [x for node in products if (x := node.inputs[0]) is not None]
+    kernel.check(store, inputs, transpose=transpose, pays=pays)
+    for matmul, x in zip(products, inputs, strict=True):
+        matrix, term = kernel.terms(store, x, transpose=transpose)
+        if term is None:
+            matmul.replace_input_with(1, matrix)
+            continue
+        output, terms, add = matmul.outputs[0], [term], _bias_behind(matmul)
+        if add is not None:
+            terms += [value for value in add.inputs if value is not None and value is not output]
+            output = add.outputs[0]
+        _replace(store.graph, output, _sum(store, x, matrix, terms, output.shape))
+        if add is not None:
+            store.graph.remove(matmul, safe=True)
+
+
+def _sum(
+    store: WeightStore, x: ir.Value, matrix: ir.Value, terms: list[ir.Value], shape: ir.Shape | None
+) -> ir.Value:
+    """MatMul(x, matrix) + terms, by a `Sum`: one node for all of them, and no `Add` for a Gemm to swallow."""
+    product = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, shape)
+    return store.node("Sum", [product, *terms], "biased", ir.DataType.FLOAT, shape)
+
+
+def _bias_behind(matmul: ir.Node) -> ir.Node | None:
+    """The Add of a bias, if that is all that uses the product."""
+    product = matmul.outputs[0]
+    uses = list(product.uses())
+    if len(uses) != 1 or product.is_graph_output():
+        return None
+    node, place = uses[0]
+    if node.op_type != "Add" or node.domain != "" or node.graph is not matmul.graph:
+        return None
+    bias = node.inputs[1 - place]
+    if bias is None or bias.const_value is None or bias.is_graph_input() or len(bias.const_value.shape) > 1:
+        return None
+    return node
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
