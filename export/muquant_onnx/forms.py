@@ -8,7 +8,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from muquant_onnx.kernels import INT4, INT8, MatrixKernel, NotServedError
+from muquant_onnx.kernels import INT4, INT8, MatrixKernel, NotServedError, Steps
 from muquant_onnx.weight_store import WeightStore, stand_in
 
 
@@ -49,13 +49,12 @@ def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, p
     transpose = attributes.get("transB", 0) == 1
     x, bias, output = gemm.inputs[0], gemm.inputs[2] if len(gemm.inputs) > 2 else None, gemm.outputs[0]
     assert x is not None
-    kernel.check(store, [x], transpose=transpose, pays=pays)
-    matrix, term = kernel.terms(store, x, transpose=transpose)
-    if term is not None:
-        terms = [term] if bias is None else [term, bias]
-        _replace(store.graph, output, _sum(store, x, matrix, terms, output.shape))
-        return
+    kernel.check(store, [2], transpose=transpose, pays=pays)
+    matrix, steps = kernel.matrix(store, x, 2, transpose=transpose)
     result = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, output.shape)
+    if steps is not None:
+        _replace(store.graph, output, _with_steps(store, result, steps, bias, rank=2))
+        return
     if bias is not None:
         fusible = any(node.op_type in _GEMM_ACTIVATIONS for node, _ in output.uses())
         if fusible and bias.const_value is not None and not bias.is_graph_input():
@@ -148,27 +147,41 @@ def _multiply_all(
 ) -> None:
     """Serve MatMuls by their right-hand sides, all or, where the kernel does not take one, none."""
     inputs = [x for node in products if (x := node.inputs[0]) is not None]
-    kernel.check(store, inputs, transpose=transpose, pays=pays)
-    for matmul, x in zip(products, inputs, strict=True):
-        matrix, term = kernel.terms(store, x, transpose=transpose)
-        if term is None:
+    ranks = [None if x.shape is None else len(x.shape) for x in inputs]
+    kernel.check(store, ranks, transpose=transpose, pays=pays)
+    for matmul, x, rank in zip(products, inputs, ranks, strict=True):
+        matrix, steps = kernel.matrix(store, x, rank, transpose=transpose)
+        if steps is None:
             matmul.replace_input_with(1, matrix)
             continue
-        output, terms, add = matmul.outputs[0], [term], _bias_behind(matmul)
+        output, bias, add = matmul.outputs[0], None, _bias_behind(matmul)
         if add is not None:
-            terms += [value for value in add.inputs if value is not None and value is not output]
+            (bias,) = (value for value in add.inputs if value is not output)
             output = add.outputs[0]
-        _replace(store.graph, output, _sum(store, x, matrix, terms, output.shape))
+        result = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, output.shape)
+        _replace(store.graph, output, _with_steps(store, result, steps, bias, rank))
         if add is not None:
             store.graph.remove(matmul, safe=True)
 
 
-def _sum(
-    store: WeightStore, x: ir.Value, matrix: ir.Value, terms: list[ir.Value], shape: ir.Shape | None
+def _with_steps(
+    store: WeightStore, product: ir.Value, steps: Steps, bias: ir.Value | None, rank: int | None
 ) -> ir.Value:
-    """MatMul(x, matrix) + terms, by a `Sum`: one node for all of them, and no `Add` for a Gemm to swallow."""
-    product = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, shape)
-    return store.node("Sum", [product, *terms], "biased", ir.DataType.FLOAT, shape)
+    """product + sums @ rows + bias, by as few nodes as onnxruntime leaves the kernel alone with.
+
+    An `Add` of anything but a vector would become one Gemm with the product, which no kernel takes. So the
+    kernel adds the bias, and a Gemm adds that to its own product, with an activation behind it; or, where x is
+    not a matrix, one `Sum` adds all.
+    """
+    shape, outputs = product.shape, store.quantized.shape[store.quantized.channel_axis]
+    vector = bias is not None and bias.const_value is not None and not bias.is_graph_input()
+    if rank == 2 and (bias is None or (vector and bias.shape == [outputs])):
+        if bias is not None:
+            product = store.node("Add", [product, bias], "biased", ir.DataType.FLOAT, shape)
+        return store.node("Gemm", [*steps, product], "with_steps", ir.DataType.FLOAT, shape)
+    added = store.node("MatMul", list(steps), "added_steps", ir.DataType.FLOAT, shape)
+    terms = [product, added] if bias is None else [product, added, bias]
+    return store.node("Sum", terms, "with_steps", ir.DataType.FLOAT, shape)
 
 
 def _bias_behind(matmul: ir.Node) -> ir.Node | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -25,13 +25,24 @@ _INT4_OPSET = 21
 """The first with the type INT4."""
 
 
+class Steps(NamedTuple):
+    """What a matrix lacks: one step in every weight, by which a product lacks sums @ rows.
+
+    Attributes:
+        sums: of the inputs over each group, float32 [..., groups]; a channel is one group.
+        rows: the steps, float32 [groups, outputs].
+    """
+
+    sums: ir.Value
+    rows: ir.Value
+
+
 @dataclass(frozen=True)
 class MatrixKernel:
     """One of onnxruntime's kernels for a product with an integer matrix, and what it is given.
 
     The 4-bit kernel takes j = -8..7. Where the levels are k = 2 j + 1, a weight is (2 step) j + step: the
-    product with the first part is the kernel's, and the second part adds the sum of each group of inputs
-    times its step.
+    kernel is given the first part, and the second is `Steps`.
 
     Attributes:
         bits: of a weight in memory.
@@ -39,12 +50,12 @@ class MatrixKernel:
 
     bits: Literal[4, 8]
 
-    def check(self, store: WeightStore, inputs: Sequence[ir.Value], *, transpose: bool, pays: bool) -> None:
+    def check(self, store: WeightStore, ranks: Sequence[int | None], *, transpose: bool, pays: bool) -> None:
         """Refuse a weight that the kernel does not take.
 
         Args:
             store: the weight.
-            inputs: what it is to be multiplied with, in each of its products.
+            ranks: number of axes of what it is multiplied with, in each of its products; None if unknown.
             transpose: whether it is stored as [outputs, inputs].
             pays: only where the kernel is also expected to be faster than a float product.
 
@@ -68,22 +79,23 @@ class MatrixKernel:
             raise NotServedError(f"onnxruntime's kernels do not take groups of {size} in {length} inputs")
         if opset < _BLOCKED_OPSET:
             raise NotServedError(f"groups need opset {_BLOCKED_OPSET}")
-        if self._lacks_a_step(store) and any(x.shape is None for x in inputs):
+        if self._lacks_steps(store) and None in ranks:
             raise NotServedError("how many axes its inputs have is not known")
 
-    def terms(self, store: WeightStore, x: ir.Value, *, transpose: bool) -> tuple[ir.Value, ir.Value | None]:
-        """Return the matrix to multiply `x` with, and what to add to the product, if anything.
-
-        They are float32 [inputs, outputs], as it leaves `DequantizeLinear`, and [..., outputs].
+    def matrix(
+        self, store: WeightStore, x: ir.Value, rank: int | None, *, transpose: bool
+    ) -> tuple[ir.Value, Steps | None]:
+        """Return the matrix to multiply `x` with, float32 [inputs, outputs], and what it lacks.
 
         Args:
             store: a weight that `check` has passed.
             x: [..., inputs].
+            rank: of `x`, as for `check`.
             transpose: as for `check`.
         """
         quantized, steps = store.quantized, store.quantized.spec.steps
         outputs = quantized.shape[quantized.channel_axis]
-        lacking = self._lacks_a_step(store)
+        lacking = self._lacks_steps(store)
         part = "places" if lacking else "levels"
         integers = store.places() if lacking else store.levels()
         shape = (quantized.size // max(outputs, 1), outputs)
@@ -106,10 +118,12 @@ class MatrixKernel:
             return self._dequantized(store, [integers, scale], "dequantized", shape, layout), None
         twice = store.node("Add", [scale, scale], "twice_scale", ir.DataType.FLOAT, step.shape)
         matrix = self._dequantized(store, [integers, twice], "dequantized_places", shape, layout)
-        product = "MatMul" if steps.kind == "group" else "Mul"
-        return matrix, store.node(product, [store.sums(x), scale], "added_steps", ir.DataType.FLOAT, None)
+        if steps.kind != "group":
+            first = store.constant("first_axis", np.array([0]))
+            scale = store.node("Unsqueeze", [scale, first], "step_row", ir.DataType.FLOAT, (1, outputs))
+        return matrix, Steps(store.sums(x, rank), scale)
 
-    def _lacks_a_step(self, store: WeightStore) -> bool:
+    def _lacks_steps(self, store: WeightStore) -> bool:
         return self.bits == 4 and store.quantized.spec.level_grid.odd
 
     @staticmethod

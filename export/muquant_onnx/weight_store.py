@@ -147,19 +147,19 @@ class WeightStore:
             wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, shape, perm=order)
         return wide
 
-    def sums(self, x: ir.Value) -> ir.Value:
+    def sums(self, x: ir.Value, rank: int | None) -> ir.Value:
         """The sums of `x` [..., inputs] over the inputs that share a step: [..., groups], or else [..., 1].
 
-        With groups the number of axes of `x` must be known.
+        With groups its `rank`, the number of its axes, must be known.
         """
         steps, axis = self.quantized.spec.steps, self.quantized.channel_axis
         key = x, steps.group_size
         if key not in self.input_sums:
             last, grouped = self.constant("last_axis", np.array([-1])), x
             if steps.kind == "group":
-                assert x.shape is not None
+                assert rank is not None
                 groups = self.quantized.shape[1 - axis] // steps.group_size
-                kept = [0] * (len(x.shape) - 1)  # Reshape's word for "as it is"
+                kept = [0] * (rank - 1)  # Reshape's word for "as it is"
                 content = np.array([*kept, groups, steps.group_size])
                 shape = self.constant(f"grouped_shape.{len(kept)}", content)
                 grouped = self.node("Reshape", [x, shape], "grouped_inputs", ir.DataType.FLOAT, None)
