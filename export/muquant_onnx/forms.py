@@ -169,9 +169,9 @@ def _with_steps(
 ) -> ir.Value:
     """product + sums @ rows + bias, by as few nodes as onnxruntime leaves the kernel alone with.
 
-    An `Add` of anything but a vector would become one Gemm with the product, which no kernel takes. So the
-    kernel adds the bias, and a Gemm adds that to its own product, with an activation behind it; or, where x is
-    not a matrix, one `Sum` adds all.
+    An `Add` of anything but a vector would become one Gemm with the product, which no kernel takes. So where
+    x is a matrix the kernel adds the bias, and a Gemm adds what it gives to sums @ rows, with an activation
+    behind it; elsewhere one `Sum` adds all.
     """
     shape, outputs = product.shape, store.quantized.shape[store.quantized.channel_axis]
     vector = bias is not None and bias.const_value is not None and not bias.is_graph_input()
