@@ -60,7 +60,8 @@ def grid_levels(spec: MuLawSpec) -> Tensor:
     between two goes away from zero. This is the codebook: the only numbers, beside the step, that a decoder
     needs.
     """
-    exact = spec.grid_max * expand(positions(spec), spec.expansion_mu)
+    y = positions(spec)
+    exact = spec.grid_max * expand(y, spec.expansion_mu)
     if spec.level_grid.odd:
-        return (exact.sign() * (2 * (exact.abs() / 2).floor() + 1)).to(torch.int16)
+        return (y.sign() * (2 * (exact.abs() / 2).floor() + 1)).to(torch.int16)
     return exact.round().to(torch.int16)

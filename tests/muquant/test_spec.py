@@ -52,9 +52,8 @@ def test_the_int4_grid_holds_at_most_four_bits(bits: int, levels: Any) -> None:
     if bits <= 4:
         assert wider == MuLawSpec(bits, 1.0, levels=levels, grid="int4")
         return
-    with pytest.raises(
-        InputError, match=f'grid is "int4" and bits is {bits}; expected at most 4 bits'
-    ) as caught:
+    message = f'grid is "int4" and bits is {bits}; expected at most 4 bits'
+    with pytest.raises(InputError, match=message) as caught:
         MuLawSpec(bits, 1.0, levels=levels, grid="int4")
     assert "\n" not in str(caught.value)
     assert wider == MuLawSpec(bits, 1.0, levels=levels)

@@ -72,8 +72,13 @@ def test_dequantize_is_float32_k_times_step(shape: tuple[int, ...], axis: int, g
 @given(
     scale=st.floats(2.0**-100, 2.0**100, width=32),
     form=st.sampled_from(
-        [(3, 5.0, "auto", 127), (3, 0.0, "auto", 126), (8, 5.0, "auto", 32767), (3, 5.0, "int4", 15)]
-        + [(3, 0.0, "int4", 7)]
+        [
+            (3, 5.0, "auto", 127),
+            (3, 0.0, "auto", 126),
+            (8, 5.0, "auto", 32767),
+            (3, 5.0, "int4", 15),
+            (3, 0.0, "int4", 7),
+        ]
     ),
 )
 def test_the_step_is_the_float_nearest_to_scale_by_grid_max(
