@@ -63,7 +63,10 @@ def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, p
             negated = store.constant(f"negated_bias{number}", -bias.const_value.numpy())
             result = store.node("Sub", [result, negated], "biased", ir.DataType.FLOAT, output.shape)
         else:
-            result = store.node("Add", [result, bias], "biased", ir.DataType.FLOAT, output.shape)
+            vector = bias.shape is None or len(bias.shape) == 1
+            result = store.node(
+                "Add" if vector else "Sum", [result, bias], "biased", ir.DataType.FLOAT, output.shape
+            )
     _replace(store.graph, output, result)
 
 
@@ -153,6 +156,7 @@ def _multiply_all(
         matrix, steps = kernel.matrix(store, x, rank, transpose=transpose)
         if steps is None:
             matmul.replace_input_with(1, matrix)
+            _keep_sums_apart(store, matmul.outputs[0])
             continue
         output, bias, add = matmul.outputs[0], None, _bias_behind(matmul)
         if add is not None:
@@ -169,9 +173,9 @@ def _with_steps(
 ) -> ir.Value:
     """product + sums @ rows + bias, by as few nodes as onnxruntime leaves the kernel alone with.
 
-    An `Add` of anything but a vector would become one Gemm with the product, which no kernel takes. So where
-    x is a matrix the kernel adds the bias, and a Gemm adds what it gives to sums @ rows, with an activation
-    behind it; elsewhere one `Sum` adds all.
+    Where x is a matrix the kernel adds the bias, and a Gemm adds what it gives to sums @ rows, with an
+    activation behind it. Elsewhere one `Sum` adds all: an `Add` of a matrix would become one Gemm with the
+    product, which no kernel takes.
     """
     shape, outputs = product.shape, store.quantized.shape[store.quantized.channel_axis]
     vector = bias is not None and bias.const_value is not None and not bias.is_graph_input()
@@ -182,6 +186,17 @@ def _with_steps(
     added = store.node("MatMul", list(steps), "added_steps", ir.DataType.FLOAT, shape)
     terms = [product, added] if bias is None else [product, added, bias]
     return store.node("Sum", terms, "with_steps", ir.DataType.FLOAT, shape)
+
+
+def _keep_sums_apart(store: WeightStore, product: ir.Value) -> None:
+    """Add matrices to a product by `Sum`: an `Add` would become one Gemm with it, which no kernel takes."""
+    for add, place in list(product.uses()):
+        if add.op_type != "Add" or add.domain != "" or add.graph is not store.graph:
+            continue
+        other = add.inputs[1 - place]
+        if other is not None and other is not product and other.shape is not None and len(other.shape) == 2:
+            total = store.node("Sum", [product, other], "added", ir.DataType.FLOAT, add.outputs[0].shape)
+            _replace(store.graph, add.outputs[0], total)
 
 
 def _bias_behind(matmul: ir.Node) -> ir.Node | None:

@@ -29,7 +29,7 @@ class RuntimeSetting:
         description: what it is for, in a line.
         optimize: whether graphs are optimised.
         entries: session configuration entries.
-        rounds_activations: whether the 8-bit kernel rounds activations to int8, so that parity is not exact.
+        rounds_activations: whether integer kernels round activations to int8, so that parity is not exact.
     """
 
     description: str
@@ -40,10 +40,10 @@ class RuntimeSetting:
 
 RUNTIME_SETTINGS: dict[str, RuntimeSetting] = {
     "default": RuntimeSetting(
-        "as onnxruntime comes: fast 8-bit kernels that round activations too", rounds_activations=True
+        "as onnxruntime comes: fast integer kernels that round activations too", rounds_activations=True
     ),
     "accuracy-1": RuntimeSetting(
-        "8-bit kernels that compute in float32", entries={"session.qdq_matmulnbits_accuracy_level": "1"}
+        "integer kernels that compute in float32", entries={"session.qdq_matmulnbits_accuracy_level": "1"}
     ),
     "unoptimized": RuntimeSetting("no graph optimisation: every node as the file states it", optimize=False),
 }

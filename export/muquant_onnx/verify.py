@@ -28,7 +28,7 @@ from muquant_onnx.sessions import RUNTIME_SETTINGS, LoadCost, load_cost, load_se
 FLOAT_TOLERANCE = 1e-5
 INT8_AGREEMENT = 0.998
 INT8_TOLERANCE = 0.05
-"""For outputs that are no logits, behind 8-bit kernels that round activations."""
+"""For outputs that are no logits, behind integer kernels: all of them round activations to 8 bits."""
 
 Array = NDArray[Any]
 
@@ -66,7 +66,7 @@ class RuntimeCheck:
         agreement: fraction of inputs with the same argmax of the first output, where that is [N, classes];
             else None. Classes whose values are within 1e-5 of each other are the same.
         operators: operator types that run after optimisation, with their number.
-        passed: within 1e-5 and agreement 1; where an 8-bit kernel rounds activations, a finite difference and
+        passed: within 1e-5 and agreement 1; where an integer kernel rounds activations, a finite difference and
             agreement of at least 0.998, or within 0.05 where there are no classes.
     """
 
