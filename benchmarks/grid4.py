@@ -1,4 +1,4 @@
-"""What weights lose on the grid of a 4-bit kernel: their SQNR at 3 and 2 bits, on the int8 and on the int4 grid.
+"""What weights lose on the grid of a 4-bit kernel: their SQNR at 3 and 2 bits, on the int8 and the int4 grid.
 
 Matrices of drawn weights, scale and mu searched for each grid, every weight at its nearest level.
 """

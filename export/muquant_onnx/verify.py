@@ -66,8 +66,8 @@ class RuntimeCheck:
         agreement: fraction of inputs with the same argmax of the first output, where that is [N, classes];
             else None. Classes whose values are within 1e-5 of each other are the same.
         operators: operator types that run after optimisation, with their number.
-        passed: within 1e-5 and agreement 1; where an integer kernel rounds activations, a finite difference and
-            agreement of at least 0.998, or within 0.05 where there are no classes.
+        passed: within 1e-5 and agreement 1; where an integer kernel rounds activations, a finite difference
+            and agreement of at least 0.998, or within 0.05 where there are no classes.
     """
 
     setting: str
