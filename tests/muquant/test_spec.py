@@ -63,7 +63,7 @@ def test_the_int4_grid_holds_at_most_four_bits(bits: int, levels: Any) -> None:
 def test_another_width_is_checked(bits: Any) -> None:
     for grid in ("int4", "int8"):
         with pytest.raises(InputError, match="bits is"):
-            MuLawSpec(grid=grid).with_bits(bits)  # type: ignore[arg-type]
+            MuLawSpec(grid=grid).with_bits(bits)
 
 
 def test_the_mapped_domain_needs_a_number_for_mu() -> None:

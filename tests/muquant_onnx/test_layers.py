@@ -323,7 +323,7 @@ def test_the_cases_meet_both_forms(policy: Policy) -> None:
 def test_the_int4_grid_is_served_in_4_bits(spec: str) -> None:
     matrices = {case for case in CASES if not case.startswith(("conv", "embedding"))}
     for policy, in_four_bits in (("int4", matrices), ("auto", {"linear-big"}), ("int8", set())):
-        served = _run(spec, policy).served  # type: ignore[arg-type]
+        served = _run(spec, policy).served
         assert {use.weight.split(".")[1] for use in served if use.form == "int4"} == in_four_bits
         assert {use.form for use in served if use.consumer == "Gather"} == {"int8"}
         assert {use.consumer for use in served if use.form == "int4"} <= MATRIX
