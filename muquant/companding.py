@@ -54,8 +54,14 @@ def positions(spec: MuLawSpec) -> Tensor:
 
 
 def grid_levels(spec: MuLawSpec) -> Tensor:
-    """Return `k` for each code, int16 [2^bits]: round(grid_max F^-1(y)), half to even, computed in float64.
+    """Return `k` for each code, int16 [2^bits]: the grid's integer nearest to grid_max F^-1(y), in float64.
 
-    This is the codebook: the only numbers, beside the step, that a decoder needs.
+    On a grid of all integers halves go to the even neighbour; on one of the odd integers what lies half-way
+    between two goes away from zero. This is the codebook: the only numbers, beside the step, that a decoder
+    needs.
     """
-    return (spec.grid_max * expand(positions(spec), spec.expansion_mu)).round().to(torch.int16)
+    y = positions(spec)
+    exact = spec.grid_max * expand(y, spec.expansion_mu)
+    if spec.level_grid.odd:
+        return (y.sign() * (2 * (exact.abs() / 2).floor() + 1)).to(torch.int16)
+    return exact.round().to(torch.int16)

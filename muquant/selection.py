@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from muquant.errors import InputError, naming
 from muquant.spec import MuLawSpec
@@ -52,7 +51,7 @@ def override_specs(
         exact = layers.startswith("=")
         places = _named(weights, layers) if exact else pick(labels, layers, "override")
         with naming(f"override {layers!r}"):
-            own = override if isinstance(override, MuLawSpec) else replace(spec, bits=override)
+            own = override if isinstance(override, MuLawSpec) else spec.with_bits(override)
         yield places, own
 
 

@@ -9,10 +9,51 @@ from muquant.errors import InputError
 
 Domain = Literal["decoded", "mapped"]
 Levels = Literal["mid-rise", "mid-tread"]
-Grid = Literal["auto", "int8", "int16"]
+Grid = Literal["auto", "int4", "int8", "int16"]
 
-GRID_MAX = {"int8": 127, "int16": 32767}
 MAX_MU = 2.0**16
+
+
+@dataclass(frozen=True)
+class LevelGrid:
+    """The integers that the levels k of a weight may be.
+
+    Attributes:
+        storage: the integer type that holds them.
+        largest: the largest of them, odd where all are.
+        odd: only odd ones, so that zero is not among them.
+        widest: bits of the widest codes that may lie on it.
+    """
+
+    storage: Literal["int8", "int16"]
+    largest: int
+    odd: bool = False
+    widest: int = 8
+
+    def multiple(self, n: int) -> int:
+        """The largest integer of the grid that is a multiple of n, of which i / n is on the grid as well for
+        every i that counts; `largest` where there is none.
+
+        Where all are odd, so are n and i, those of mid-rise.
+        """
+        quotient = self.largest // n
+        if self.odd and quotient % 2 == 0:
+            quotient -= 1
+        return quotient * n if quotient > 0 else self.largest
+
+
+LEVEL_GRIDS: dict[tuple[str, Levels], LevelGrid] = {
+    ("int4", "mid-rise"): LevelGrid("int8", 15, odd=True, widest=4),
+    ("int4", "mid-tread"): LevelGrid("int8", 7, widest=4),
+    ("int8", "mid-rise"): LevelGrid("int8", 127),
+    ("int8", "mid-tread"): LevelGrid("int8", 127),
+    ("int16", "mid-rise"): LevelGrid("int16", 32767),
+    ("int16", "mid-tread"): LevelGrid("int16", 32767),
+}
+"""Grid and kind of levels -> where levels lie.
+
+"int4" has no more of them than four bits tell apart: k = 2 j + 1 for mid-rise, j = -8..7, and k = -7..7 for
+mid-tread."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +97,7 @@ class Granularity:
 class MuLawSpec:
     """How a weight is written in few bits: `weight = float32(k) * step`, `k = grid_level[code]`.
 
-    `k` is an integer on a grid (-127..127 for "int8"), `step = float32(scale / grid_max)`.
+    `k` is an integer on a grid (-127..127 for "int8", see `LEVEL_GRIDS`), `step = float32(scale / grid_max)`.
 
     Attributes:
         bits: width of a code, 2 to 8.
@@ -68,7 +109,7 @@ class MuLawSpec:
         levels: "mid-rise" has 2^bits levels, symmetric, none at zero; "mid-tread" 2^bits - 1 with an exact
             zero, its spare last code is never written and decodes to zero.
         grid: integers on which levels lie; "auto" is "int8" to 6 bits and "int16" above, where int8 levels
-            would collide.
+            would collide. "int4", for at most 4 bits, holds no more levels than a 4-bit kernel can take.
 
     Raises:
         InputError: a field is outside its range.
@@ -92,6 +133,11 @@ class MuLawSpec:
             if getattr(self, name) not in get_args(choices):
                 expected = ", ".join(f'"{choice}"' for choice in get_args(choices))
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
+        if self.bits > self.level_grid.widest:
+            raise InputError(
+                f'grid is "{self.grid}" and bits is {self.bits}; expected at most {self.level_grid.widest} '
+                'bits on this grid: take fewer, or grid "auto"'
+            )
         Granularity.parse(self.granularity)
         if self.domain == "mapped" and self.mu == "auto":
             raise InputError(
@@ -105,11 +151,16 @@ class MuLawSpec:
         return Granularity.parse(self.granularity)
 
     @property
-    def grid_type(self) -> Literal["int8", "int16"]:
-        """The integer type of `k`, with "auto" resolved."""
+    def grid_name(self) -> Literal["int4", "int8", "int16"]:
+        """The grid, with "auto" resolved."""
         if self.grid == "auto":
             return "int8" if self.bits <= 6 else "int16"
         return self.grid
+
+    @property
+    def level_grid(self) -> LevelGrid:
+        """The integers that `k` may be, and the type that holds them."""
+        return LEVEL_GRIDS[self.grid_name, self.levels]
 
     @property
     def positive_steps(self) -> int:
@@ -134,15 +185,18 @@ class MuLawSpec:
 
     @property
     def grid_max(self) -> int:
-        """The largest `k`; for uniform levels the largest multiple of n that fits, thus equal."""
-        largest = GRID_MAX[self.grid_type]
-        if self.expansion_mu == 0 and self.positive_steps <= largest:
-            return largest // self.positive_steps * self.positive_steps
-        return largest
+        """The largest `k`; for uniform levels the largest multiple of n on the grid, thus equal."""
+        grid = self.level_grid
+        return grid.multiple(self.positive_steps) if self.expansion_mu == 0 else grid.largest
 
     def with_mu(self, mu: float) -> Self:
         """Return this spec with mu chosen."""
         return replace(self, mu=mu)
+
+    def with_bits(self, bits: int) -> Self:
+        """Return this spec with another width; where that is too wide for its grid, on grid "auto"."""
+        fits = type(bits) is int and bits <= self.level_grid.widest
+        return replace(self, bits=bits, grid=self.grid if fits else "auto")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""

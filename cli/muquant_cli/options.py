@@ -10,7 +10,7 @@ import click
 from muquant.errors import InputError
 from muquant.observers import OBSERVERS
 from muquant.rounding import ROUNDINGS
-from muquant.spec import Domain, Levels
+from muquant.spec import Domain, Grid, Levels
 from muquant_onnx.lowering import Policy
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -19,7 +19,7 @@ policy_option = click.option(
     "--policy",
     type=click.Choice(get_args(Policy)),
     default="auto",
-    help="Decode weights to float, keep them int8 where an operator can, or choose by layer.",
+    help="Decode weights to float, keep them int8 or int4 where an operator can, or choose by layer.",
 )
 root_option = click.option(
     "--root",
@@ -70,6 +70,13 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(get_args(Levels)),
                 default="mid-rise",
                 help="Levels without, or with, an exact zero.",
+            ),
+            click.option(
+                "--grid",
+                type=click.Choice(get_args(Grid)),
+                default="auto",
+                help="Integers on which levels lie; int4: those of a 4-bit kernel, for at most 4 bits. auto: "
+                "int8, above 6 bits int16.",
             ),
             click.option(
                 "--layers",

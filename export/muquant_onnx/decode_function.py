@@ -1,6 +1,6 @@
 """The companding decoder as an ONNX function: standard operators only, so that stock onnxruntime runs it.
 
-`MuLawDecode3(packed, mu, shape) -> levels` computes the codebook `round(grid_max F^-1(y))` from mu in
+`MuLawDecode3(packed, mu, shape) -> levels` computes the codebook from mu, `round(grid_max F^-1(y))` in
 float64, turns it into a table of all words of a few codes, cuts the bytes into words, and looks them up. One
 function serves all weights of one width, kind of levels and grid; onnxruntime inlines and folds it at load.
 
@@ -23,6 +23,7 @@ DOMAIN_VERSION = 1
 OPSET = 21
 
 _TYPES = {"int8": ir.DataType.INT8, "int16": ir.DataType.INT16}
+_GRID_SUFFIX = {"int4": "Int4", "int8": "", "int16": "Int16"}
 _CODES_PER_WORD = {2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1}
 """The widest words that divide a run and whose table stays within 2^14 entries, by bits."""
 
@@ -34,28 +35,34 @@ class Decoder:
     Attributes:
         bits: width of a code.
         levels: "mid-rise" or "mid-tread".
-        grid: "int8" or "int16", the type of what it returns.
+        grid: "int4", "int8" or "int16", the integers on which levels lie.
+        places: return the j of k = 2 j + 1 instead, on a grid of odd k: four bits hold it.
     """
 
     bits: int
     levels: str
     grid: str
+    places: bool = False
 
     @classmethod
-    def of(cls, spec: MuLawSpec) -> "Decoder":
+    def of(cls, spec: MuLawSpec, *, places: bool = False) -> "Decoder":
         """Return the decoder for `spec`."""
-        return cls(spec.bits, spec.levels, spec.grid_type)
+        return cls(spec.bits, spec.levels, spec.grid_name, places)
 
     @property
     def name(self) -> str:
-        """Such as "MuLawDecode3", "MuLawDecode3MidTread", "MuLawDecode8Int16"."""
+        """Such as "MuLawDecode3", "MuLawDecode3MidTread", "MuLawDecode8Int16", "MuLawDecode3Int4Places"."""
         kind = "MidTread" if self.levels == "mid-tread" else ""
-        return f"MuLawDecode{self.bits}{kind}{'Int16' if self.grid == 'int16' else ''}"
+        return f"MuLawDecode{self.bits}{kind}{_GRID_SUFFIX[self.grid]}{'Places' if self.places else ''}"
 
     @property
     def dtype(self) -> ir.DataType:
-        """Type of the levels."""
-        return _TYPES[self.grid]
+        """Type of what it returns."""
+        return _TYPES[self._spec.level_grid.storage]
+
+    @property
+    def _spec(self) -> MuLawSpec:
+        return MuLawSpec(bits=self.bits, mu=1.0, levels=self.levels, grid=self.grid)  # type: ignore[arg-type]
 
     def function(self, opset: int = OPSET) -> ir.Function:
         """Build the function for a graph of `opset`, 13 or later: what it uses means the same in all."""
@@ -65,7 +72,7 @@ class Decoder:
 
     def text(self) -> str:
         """The function in ONNX's textual form, as FORMAT.md shows it."""
-        spec = MuLawSpec(bits=self.bits, mu=1.0, levels=self.levels, grid=self.grid)  # type: ignore[arg-type]
+        spec = self._spec
         per_word = _CODES_PER_WORD[self.bits]
         y = positions(spec).tolist()
         codebook = f"""
@@ -97,8 +104,7 @@ class Decoder:
   uniform_max = Constant <value = double {{{float(spec.with_mu(0.0).grid_max)}}}> ()
   companded_max = Constant <value = double {{{float(spec.grid_max)}}}> ()
   grid_max = Where (mu_is_zero, uniform_max, companded_max)
-  scaled = Mul (grid_max, level)
-  rounded = Round (scaled)
+  scaled = Mul (grid_max, level){self._rounded()}
   codebook = Cast <to = {self.dtype.value}> (rounded)
 """
         return f"""<opset_import: ["" : {OPSET}], domain: "{DOMAIN}">
@@ -111,6 +117,25 @@ class Decoder:
   cut = Slice (flat, start, count)
   levels = Reshape (cut, shape)
 }}"""
+
+    def _rounded(self) -> str:
+        """Lines that take `scaled` to the grid, `rounded`; see `grid_levels`."""
+        if not self._spec.level_grid.odd:
+            return """
+  rounded = Round (scaled)"""
+        place = """
+  distance = Abs (scaled)
+  half_distance = Div (distance, two)
+  evens_below = Floor (half_distance)
+  even = Mul (two, evens_below)
+  odd = Add (even, one)"""
+        if not self.places:
+            return f"""{place}
+  rounded = Mul (sign, odd)"""
+        return f"""{place}
+  signed = Mul (sign, odd)
+  signed_less_one = Sub (signed, one)
+  rounded = Div (signed_less_one, two)"""
 
     def _table(self, per_word: int) -> str:
         if per_word == 1:

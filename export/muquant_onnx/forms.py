@@ -1,45 +1,43 @@
-"""How a use of a weight is served from int8 levels, by the operator that uses it.
+"""How a use of a weight is served from integers, by the operator that uses it.
 
 A new form is one function here and one line in `FORMS`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
+from muquant_onnx.kernels import INT4, INT8, MatrixKernel, NotServedError, Steps
 from muquant_onnx.weight_store import WeightStore, stand_in
 
 
-class NotServedError(Exception):
-    """An int8 form does not fit a use of a weight; the message says why."""
-
-
-def serve_int8(store: WeightStore, consumer: ir.Node, index: int, *, pays: bool) -> None:
-    """Serve one use of a weight by an int8 form.
+def serve(form: str, store: WeightStore, consumer: ir.Node, index: int, *, pays: bool) -> None:
+    """Serve one use of a weight by an integer form.
 
     Args:
+        form: a name of `FORMS`.
         store: the weight.
         consumer: the node that uses it.
         index: the place among the node's inputs.
         pays: only where the form is also expected to be faster than the float one.
 
     Raises:
-        NotServedError: no form fits; the graph is as it was.
+        NotServedError: the form does not fit; the graph is as it was.
     """
-    form = FORMS.get(consumer.op_type) if consumer.domain == "" else None
-    spec = store.quantized.spec
-    if form is None:
-        raise NotServedError(f"onnxruntime has no int8-weight kernel for {consumer.op_type}")
-    if spec.grid_type != "int8":
-        raise NotServedError(f"its levels are {spec.grid_type}")
-    if store.quantized.dtype != ir.DataType.FLOAT:
-        raise NotServedError(f"its consumers compute with {store.quantized.dtype.name.lower()}")
-    form(store, consumer, index, pays)
+    serve_from = FORMS[form].get(consumer.op_type) if consumer.domain == "" else None
+    quantized = store.quantized
+    if serve_from is None:
+        raise NotServedError(f"onnxruntime has no {form}-weight kernel for {consumer.op_type}")
+    if quantized.spec.level_grid.storage != "int8":
+        raise NotServedError(f"its levels are {quantized.spec.level_grid.storage}")
+    if quantized.dtype != ir.DataType.FLOAT:
+        raise NotServedError(f"its consumers compute with {quantized.dtype.name.lower()}")
+    serve_from(store, consumer, index, pays)
 
 
-def _gemm(store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
-    """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias: onnxruntime's 8-bit kernel."""
+def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
+    """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias: an integer kernel of onnxruntime."""
     attributes = {name: gemm.attributes[name].value for name in gemm.attributes}
     plain = (
         attributes.get("transA", 0) == 0
@@ -48,30 +46,38 @@ def _gemm(store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
     )
     if index != 1 or not plain:
         raise NotServedError("the weight is not the plain right-hand side of the Gemm")
-    weight = _dequantized(store, transpose=attributes.get("transB", 0) == 1, pays=pays)
+    transpose = attributes.get("transB", 0) == 1
     x, bias, output = gemm.inputs[0], gemm.inputs[2] if len(gemm.inputs) > 2 else None, gemm.outputs[0]
     assert x is not None
-    result = store.node("MatMul", [x, weight], "matmul", ir.DataType.FLOAT, output.shape)
+    kernel.check(store, [2], transpose=transpose, pays=pays)
+    matrix, steps = kernel.matrix(store, x, 2, transpose=transpose)
+    result = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, output.shape)
+    if steps is not None:
+        _replace(store.graph, output, _with_steps(store, result, steps, bias, rank=2))
+        return
     if bias is not None:
         fusible = any(node.op_type in _GEMM_ACTIVATIONS for node, _ in output.uses())
         if fusible and bias.const_value is not None and not bias.is_graph_input():
-            # Add and activation would become one Gemm and lose the 8-bit kernel
+            # Add and activation would become one Gemm and lose the integer kernel
             number = store.count("negated_bias")
             negated = store.constant(f"negated_bias{number}", -bias.const_value.numpy())
             result = store.node("Sub", [result, negated], "biased", ir.DataType.FLOAT, output.shape)
         else:
-            result = store.node("Add", [result, bias], "biased", ir.DataType.FLOAT, output.shape)
+            vector = bias.shape is None or len(bias.shape) == 1
+            result = store.node(
+                "Add" if vector else "Sum", [result, bias], "biased", ir.DataType.FLOAT, output.shape
+            )
     _replace(store.graph, output, result)
 
 
-def _matmul(store: WeightStore, matmul: ir.Node, index: int, pays: bool) -> None:
+def _matmul(kernel: MatrixKernel, store: WeightStore, matmul: ir.Node, index: int, pays: bool) -> None:
     """MatMul(x, W), W [inputs, outputs] -> MatMul(x, DequantizeLinear(levels))."""
     if index != 1:
         raise NotServedError("the weight is the left-hand side of the MatMul")
-    matmul.replace_input_with(1, _dequantized(store, transpose=False, pays=pays))
+    _multiply_all(kernel, store, [matmul], transpose=False, pays=pays)
 
 
-def _transpose(store: WeightStore, transpose: ir.Node, index: int, pays: bool) -> None:
+def _transpose(kernel: MatrixKernel, store: WeightStore, transpose: ir.Node, index: int, pays: bool) -> None:
     """MatMul(x, Transpose(W)), W [outputs, inputs] -> MatMul(x, DequantizeLinear(Transpose(levels)))."""
     uses = list(transpose.outputs[0].uses())
     order = list(transpose.attributes.get_ints("perm", [1, 0]))
@@ -81,8 +87,7 @@ def _transpose(store: WeightStore, transpose: ir.Node, index: int, pays: bool) -
         or any(node.op_type != "MatMul" or place != 1 for node, place in uses)
     ):
         raise NotServedError("the transposed weight is not only the right-hand side of a MatMul")
-    for node, place in uses:
-        node.replace_input_with(place, _dequantized(store, transpose=True, pays=pays))
+    _multiply_all(kernel, store, [node for node, _ in uses], transpose=True, pays=pays)
     store.graph.remove(transpose, safe=True)
 
 
@@ -110,18 +115,21 @@ def _gather(store: WeightStore, gather: ir.Node, index: int, pays: bool) -> None
     _replace(store.graph, output, store.node("Mul", [levels, step], "rows", ir.DataType.FLOAT, output.shape))
 
 
-FORMS: dict[str, Callable[[WeightStore, ir.Node, int, bool], None]] = {
-    "Gather": _gather,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Transpose": _transpose,
+FORMS: dict[str, dict[str, Callable[[WeightStore, ir.Node, int, bool], None]]] = {
+    "int8": {
+        "Gather": _gather,
+        "Gemm": partial(_gemm, INT8),
+        "MatMul": partial(_matmul, INT8),
+        "Transpose": partial(_transpose, INT8),
+    },
+    "int4": {
+        "Gemm": partial(_gemm, INT4),
+        "MatMul": partial(_matmul, INT4),
+        "Transpose": partial(_transpose, INT4),
+    },
 }
-"""Consumer of a weight -> how it is served from int8 levels."""
+"""Form -> consumer of a weight -> how it is served."""
 
-
-SMALLEST_INT8_MATRIX = 2**17
-"""Weights from which "auto" prefers the 8-bit kernel: it reads a quarter of the bytes, but its call costs
-more. At batch 1 they break even at about 10^5 weights."""
 
 _GEMM_ACTIVATIONS = {
     "Elu",
@@ -135,47 +143,75 @@ _GEMM_ACTIVATIONS = {
     "Tanh",
     "ThresholdedRelu",
 }
-_FUSED_GROUPS = {16, 32, 64, 128, 256}
-_BLOCKED_OPSET = 21
-"""The first in which `DequantizeLinear` has blocks."""
 
 
-def _dequantized(store: WeightStore, *, transpose: bool, pays: bool) -> ir.Value:
-    """DequantizeLinear of int8 levels as [inputs, outputs], in the shapes that onnxruntime fuses."""
-    quantized = store.quantized
-    steps, step = quantized.spec.steps, quantized.step
-    if len(quantized.shape) != 2 or quantized.channel_axis != (0 if transpose else 1):
-        raise NotServedError("its channels are not the outputs of the MatMul")
-    outputs = quantized.shape[quantized.channel_axis]
-    inputs = quantized.size // max(outputs, 1)
-    if pays and inputs * outputs < SMALLEST_INT8_MATRIX:
-        raise NotServedError(f"{inputs * outputs} weights are too few for the 8-bit kernel to pay")
-    if steps.kind == "group" and (steps.group_size not in _FUSED_GROUPS or inputs % steps.group_size):
-        raise NotServedError(
-            f"the 8-bit kernel does not take groups of {steps.group_size} in {inputs} inputs"
-        )
-    if steps.kind == "group" and store.graph.opset_imports[""] < _BLOCKED_OPSET:
-        raise NotServedError(f"groups need opset {_BLOCKED_OPSET}")
-    levels = store.levels()
-    if transpose:
-        levels = store.node(
-            "Transpose", [levels], "matrix_levels", ir.DataType.INT8, (inputs, outputs), perm=[1, 0]
-        )
-    if steps.kind == "group":
-        scale = np.ascontiguousarray(step.T)
-        layout: dict[str, int | list[int]] = {"axis": 0, "block_size": steps.group_size}
-    else:
-        scale, layout = np.broadcast_to(step.reshape(-1), (outputs,)).copy(), {"axis": 1}
-    number = store.count("scale")
-    return store.node(
-        "DequantizeLinear",
-        [levels, store.constant(f"scale{number}", scale)],
-        "dequantized",
-        ir.DataType.FLOAT,
-        (inputs, outputs),
-        domain="",
-        **layout,
-    )
+def _multiply_all(
+    kernel: MatrixKernel, store: WeightStore, products: list[ir.Node], *, transpose: bool, pays: bool
+) -> None:
+    """Serve MatMuls by their right-hand sides, all or, where the kernel does not take one, none."""
+    inputs = [x for node in products if (x := node.inputs[0]) is not None]
+    ranks = [None if x.shape is None else len(x.shape) for x in inputs]
+    kernel.check(store, ranks, transpose=transpose, pays=pays)
+    for matmul, x, rank in zip(products, inputs, ranks, strict=True):
+        matrix, steps = kernel.matrix(store, x, rank, transpose=transpose)
+        if steps is None:
+            matmul.replace_input_with(1, matrix)
+            _keep_sums_apart(store, matmul.outputs[0])
+            continue
+        output, bias, add = matmul.outputs[0], None, _bias_behind(matmul)
+        if add is not None:
+            (bias,) = (value for value in add.inputs if value is not output)
+            output = add.outputs[0]
+        result = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, output.shape)
+        _replace(store.graph, output, _with_steps(store, result, steps, bias, rank))
+        if add is not None:
+            store.graph.remove(matmul, safe=True)
+
+
+def _with_steps(
+    store: WeightStore, product: ir.Value, steps: Steps, bias: ir.Value | None, rank: int | None
+) -> ir.Value:
+    """product + sums @ rows + bias, by as few nodes as onnxruntime leaves the kernel alone with.
+
+    Where x is a matrix the kernel adds the bias, and a Gemm adds what it gives to sums @ rows, with an
+    activation behind it. Elsewhere one `Sum` adds all: an `Add` of a matrix would become one Gemm with the
+    product, which no kernel takes.
+    """
+    shape, outputs = product.shape, store.quantized.shape[store.quantized.channel_axis]
+    vector = bias is not None and bias.const_value is not None and not bias.is_graph_input()
+    if rank == 2 and (bias is None or (vector and bias.shape == [outputs])):
+        if bias is not None:
+            product = store.node("Add", [product, bias], "biased", ir.DataType.FLOAT, shape)
+        return store.node("Gemm", [*steps, product], "with_steps", ir.DataType.FLOAT, shape)
+    added = store.node("MatMul", list(steps), "added_steps", ir.DataType.FLOAT, shape)
+    terms = [product, added] if bias is None else [product, added, bias]
+    return store.node("Sum", terms, "with_steps", ir.DataType.FLOAT, shape)
+
+
+def _keep_sums_apart(store: WeightStore, product: ir.Value) -> None:
+    """Add matrices to a product by `Sum`: an `Add` would become one Gemm with it, which no kernel takes."""
+    for add, place in list(product.uses()):
+        if add.op_type != "Add" or add.domain != "" or add.graph is not store.graph:
+            continue
+        other = add.inputs[1 - place]
+        if other is not None and other is not product and other.shape is not None and len(other.shape) == 2:
+            total = store.node("Sum", [product, other], "added", ir.DataType.FLOAT, add.outputs[0].shape)
+            _replace(store.graph, add.outputs[0], total)
+
+
+def _bias_behind(matmul: ir.Node) -> ir.Node | None:
+    """The Add of a bias, if that is all that uses the product."""
+    product = matmul.outputs[0]
+    uses = list(product.uses())
+    if len(uses) != 1 or product.is_graph_output():
+        return None
+    node, place = uses[0]
+    if node.op_type != "Add" or node.domain != "" or node.graph is not matmul.graph:
+        return None
+    bias = node.inputs[1 - place]
+    if bias is None or bias.const_value is None or bias.is_graph_input() or len(bias.const_value.shape) > 1:
+        return None
+    return node
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

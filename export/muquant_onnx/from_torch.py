@@ -59,7 +59,7 @@ def export_onnx(
             which become those in the file. The first axis of each is the batch, which stays dynamic where
             the model allows it. Where the model returns a mapping or a dataclass, its fields name the
             outputs, see `output_tensors`.
-        policy: "float", "int8" or "auto", see `lower`.
+        policy: "float", "int8", "int4" or "auto", see `lower`.
 
     Raises:
         InputError: the policy is unknown, the file cannot be written, or the model cannot be exported.

@@ -11,12 +11,21 @@ from typing import Literal, get_args
 import onnx_ir as ir
 
 from muquant.errors import InputError
-from muquant_onnx.decode_function import DOMAIN, DOMAIN_VERSION, Decoder
-from muquant_onnx.forms import NotServedError, serve_int8
+from muquant_onnx.decode_function import DOMAIN, DOMAIN_VERSION
+from muquant_onnx.forms import serve
+from muquant_onnx.kernels import NotServedError
 from muquant_onnx.packed_weight import PackedWeight
 from muquant_onnx.weight_store import WeightStore, stand_in
 
-Policy = Literal["auto", "float", "int8"]
+Policy = Literal["auto", "float", "int8", "int4"]
+
+_FORMS: dict[Policy, tuple[str, ...]] = {
+    "auto": ("int4", "int8"),
+    "float": (),
+    "int8": ("int8",),
+    "int4": ("int4", "int8"),
+}
+"""Policy -> the integer forms that it tries, the first that fits to be taken; float fits always."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +35,9 @@ class Served:
     Attributes:
         weight: name of the weight.
         consumer: operator that uses it.
-        form: "float" (decoded to float32) or "int8" (decoded to int8 levels that the consumer keeps).
-        reason: why a policy that prefers int8 was not followed, or "".
+        form: "float" (decoded to float32), "int8" (decoded to int8 levels that the consumer keeps) or "int4"
+            (to 4-bit integers that it keeps).
+        reason: why a policy that prefers another form was not followed, or "".
     """
 
     weight: str
@@ -51,26 +61,22 @@ def lower(
     Args:
         model: of opset 13 or later, uses the weights; what produced them is left for the caller to remove.
         weights: value -> name and quantized weight; values of one name share one set of codes.
-        policy: "float" decodes to float32; "int8" keeps int8 levels wherever an int8 form fits; "auto" where
-            it also pays.
+        policy: "float" decodes to float32; "int8" keeps int8 levels wherever an int8 form fits; "int4" keeps
+            4-bit integers where those fit, on the grid of that name, and else does as "int8"; "auto" keeps
+            the smallest that fit where they also pay.
     """
     graph = model.graph
     stores: dict[str, WeightStore] = {}
+    input_sums: dict[tuple[ir.Value, int], ir.Value] = {}
     served = []
     for value, (name, quantized) in weights.items():
-        store = stores.setdefault(name, WeightStore(graph, name, quantized))
+        store = stores.setdefault(name, WeightStore(graph, name, quantized, input_sums=input_sums))
         floats: list[tuple[ir.Node, int]] = []
         for consumer, index in list(value.uses()):
-            try:
-                if policy == "float":
-                    raise NotServedError("")
-                if consumer.graph is not graph:
-                    raise NotServedError("it is used inside a branch or a loop")
-                serve_int8(store, consumer, index, pays=policy == "auto")
-                served.append(Served(name, consumer.op_type, "int8"))
-            except NotServedError as why:
+            form, reason = _serve(store, consumer, index, policy)
+            if form == "float":
                 floats.append((consumer, index))
-                served.append(Served(name, consumer.op_type, "float", str(why)))
+            served.append(Served(name, consumer.op_type, form, reason))
         for consumer, index in floats:
             consumer.replace_input_with(index, store.decoded())
         if value.is_graph_output():
@@ -84,9 +90,31 @@ def lower(
     ]:
         assert value.name is not None
         del graph.initializers[value.name]  # biases that a form has replaced
-    for decoder in dict.fromkeys(Decoder.of(store.quantized.spec) for store in stores.values()):
+    for decoder in dict.fromkeys(decoder for store in stores.values() for decoder in store.decoders):
         function = decoder.function(graph.opset_imports[""])
         model.functions[function.identifier()] = function
     graph.opset_imports[DOMAIN] = DOMAIN_VERSION
     graph.sort()
     return served
+
+
+def _serve(store: WeightStore, consumer: ir.Node, index: int, policy: Policy) -> tuple[str, str]:
+    """Serve one use of a weight by the first integer form of the policy that fits.
+
+    Returns:
+        The form, "float" where none fits and the use is as it was; and why none before it fitted.
+    """
+    forms = _FORMS[policy]
+    if policy == "auto" and store.quantized.spec.grid_name != "int4":
+        forms = ("int8",)  # nobody asked for 4 bits
+    reasons: dict[str, None] = {}
+    for form in forms:
+        try:
+            if consumer.graph is not store.graph:
+                raise NotServedError("it is used inside a branch or a loop")
+            serve(form, store, consumer, index, pays=policy == "auto")
+        except NotServedError as why:
+            reasons[str(why)] = None
+        else:
+            return form, "; ".join(reasons)
+    return "float", "; ".join(reasons)

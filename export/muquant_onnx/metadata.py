@@ -28,7 +28,7 @@ def add_metadata(
                 name: {
                     "shape": list(weight.shape),
                     **weight.spec.to_dict(),
-                    "grid": weight.spec.grid_type,
+                    "grid": weight.spec.grid_name,
                     "channel_axis": weight.channel_axis,
                     "served": sorted({use.form for use in served if use.weight == name}),
                 }

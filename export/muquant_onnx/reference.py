@@ -126,7 +126,7 @@ def decode(
     """
     bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
     count = math.prod(shape)
-    if bits not in range(2, 9):
+    if bits not in range(2, 5 if entry["grid"] == "int4" else 9):
         raise ValueError(f"codes of {bits} bits")
     if packed.size != -(-count // 8) * bits:
         raise ValueError(f"{packed.size} bytes for {count} codes of {bits} bits")
@@ -148,15 +148,22 @@ def decode(
 
 
 def codebook(bits: int, mu: float, levels: str, grid: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return `k` for each code: round(grid_max F^-1(y)), half to even, in float64."""
+    """Return `k` for each code, in float64: the integer nearest to grid_max F^-1(y), half to even.
+
+    On the int4 grid of mid-rise it is the nearest odd one, half away from zero.
+    """
     n = {"mid-rise": 2**bits - 1, "mid-tread": 2 ** (bits - 1) - 1}[levels]
     y = np.arange(-n, n + 1, 2 if levels == "mid-rise" else 1) / n
     if levels == "mid-tread":
         y = np.append(y, 0.0)  # the spare code
-    largest = {"int8": 127, "int16": 32767}[grid]
+    odd = grid == "int4" and levels == "mid-rise"
+    largest = 15 if odd else {"int4": 7, "int8": 127, "int16": 32767}[grid]
     if mu == 0:
-        levels_of_y, largest = y, largest // n * n or largest
+        levels_of_y = y
+        largest = max((m for m in range(n, largest + 1, n) if not odd or m % 2), default=largest)
     else:
         levels_of_y = np.sign(y) * np.expm1(np.abs(y) * np.log1p(mu)) / mu
-    k: np.ndarray[Any, np.dtype[np.int64]] = np.round(largest * levels_of_y).astype(np.int64)
-    return k
+    exact = largest * levels_of_y
+    k = np.sign(y) * (2 * np.floor(np.abs(exact) / 2) + 1) if odd else np.round(exact)
+    integers: np.ndarray[Any, np.dtype[np.int64]] = k.astype(np.int64)
+    return integers

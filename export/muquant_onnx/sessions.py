@@ -29,8 +29,7 @@ class RuntimeSetting:
         description: what it is for, in a line.
         optimize: whether graphs are optimised.
         entries: session configuration entries.
-        rounds_activations: whether kernels of integer weights round activations to int8, so that parity is
-            not exact.
+        rounds_activations: whether integer kernels round activations to int8, so that parity is not exact.
     """
 
     description: str
@@ -46,10 +45,10 @@ class RuntimeSetting:
 
 RUNTIME_SETTINGS: dict[str, RuntimeSetting] = {
     "default": RuntimeSetting(
-        "as onnxruntime comes: fast 8-bit kernels that round activations too", rounds_activations=True
+        "as onnxruntime comes: fast integer kernels that round activations too", rounds_activations=True
     ),
     "accuracy-1": RuntimeSetting(
-        "8-bit kernels that compute in float32", entries={"session.qdq_matmulnbits_accuracy_level": "1"}
+        "integer kernels that compute in float32", entries={"session.qdq_matmulnbits_accuracy_level": "1"}
     ),
     "unoptimized": RuntimeSetting("no graph optimisation: every node as the file states it", optimize=False),
 }
@@ -58,7 +57,8 @@ RUNTIME_SETTINGS: dict[str, RuntimeSetting] = {
 POLICIES: dict[str, str] = {
     "float": "all weights decoded to floats: exact, as fast and as large as the float model",
     "int8": "int8 levels in memory, for kernels of matrix products and embeddings; the rest as float",
-    "auto": "int8 where it is expected to be faster, else float",
+    "int4": "4-bit integers in memory for products with weights on the int4 grid; the rest as int8",
+    "auto": "int4 or int8 where it is expected to be faster, else float",
     "packed": "nothing decoded but while it is used: the smallest in memory, and slow",
 }
 """How `load_session` can serve a compressed file, whatever the policy that it was exported with."""

@@ -14,12 +14,13 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor
 
 from muquant.artifact import CompressedModel
 from muquant.errors import InputError, first_line
 from muquant.inputs import Example, Inputs
 from muquant.outputs import output_tensors
-from muquant.tensor import QuantizedTensor
+from muquant.tensor import QuantizedTensor, spread
 from muquant_onnx.from_torch import export_float
 from muquant_onnx.load_cost import LoadCost, load_cost
 from muquant_onnx.reference import decode_file, read_model
@@ -28,7 +29,7 @@ from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, running_operat
 FLOAT_TOLERANCE = 1e-5
 INT8_AGREEMENT = 0.998
 INT8_TOLERANCE = 0.05
-"""For outputs that are no logits, behind 8-bit kernels that round activations."""
+"""For outputs that are no logits, behind integer kernels: all of them round activations to 8 bits."""
 
 Array = NDArray[Any]
 
@@ -66,8 +67,8 @@ class RuntimeCheck:
         agreement: fraction of inputs with the same argmax of the first output, where that is [N, classes];
             else None. Classes whose values are within 1e-5 of each other are the same.
         operators: operator types that run after optimisation, with their number.
-        passed: within 1e-5 and agreement 1; where an 8-bit kernel rounds activations, a finite difference and
-            agreement of at least 0.998, or within 0.05 where there are no classes.
+        passed: within 1e-5 and agreement 1; where an integer kernel rounds activations, a finite difference
+            and agreement of at least 0.998, or within 0.05 where there are no classes.
     """
 
     setting: str
@@ -168,7 +169,11 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
     )
 
 
-_PART = re.compile(r"(?P<weight>.+)\.(?P<part>levels|own_levels|decoded|dequantized)(\.\d+)?", re.DOTALL)
+_PART = re.compile(
+    r"(?P<weight>.+)\.(?P<part>levels|own_levels|places|own_places|decoded|dequantized|dequantized_places)"
+    r"(\.\d+)?",
+    re.DOTALL,
+)
 
 
 def _decoding_part(model: ir.Model, weights: set[str]) -> ir.Model:
@@ -204,17 +209,31 @@ def _run_part(
 
 def _same(quantized: QuantizedTensor, name: str, outputs: dict[str, Array]) -> bool:
     """Whether every output that decodes the weight `name` is what it should be; there is at least one."""
-    weight, levels = quantized.dequantize().numpy(), quantized.levels().numpy()
-    matrix = weight.T if quantized.channel_axis == 0 else weight  # [inputs, outputs], as a MatMul takes it
-    wanted = {"levels": levels, "own_levels": levels, "decoded": weight, "dequantized": matrix}
+    weight, levels = quantized.dequantize(), quantized.levels()
+    places = (levels - 1) // 2
+    step = spread(quantized.step, quantized.spec, quantized.shape, quantized.channel_axis)
+    wanted = {
+        "levels": levels,
+        "own_levels": levels,
+        "places": places,
+        "own_places": places,
+        "decoded": weight,
+        "dequantized": _matrix(weight, quantized),
+        "dequantized_places": _matrix(places.float() * (2 * step), quantized),
+    }
     same = []
     for label, value in outputs.items():
         match = _PART.fullmatch(label)
         if match is not None and match["weight"] == name:
-            right = wanted[match["part"]]
-            integer = "levels" in match["part"]
-            same.append(np.array_equal(value, right) if integer else _equal_bits(value, right))
+            right = wanted[match["part"]].numpy()
+            exact = _equal_bits if right.dtype == np.float32 else np.array_equal
+            same.append(exact(value, right))
     return bool(same) and all(same)
+
+
+def _matrix(values: Tensor, quantized: QuantizedTensor) -> Tensor:
+    """A weight as a MatMul takes it, [inputs, outputs]."""
+    return values.T if quantized.channel_axis == 0 and values.dim() == 2 else values
 
 
 def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:

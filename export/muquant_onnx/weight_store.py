@@ -14,11 +14,21 @@ from muquant_onnx.packed_weight import PackedWeight
 
 @dataclass
 class WeightStore:
-    """The initializers of one quantized weight, made on demand, and the nodes that decode them."""
+    """The initializers of one quantized weight, made on demand, and the nodes that decode them.
+
+    Attributes:
+        graph: that the weight is in.
+        name: of the weight.
+        quantized: the weight.
+        decoders: the functions that the nodes call, in the order of their first use.
+        input_sums: (value, group size or 0) -> `sums` of it: weights of one graph share them.
+    """
 
     graph: ir.Graph
     name: str
     quantized: PackedWeight
+    decoders: dict[Decoder, None] = field(default_factory=dict)
+    input_sums: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
     _initializers: dict[str, ir.Value] = field(default_factory=dict)
     _decoded: ir.Value | None = None
     _counts: dict[str, int] = field(default_factory=dict)
@@ -63,26 +73,34 @@ class WeightStore:
         return output
 
     def levels(self) -> ir.Value:
-        """Decode to integer levels in the weight's shape; each caller gets levels of its own.
+        """Decode to the levels k, in the weight's shape; each caller gets levels of its own."""
+        return self._integers("levels", Decoder.of(self.quantized.spec))
+
+    def places(self) -> ir.Value:
+        """Decode to the j of levels k = 2 j + 1, int8, in the weight's shape; each caller gets his own."""
+        return self._integers("places", Decoder.of(self.quantized.spec, places=True))
+
+    def _integers(self, part: str, decoder: Decoder) -> ir.Value:
+        """Decode, to NAME.part.
 
         onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after
         the first is followed by a slice that cuts nothing, past the end by a number of its own: equal values,
         another computation.
         """
-        spec, shape = self.quantized.spec, self.quantized.shape
-        decoder = Decoder.of(spec)
+        shape = self.quantized.shape
+        self.decoders[decoder] = None
         inputs = [
             self.constant("packed", self.quantized.packed),
-            self.constant("mu", np.array(spec.expansion_mu)),
+            self.constant("mu", np.array(self.quantized.spec.expansion_mu)),
             self.constant("shape", np.array(shape, np.int64)),
         ]
-        levels = self.node(decoder.name, inputs, "levels", decoder.dtype, shape, domain=DOMAIN)
-        number = self._counts["levels"] - 1
+        integers = self.node(decoder.name, inputs, part, decoder.dtype, shape, domain=DOMAIN)
+        number = self._counts[part] - 1
         if number:
             start = self.constant("start", np.zeros(1, np.int64))
             end = self.constant(f"end.{number}", np.array([shape[0] + number]))
-            levels = self.node("Slice", [levels, start, end], "own_levels", decoder.dtype, shape)
-        return levels
+            integers = self.node("Slice", [integers, start, end], f"own_{part}", decoder.dtype, shape)
+        return integers
 
     def decoded(self) -> ir.Value:
         """Decode to the float32 weight, float32(k) * step, and round it to the type of its consumers; made
@@ -128,6 +146,32 @@ class WeightStore:
             order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
             wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, shape, perm=order)
         return wide
+
+    def sums(self, x: ir.Value, rank: int | None) -> ir.Value:
+        """The sums of `x` [..., inputs] over the inputs that share a step: [..., groups], or else [..., 1].
+
+        With groups its `rank`, the number of its axes, must be known.
+        """
+        steps, axis = self.quantized.spec.steps, self.quantized.channel_axis
+        key = x, steps.group_size
+        if key not in self.input_sums:
+            last, grouped = self.constant("last_axis", np.array([-1])), x
+            if steps.kind == "group":
+                assert rank is not None
+                groups = self.quantized.shape[1 - axis] // steps.group_size
+                kept = [0] * (rank - 1)  # Reshape's word for "as it is"
+                content = np.array([*kept, groups, steps.group_size])
+                shape = self.constant(f"grouped_shape.{len(kept)}", content)
+                grouped = self.node("Reshape", [x, shape], "grouped_inputs", ir.DataType.FLOAT, None)
+            self.input_sums[key] = self.node(
+                "ReduceSum",
+                [grouped, last],
+                "input_sums",
+                ir.DataType.FLOAT,
+                None,
+                keepdims=int(steps.kind != "group"),
+            )
+        return self.input_sums[key]
 
     def group_of_input(self, inputs: int) -> ir.Value:
         """Index of the group that each input belongs to, int64 [inputs]."""

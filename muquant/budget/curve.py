@@ -1,7 +1,7 @@
 """What a weight costs and loses at each width."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 from torch import Tensor
@@ -141,7 +141,7 @@ def measure(
     measured_on: MeasuredOn = "weight" if samples is None else "output"
     form, points = spec, []
     for bits in WIDTHS:
-        found = quantize(weight, replace(form, bits=bits), channel_axis, observer, "nearest", samples)
+        found = quantize(weight, form.with_bits(bits), channel_axis, observer, "nearest", samples)
         if found.output is not None:
             ratio: float | None = found.output.nearest
         else:

@@ -58,5 +58,5 @@ def candidates(spec: MuLawSpec) -> tuple[MuLawSpec, ...]:
     """
     mapped = spec.domain == "mapped"
     decoded = replace(spec, domain="decoded", mu="auto") if mapped else spec
-    wider = tuple(replace(decoded, bits=bits) for bits in range(spec.bits, WIDEST + 1))
+    wider = tuple(decoded.with_bits(bits) for bits in range(spec.bits, WIDEST + 1))
     return (spec, *wider) if mapped else wider

@@ -93,6 +93,25 @@ GOLDEN = [  # computed by hand from round(grid_max ((1 + mu)^|y| - 1) / mu)
 ]
 
 
+INT4_GOLDEN = [  # by hand: 15 or 7 times the level, to the nearest odd integer or the nearest integer
+    (3, 0.0, "mid-rise", [-7, -5, -3, -1, 1, 3, 5, 7]),
+    (2, 0.0, "mid-rise", [-15, -5, 5, 15]),
+    (4, 0.0, "mid-rise", list(range(-15, 16, 2))),
+    (3, 1e-9, "mid-rise", [-15, -11, -7, -3, 3, 7, 11, 15]),
+    (3, 255.0, "mid-rise", [-15, -3, -1, -1, 1, 1, 3, 15]),  # 3.06, 0.57, 0.07
+    (2, 3.0, "mid-rise", [-15, -3, 3, 15]),  # 15 (4^(1/3) - 1) / 3 = 2.94
+    (3, 0.0, "mid-tread", [-6, -4, -2, 0, 2, 4, 6, 0]),
+    (3, 7.0, "mid-tread", [-7, -3, -1, 0, 1, 3, 7, 0]),  # 8^(1/3) = 2: 7 (2 - 1) / 7, 7 (4 - 1) / 7
+    (2, 255.0, "mid-tread", [-7, 0, 7, 0]),
+    (4, 0.0, "mid-tread", [*range(-7, 8), 0]),
+]
+
+
+@pytest.mark.parametrize(("bits", "mu", "levels", "expected"), INT4_GOLDEN)
+def test_golden_codebooks_on_the_int4_grid(bits: int, mu: float, levels: Any, expected: list[int]) -> None:
+    assert grid_levels(MuLawSpec(bits, mu, levels=levels, grid="int4")).tolist() == expected
+
+
 @pytest.mark.parametrize(("bits", "mu", "levels", "expected"), GOLDEN)
 def test_golden_codebooks(bits: int, mu: float, levels: Any, expected: list[int]) -> None:
     assert grid_levels(MuLawSpec(bits, mu, levels=levels)).tolist() == expected
@@ -100,6 +119,8 @@ def test_golden_codebooks(bits: int, mu: float, levels: Any, expected: list[int]
 
 def codebook(bits: int, mu: float, levels: str, grid: str) -> list[int]:
     """The format written out in float64 and Python's own round (half to even)."""
+    if grid == "int4":
+        return int4_codebook(bits, mu, levels)
     largest = 127 if grid == "int8" or (grid == "auto" and bits <= 6) else 32767
     if levels == "mid-rise":
         n = 2**bits - 1
@@ -111,6 +132,28 @@ def codebook(bits: int, mu: float, levels: str, grid: str) -> list[int]:
         top = largest - largest % n if n <= largest else largest
         return [round(top * float(each)) for each in y]
     return [round(largest * float(np.sign(each) * np.expm1(abs(each) * np.log1p(mu)) / mu)) for each in y]
+
+
+def int4_codebook(bits: int, mu: float, levels: str) -> list[int]:
+    """The nearest of the odd integers to 15, of two alike the outer one; for mid-tread of those to 7.
+
+    Uniform levels are those of the largest integer of the grid that has all of them on it.
+    """
+    rise = levels == "mid-rise"
+    grid = range(-15, 16, 2) if rise else range(-7, 8)
+    n = 2**bits - 1 if rise else 2**bits - 2
+    numerators = range(-n, n + 1, 2)  # of y = i / n
+    if mu == 0:
+        tops = [top for top in grid if top > 0]
+        on_grid = [top for top in tops if all(top * i % n == 0 and top * i // n in grid for i in numerators)]
+        found = [max(on_grid) * i // n for i in numerators]
+    else:
+        found = []
+        for i in numerators:
+            exact = grid[-1] * math.copysign(np.expm1(abs(i) / n * np.log1p(mu)) / mu, i)
+            distances = [abs(k - exact) for k in grid]
+            found.append(max((k for k in grid if abs(k - exact) == min(distances)), key=abs))
+    return found if rise else [*found, 0]
 
 
 def check_codebook(bits: int, mu: float, levels: Any, grid: Any) -> None:
@@ -128,6 +171,24 @@ def check_codebook(bits: int, mu: float, levels: Any, grid: Any) -> None:
 def test_every_codebook_is_the_formula(bits: int, levels: str, grid: str) -> None:
     for mu in (0.0, 0.01, *np.geomspace(0.05, 65536, 60).tolist()):
         check_codebook(bits, mu, levels, grid)
+
+
+@pytest.mark.parametrize("levels", ["mid-rise", "mid-tread"])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_every_codebook_on_the_int4_grid_is_the_nearest(bits: int, levels: str) -> None:
+    for mu in (0.0, 1e-12, 1e-6, 0.01, *np.geomspace(0.05, 65536, 400).tolist()):
+        check_codebook(bits, mu, levels, "int4")
+
+
+@settings(deadline=None)
+@given(st.integers(2, 4), st.just(0.0) | st.floats(1e-300, 65536), st.sampled_from(["mid-rise", "mid-tread"]))
+def test_any_codebook_on_the_int4_grid_is_what_four_bits_hold(bits: int, mu: float, levels: Any) -> None:
+    check_codebook(bits, mu, levels, "int4")
+    k = grid_levels(MuLawSpec(bits, mu, levels=levels, grid="int4"))
+    places = (k - 1) // 2 if levels == "mid-rise" else k
+    assert -8 <= places.min() <= places.max() <= 7
+    if levels == "mid-rise":
+        assert (k % 2 == 1).all()
 
 
 @settings(deadline=None)  # the first call starts torch up

@@ -41,10 +41,14 @@ def bits_of(values: Tensor) -> Tensor:
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("levels", ["mid-rise", "mid-tread"])
 @pytest.mark.parametrize("mu", [0.0, 1.0, 4.0, 255.0, 65536.0])
-@pytest.mark.parametrize("bits", range(2, 9))
-def test_every_boundary_is_decoded_as_deployed(bits: int, mu: float, levels: Any, granularity: str) -> None:
+@pytest.mark.parametrize(
+    ("bits", "grid"), [*((bits, "auto") for bits in range(2, 9)), *((bits, "int4") for bits in (2, 3, 4))]
+)
+def test_every_boundary_is_decoded_as_deployed(
+    bits: int, grid: Any, mu: float, levels: Any, granularity: str
+) -> None:
     """At each boundary, half-way between two levels, and at the floats on both sides of it."""
-    fake = MuLawFakeQuantize(MuLawSpec(bits, mu, granularity=granularity, levels=levels))
+    fake = MuLawFakeQuantize(MuLawSpec(bits, mu, granularity=granularity, levels=levels, grid=grid))
     fake(torch.tensor([[0.7, -0.3, 0.011, 0.0], [0.0, 0.0, 0.0, 0.0], [1e-20, -3e-20, 2e-20, 0.0]]))
     fake.disable_observer()
     k = grid_levels(fake.spec)[: fake.spec.codes].float()

@@ -20,6 +20,10 @@ def codebook(spec: MuLawSpec, mu: float) -> Any:
     """Unit levels on the grid, from the formula."""
     n = 2**spec.bits - 1 if spec.levels == "mid-rise" else 2 ** (spec.bits - 1) - 1
     y = np.linspace(-1, 1, spec.codes)
+    if spec.grid == "int4":  # mid-rise of 3 bits
+        level = np.abs(y if mu == 0 else np.expm1(np.abs(y) * np.log1p(mu)) / mu)
+        top = 7 if mu == 0 else 15
+        return np.sign(y) * (2 * np.floor(top * level / 2) + 1) / top
     top = 127 // n * n if mu == 0 else 127
     level = y if mu == 0 else np.sign(y) * np.expm1(np.abs(y) * np.log1p(mu)) / mu
     return np.round(top * level) / top
@@ -69,22 +73,23 @@ def search_error(weight: Tensor, spec: MuLawSpec, axis: int = 0) -> float:
 
 
 FORMATS = [
-    (3, "mid-rise"),
-    (3, "mid-tread"),
-    (2, "mid-rise"),
-    (2, "mid-tread"),
-    (4, "mid-rise"),
-    (6, "mid-rise"),
+    (3, "mid-rise", "auto"),
+    (3, "mid-tread", "auto"),
+    (2, "mid-rise", "auto"),
+    (2, "mid-tread", "auto"),
+    (4, "mid-rise", "auto"),
+    (6, "mid-rise", "auto"),
+    (3, "mid-rise", "int4"),
 ]
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "group:50"])
-@pytest.mark.parametrize(("bits", "levels"), FORMATS)
+@pytest.mark.parametrize(("bits", "levels", "grid"), FORMATS)
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_the_search_is_within_one_percent_of_brute_force(
-    name: str, bits: int, levels: Any, granularity: str
+    name: str, bits: int, levels: Any, grid: Any, granularity: str
 ) -> None:
-    spec = MuLawSpec(bits, levels=levels, granularity=granularity)
+    spec = MuLawSpec(bits, levels=levels, granularity=granularity, grid=grid)
     weight = sample(name, 6, 1000)
     rows = {"tensor": (1, -1), "channel": (6, -1), "group:50": (-1, 50)}[granularity]
     if granularity == "group:50":

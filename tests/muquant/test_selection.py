@@ -43,6 +43,12 @@ def test_overrides_come_in_their_order_with_the_width_or_format_they_name() -> N
     assert found == [([0, 1], MuLawSpec(5, granularity="tensor")), ([0], own)]
 
 
+def test_a_width_that_the_grid_does_not_hold_takes_the_grid_of_its_own() -> None:
+    spec = MuLawSpec(grid="int4")
+    found = list(override_specs(LABELS, spec, {"conv": 4, "stem": 8}))
+    assert [own for _, own in found] == [MuLawSpec(4, grid="int4"), MuLawSpec(8)]
+
+
 def test_an_override_picks_a_weight_by_its_whole_name_alone() -> None:
     names = ["conv1.weight", "conv1.weight2", "stem"]
     found = list(override_specs(LABELS, MuLawSpec(), {"=conv1.weight": 5, "=stem": 4, "stem": 2}, names))

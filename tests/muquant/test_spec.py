@@ -44,6 +44,28 @@ def test_values_out_of_range_are_refused_by_name(field: str, value: Any) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("levels", ["mid-rise", "mid-tread"])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_int4_grid_holds_at_most_four_bits(bits: int, levels: Any) -> None:
+    narrow = MuLawSpec(2, 1.0, levels=levels, grid="int4")
+    wider = narrow.with_bits(bits)
+    if bits <= 4:
+        assert wider == MuLawSpec(bits, 1.0, levels=levels, grid="int4")
+        return
+    message = f'grid is "int4" and bits is {bits}; expected at most 4 bits'
+    with pytest.raises(InputError, match=message) as caught:
+        MuLawSpec(bits, 1.0, levels=levels, grid="int4")
+    assert "\n" not in str(caught.value)
+    assert wider == MuLawSpec(bits, 1.0, levels=levels)
+
+
+@pytest.mark.parametrize("bits", [1, 9, 3.0, "3"])
+def test_another_width_is_checked(bits: Any) -> None:
+    for grid in ("int4", "int8"):
+        with pytest.raises(InputError, match="bits is"):
+            MuLawSpec(grid=grid).with_bits(bits)
+
+
 def test_the_mapped_domain_needs_a_number_for_mu() -> None:
     with pytest.raises(InputError, match="mapped"):
         MuLawSpec(domain="mapped")
@@ -57,7 +79,12 @@ def test_a_mu_left_open_cannot_make_levels() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [MuLawSpec(), SOURCE_SPEC, MuLawSpec(5, 0.1 + 0.2, "mapped", "group:7", "mid-tread", "int16")],
+    [
+        MuLawSpec(),
+        SOURCE_SPEC,
+        MuLawSpec(5, 0.1 + 0.2, "mapped", "group:7", "mid-tread", "int16"),
+        MuLawSpec(grid="int4"),
+    ],
     ids=str,
 )
 def test_a_spec_survives_json(spec: MuLawSpec) -> None:
@@ -98,13 +125,16 @@ def test_how_many_levels_there_are(bits: int) -> None:
     assert (tread.codes, tread.positive_steps) == (2**bits - 1, 2 ** (bits - 1) - 1)
     assert len(set(grid_levels(rise).tolist())) == 2**bits  # "auto" takes a grid fine enough for each of them
     assert len(set(grid_levels(tread).tolist())) == 2**bits - 1
-    assert rise.grid_type == ("int8" if bits <= 6 else "int16")
+    assert rise.grid_name == rise.level_grid.storage == ("int8" if bits <= 6 else "int16")
 
 
 @pytest.mark.parametrize("levels", ["mid-rise", "mid-tread"])
-@pytest.mark.parametrize("bits", range(2, 9))
-def test_uniform_levels_are_equally_spaced(bits: int, levels: Any) -> None:
-    spec = MuLawSpec(bits, mu=0.0, levels=levels)
+@pytest.mark.parametrize(
+    ("bits", "grid"),
+    [(bits, grid) for grid in ("auto", "int4") for bits in range(2, 9 if grid == "auto" else 5)],
+)
+def test_uniform_levels_are_equally_spaced(bits: int, grid: Any, levels: Any) -> None:
+    spec = MuLawSpec(bits, mu=0.0, levels=levels, grid=grid)
     gaps = np.diff(grid_levels(spec)[: spec.codes].numpy().astype(int))
     assert gaps.min() == gaps.max() > 0
 

@@ -25,10 +25,12 @@ from muquant.tensor import (
 SHAPES = [(1,), (7,), (1, 1), (5, 13), (3, 4, 5), (3, 2, 3, 3), (2, 3, 1, 2, 5)]
 GRANULARITIES = ["tensor", "channel", "group:1", "group:4", "group:1000"]
 FORMATS = [
-    (bits, levels, mu)
+    (bits, levels, mu, grid)
     for bits in range(2, 9)
     for levels in ("mid-rise", "mid-tread")
     for mu in (0.0, 5.0, 255.0)
+    for grid in ("auto", "int4")
+    if grid == "auto" or bits <= 4
 ]
 
 
@@ -53,8 +55,8 @@ def reference_step(step: Any, granularity: str, shape: tuple[int, ...], axis: in
 @pytest.mark.parametrize(("shape", "axis"), [(s, a) for s in SHAPES for a in (0, 1) if a < len(s)], ids=str)
 def test_dequantize_is_float32_k_times_step(shape: tuple[int, ...], axis: int, granularity: str) -> None:
     random = np.random.default_rng(0)
-    for bits, levels, mu in FORMATS:
-        spec = MuLawSpec(bits, mu, granularity=granularity, levels=levels)  # type: ignore[arg-type]
+    for bits, levels, mu, grid in FORMATS:
+        spec = MuLawSpec(bits, mu, granularity=granularity, levels=levels, grid=grid)  # type: ignore[arg-type]
         codes = random.integers(0, 2**bits, shape, np.uint8)
         inputs = codes.size // shape[axis]
         step = random.exponential(size=spec.steps.step_shape(shape[axis], inputs)).astype(np.float32)
@@ -69,13 +71,21 @@ def test_dequantize_is_float32_k_times_step(shape: tuple[int, ...], axis: int, g
 @settings(deadline=None)
 @given(
     scale=st.floats(2.0**-100, 2.0**100, width=32),
-    form=st.sampled_from([(3, 5.0, 127), (3, 0.0, 126), (8, 5.0, 32767)]),
+    form=st.sampled_from(
+        [
+            (3, 5.0, "auto", 127),
+            (3, 0.0, "auto", 126),
+            (8, 5.0, "auto", 32767),
+            (3, 5.0, "int4", 15),
+            (3, 0.0, "int4", 7),
+        ]
+    ),
 )
 def test_the_step_is_the_float_nearest_to_scale_by_grid_max(
-    scale: float, form: tuple[int, float, int]
+    scale: float, form: tuple[int, float, Any, int]
 ) -> None:
-    bits, mu, grid_max = form
-    step = step_of(torch.tensor([[scale]]), MuLawSpec(bits, mu)).numpy()[0, 0]
+    bits, mu, grid, grid_max = form
+    step = step_of(torch.tensor([[scale]]), MuLawSpec(bits, mu, grid=grid)).numpy()[0, 0]
     exact = Fraction(scale) / grid_max
     error = abs(Fraction(float(step)) - exact)
     for other in (np.nextafter(step, np.float32(0)), np.nextafter(step, np.float32(np.inf))):
@@ -83,9 +93,11 @@ def test_the_step_is_the_float_nearest_to_scale_by_grid_max(
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3, 1e-30, 1e-43, 1e30])
-@pytest.mark.parametrize(("bits", "levels", "mu"), FORMATS)
-def test_codes_come_back_from_what_they_decode_to(bits: int, levels: Any, mu: float, scale: float) -> None:
-    spec = MuLawSpec(bits, mu, levels=levels)
+@pytest.mark.parametrize(("bits", "levels", "mu", "grid"), FORMATS)
+def test_codes_come_back_from_what_they_decode_to(
+    bits: int, levels: Any, mu: float, grid: Any, scale: float
+) -> None:
+    spec = MuLawSpec(bits, mu, levels=levels, grid=grid)
     codes = torch.arange(spec.codes, dtype=torch.uint8)[None]
     step = step_of(torch.tensor([[scale]]), spec)
     if step == 0:
@@ -98,9 +110,9 @@ def test_codes_come_back_from_what_they_decode_to(bits: int, levels: Any, mu: fl
     np.testing.assert_array_equal(again[0, distinct].numpy(), codes[0, distinct].numpy())
 
 
-@pytest.mark.parametrize(("bits", "levels", "mu"), FORMATS)
-def test_nearest_is_brute_force_and_ties_go_up(bits: int, levels: Any, mu: float) -> None:
-    spec = MuLawSpec(bits, mu, levels=levels)
+@pytest.mark.parametrize(("bits", "levels", "mu", "grid"), FORMATS)
+def test_nearest_is_brute_force_and_ties_go_up(bits: int, levels: Any, mu: float, grid: Any) -> None:
+    spec = MuLawSpec(bits, mu, levels=levels, grid=grid)
     k = grid_levels(spec)[: spec.codes].numpy().astype(np.float64)
     middles = (k[1:] + k[:-1]) / 2
     random = np.random.default_rng(1).uniform(-1.3, 1.3, 500) * k[-1]

@@ -49,6 +49,7 @@ def test_an_all_zero_channel_decodes_to_exact_zeros(run: Path, tmp_path: Path) -
     [
         (("--bits", 1), ("bits is 1", "2 to 8")),
         (("--bits", 9), ("bits is 9", "2 to 8")),
+        (("--bits", 5, "--grid", "int4"), ('grid is "int4" and bits is 5', "at most 4 bits")),
         (("--mu", -1), ("mu is -1.0", "0 to 65536")),
         (("--mu", "nan"), ("mu is nan", "0 to 65536")),
         (("--mu", "large"), ("--mu is 'large'", "auto")),

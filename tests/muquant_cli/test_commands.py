@@ -63,6 +63,20 @@ def test_compress_takes_every_option_of_the_format(run: Path, tmp_path: Path) ->
     assert specs == {muquant.MuLawSpec(4, 2.5, "mapped", "tensor", "mid-tread")}
 
 
+def test_compress_takes_a_grid_and_the_file_is_run_in_4_bits(run: Path, tmp_path: Path) -> None:
+    model, out = tmp_path / "model.mq", tmp_path / "model.onnx"
+    invoke_json("compress", run, "-o", model, "--grid", "int4", "--bits", "3,conv1=8")
+    grids = {name: tensor.spec.grid_name for name, tensor in muquant.load(model).tensors.items()}
+    assert grids.pop("conv1.weight") == "int16"
+    assert set(grids.values()) == {"int4"}
+    document = invoke_json("export", model, "-o", out, "--policy", "int4")
+    assert [use["form"] for use in document["served"]] == ["float", "float", "int4", "int4"]
+    assert invoke_json("verify", model, out, "--limit", 50)["passed"]
+    shown = invoke_json("inspect", out)
+    assert shown["operators"]["MatMulNBits"] == 2
+    assert shown["weights"]["fc1.weight"]["grid"] == "int4"
+
+
 def test_compress_takes_widths_by_layer(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.mq"
     document = invoke_json("compress", run, "-o", out, "--bits", "3,fc.*=4,conv[1]{1,2}=8,fc2=5")

@@ -235,8 +235,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unknown_policy() -> None:
-    with pytest.raises(mq.InputError, match="policy 'int4' is unknown; expected one of auto, float, int8"):
-        export_onnx(mq.compress(nn.Linear(4, 2), SPEC), "model.onnx", torch.randn(2, 4), "int4")
+    with pytest.raises(
+        mq.InputError, match="policy 'int2' is unknown; expected one of auto, float, int8, int4"
+    ):
+        export_onnx(mq.compress(nn.Linear(4, 2), SPEC), "model.onnx", torch.randn(2, 4), "int2")
 
 
 class Untraceable(nn.Module):

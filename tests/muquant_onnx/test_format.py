@@ -35,8 +35,10 @@ def _read(entry: dict[str, Any], packed: bytes, mu: float, steps: list[list[floa
     """Decode with numpy and json only, one weight at a time, as FORMAT.md says it: k, and float32 weights."""
     bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
     n = 2**bits - 1 if entry["levels"] == "mid-rise" else 2 ** (bits - 1) - 1
-    largest = {"int8": 127, "int16": 32767}[entry["grid"]]
-    grid_max = largest // n * n if mu == 0 and n <= largest else largest
+    odd = (entry["grid"], entry["levels"]) == ("int4", "mid-rise")
+    largest = 15 if odd else {"int4": 7, "int8": 127, "int16": 32767}[entry["grid"]]
+    multiples = [m for m in range(n, largest + 1, n) if m % 2 or not odd]
+    grid_max = multiples[-1] if mu == 0 and multiples else largest
     stream = int.from_bytes(packed, "little")
     ks, weights = [], []
     for j, place in enumerate(np.ndindex(*shape)):
@@ -47,6 +49,8 @@ def _read(entry: dict[str, Any], packed: bytes, mu: float, steps: list[list[floa
             y = 0.0 if code == 2**bits - 1 else (code - n) / n
         expanded = y if mu == 0 else math.copysign(math.expm1(abs(y) * math.log1p(mu)) / mu, y)
         k = round(grid_max * expanded)  # Python rounds halves to even
+        if odd:
+            k = int(math.copysign(2 * math.floor(abs(grid_max * expanded) / 2) + 1, y))
         channel, inside = place[axis], place[:axis] + place[axis + 1 :]
         column = int(np.ravel_multi_index(inside, shape[:axis] + shape[axis + 1 :])) if inside else 0
         kind, _, size = entry["granularity"].partition(":")
@@ -101,6 +105,8 @@ def test_the_functions_text() -> None:
         (Decoder(3, "mid-rise", "int8"), "MuLawDecode3"),
         (Decoder(3, "mid-tread", "int8"), "MuLawDecode3MidTread"),
         (Decoder(8, "mid-rise", "int16"), "MuLawDecode8Int16"),
+        (Decoder(3, "mid-rise", "int4"), "MuLawDecode3Int4"),
+        (Decoder(3, "mid-rise", "int4", places=True), "MuLawDecode3Int4Places"),
         (Decoder(8, "mid-tread", "int16"), "MuLawDecode8MidTreadInt16"),
     ],
 )
@@ -109,7 +115,7 @@ def test_the_functions_names(decoder: Decoder, name: str) -> None:
     assert name in DOCUMENT or name == "MuLawDecode8MidTreadInt16"  # the document's rule, not its examples
 
 
-@pytest.mark.parametrize("policy", ["float", "int8"])
+@pytest.mark.parametrize("policy", ["float", "int8", "int4"])
 @pytest.mark.parametrize(
     "spec",
     [
@@ -118,8 +124,11 @@ def test_the_functions_names(decoder: Decoder, name: str) -> None:
         mq.MuLawSpec(5, 20.0, granularity="tensor", levels="mid-tread"),
         mq.MuLawSpec(8, 20.0, granularity="group:16"),
         mq.MuLawSpec(4, 20.0, granularity="group:16"),
+        mq.MuLawSpec(3, 5.0, grid="int4"),
+        mq.MuLawSpec(3, 5.0, granularity="tensor", levels="mid-tread", grid="int4"),
+        mq.MuLawSpec(2, 0.0, granularity="group:16", grid="int4"),
     ],
-    ids=lambda spec: f"{spec.bits}-{spec.granularity}-{spec.domain}",
+    ids=lambda spec: f"{spec.bits}-{spec.granularity}-{spec.domain}-{spec.grid}",
 )
 def test_a_file_by_the_document(spec: mq.MuLawSpec, policy: str, tmp_path: Path) -> None:
     """Names, shapes and metadata are those of the document; its reader finds PyTorch's weights."""

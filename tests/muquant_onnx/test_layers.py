@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import muquant as mq
+from muquant_onnx import export_onnx
 from muquant_onnx.from_torch import fill_placeholders, trace_placeholders, write
 from muquant_onnx.lowering import Policy, Served
-from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session
+from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, running_operators
 from muquant_onnx.verify import check_weights
 
 Array = NDArray[Any]
-MATRIX = {"Gemm", "MatMul", "Transpose"}  # consumers whose int8 form is the 8-bit kernel
+MATRIX = {"Gemm", "MatMul", "Transpose"}  # consumers whose integer forms are kernels of that width
+KERNELS = {"int4": 4, "int8": 8}
 BATCHES = (1, 2, 5)
 
 
@@ -51,6 +53,18 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.fc(torch.relu(self.fc(x)))
+        return output
+
+
+class Shared(nn.Module):
+    """Three layers of one input, as queries, keys and values are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(32, 24) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.a(x) * self.b(x) + self.c(x)
         return output
 
 
@@ -138,7 +152,7 @@ CASES = {
     "tied": Case(Tied, ((6,),), tokens=40),
     "called-twice": Case(Twice, ((32,),)),
 }
-POLICIES: tuple[Policy, ...] = ("float", "int8", "auto")
+POLICIES: tuple[Policy, ...] = ("float", "int8", "int4", "auto")
 # 16 divides the 32 inputs of the matrices and not the 36 of most convolutions; 12 the other way round
 SPECS = {
     f"{bits}-{granularity}": mq.MuLawSpec(bits, mu=20.0, granularity=granularity)
@@ -149,8 +163,21 @@ SPECS = {
     "mapped": mq.MuLawSpec(3, mu=255.0, domain="mapped"),
     "source": mq.SOURCE_SPEC,
     "8-int8-grid": mq.MuLawSpec(8, mu=5.0, grid="int8"),
+    "int4": mq.MuLawSpec(3, mu=5.0, grid="int4"),
+    "int4-tensor": mq.MuLawSpec(2, mu=0.0, granularity="tensor", grid="int4"),
+    "int4-group:16": mq.MuLawSpec(3, mu=5.0, granularity="group:16", grid="int4"),
+    "int4-group:12": mq.MuLawSpec(4, mu=2.0, granularity="group:12", grid="int4"),
+    "int4-mid-tread": mq.MuLawSpec(3, mu=5.0, levels="mid-tread", grid="int4"),
+    "int4-mid-tread-group:16": mq.MuLawSpec(
+        4, mu=2.0, granularity="group:16", levels="mid-tread", grid="int4"
+    ),
 }
-RUNS = [(spec, policy) for spec in SPECS for policy in POLICIES]
+RUNS = [
+    (spec, policy)
+    for spec in SPECS
+    for policy in POLICIES
+    if policy != "int4" or SPECS[spec].grid == "int4" or spec in ("3-channel", "8-channel")
+]
 
 
 def _batches(spec: str) -> tuple[int, ...]:
@@ -201,16 +228,19 @@ class Run:
     initializers: list[str]
     checks: dict[str, bool]
     operators: Counter[str]
+    kernels: Counter[int]
     outputs: dict[tuple[str, int], list[Array]]
     loaded: dict[Policy, Counter[str]]
 
 
 LOADED: dict[Policy, tuple[Policy, ...]] = {
-    "float": ("int8", "auto"),
-    "int8": ("float", "int8"),
+    "float": ("int4", "int8", "auto"),
+    "int8": ("float", "int4"),
+    "int4": ("float", "int8"),
     "auto": ("float", "int8"),
 }
 """Policies by which files of a policy are loaded, too."""
+KERNEL_LOADS = {"loaded as int8, default", "loaded as int4, default"}
 
 
 @cache
@@ -232,12 +262,12 @@ def _run(spec: str, policy: Policy) -> Run:
                 optimized = str(Path(folder, f"{other} {setting}.onnx"))
                 session = load_session(path, setting, policy=other, threads=1, optimized_path=optimized)
                 outputs[f"loaded as {other}, {setting}", BATCHES[-1]] = _outputs(session, BATCHES[-1])
-            loaded[other] = _operators(Path(folder, f"{other} default.onnx"))
+            loaded[other] = _running(Path(folder, f"{other} default.onnx"))[0]
         return Run(
             served,
             [value.name for value in onnx.load(path).graph.initializer],
             {check.name: check.passed for check in check_weights(compressed, path)},
-            _operators(Path(folder, "default.onnx")),
+            *_running(Path(folder, "default.onnx")),
             outputs,
             loaded,
         )
@@ -250,8 +280,17 @@ def _outputs(session: ort.InferenceSession, batch: int) -> list[Array]:
     return outputs
 
 
-def _operators(path: Path) -> Counter[str]:
-    return Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)
+def _running(path: Path) -> tuple[Counter[str], Counter[int]]:
+    """The operators of an optimised model, and the bits of those for integer matrices."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    bits = Counter(
+        attribute.i
+        for node in nodes
+        if node.op_type == "MatMulNBits"
+        for attribute in node.attribute
+        if attribute.name == "bits"
+    )
+    return Counter(node.op_type for node in nodes), bits
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -269,14 +308,16 @@ def test_served_as_reported(spec: str, policy: Policy, case: str) -> None:
     assert sorted(packed) == sorted(f"{name}.packed" for name in weights)
     if policy == "float":
         assert {(use.form, use.reason) for use in served} == {("float", "")}
+    elif policy == "int4" or (policy == "auto" and SPECS[spec].grid == "int4"):
+        assert all(bool(use.reason) == (use.form != "int4") for use in served)
     else:
         assert all(bool(use.reason) == (use.form == "float") for use in served)
-    rounded = any(use.form == "int8" and use.consumer in MATRIX for use in served)
+    rounded = any(use.form in KERNELS and use.consumer in MATRIX for use in served)
     for (setting, batch), outputs in run.outputs.items():
         wanted = expected[batch][place]
-        as_int8 = rounded if setting == "default" else setting.startswith("loaded as int8, default")
+        by_kernel = rounded if setting == "default" else setting in KERNEL_LOADS
         as_auto = setting == "loaded as auto, default" and case == "linear-big"
-        tolerance = 0.05 if as_int8 or as_auto else 1e-5
+        tolerance = 0.05 if by_kernel or as_auto else 1e-5
         np.testing.assert_allclose(
             outputs[place],
             wanted,
@@ -287,10 +328,14 @@ def test_served_as_reported(spec: str, policy: Policy, case: str) -> None:
 
 
 @pytest.mark.parametrize(("spec", "policy"), RUNS)
-def test_int8_matrices_run_on_the_8_bit_kernel(spec: str, policy: Policy) -> None:
+def test_integer_matrices_run_on_the_kernel_of_their_width(spec: str, policy: Policy) -> None:
     run = _run(spec, policy)
-    reported = sum(use.form == "int8" and use.consumer in MATRIX for use in run.served)
-    assert run.operators["MatMulNBits"] == reported
+    reported = Counter(
+        KERNELS[use.form] for use in run.served if use.form in KERNELS and use.consumer in MATRIX
+    )
+    assert run.kernels == reported
+    assert run.operators["MatMulNBits"] == reported.total()
+    assert "DequantizeLinear" not in run.operators
 
 
 @pytest.mark.parametrize(("spec", "policy"), RUNS)
@@ -304,8 +349,56 @@ def test_the_cases_meet_both_forms(policy: Policy) -> None:
     """The table above would say little if everything were served alike."""
     served = {(use.weight.split(".")[1], use.form) for use in _run("3-channel", policy).served}
     int8 = {case for case, form in served if form == "int8"}
-    if policy == "int8":
+    if policy in ("int8", "int4"):  # on this grid 4 bits are not to be had
         matrices = {case for case in CASES if not case.startswith(("conv", "norm"))}
         assert int8 == matrices
     else:
         assert int8 == {"float": set(), "auto": {"linear-big", "embedding", "embedding-1d", "tied"}}[policy]
+
+
+@pytest.mark.parametrize("spec", ["int4", "int4-mid-tread"])
+def test_the_int4_grid_is_served_in_4_bits(spec: str) -> None:
+    matrices = {case for case in CASES if not case.startswith(("conv", "embedding"))}
+    for policy, in_four_bits in (("int4", matrices), ("auto", {"linear-big"}), ("int8", set())):
+        served = _run(spec, policy).served
+        assert {use.weight.split(".")[1] for use in served if use.form == "int4"} == in_four_bits
+        assert {use.form for use in served if use.consumer == "Gather"} == {"int8"}
+        assert {use.consumer for use in served if use.form == "int4"} <= MATRIX
+
+
+@pytest.mark.parametrize(
+    ("case", "operators"),
+    [
+        ("linear-2d", {"MatMulNBits": 1, "ReduceSum": 1, "Gemm": 1}),
+        ("linear-no-bias", {"MatMulNBits": 1, "ReduceSum": 1, "Gemm": 1}),
+        ("linear-relu", {"MatMulNBits": 1, "ReduceSum": 1, "FusedGemm": 1}),
+        ("linear-transposed-by-hand", {"MatMulNBits": 1, "ReduceSum": 1, "FusedGemm": 1}),
+        ("linear-3d", {"MatMulNBits": 1, "ReduceSum": 1, "MatMul": 1, "Sum": 1}),
+        ("linear-3d-relu", {"MatMulNBits": 1, "ReduceSum": 1, "MatMul": 1, "Sum": 1, "Relu": 1}),
+        ("called-twice", {"MatMulNBits": 2, "ReduceSum": 2, "FusedGemm": 1, "Gemm": 1}),
+    ],
+)
+@pytest.mark.parametrize("granularity", ["channel", "group:16"])
+def test_what_the_4_bit_kernel_leaves_out_takes_few_nodes(
+    granularity: str, case: str, operators: dict[str, int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    compressed = mq.compress(CASES[case].make(), mq.MuLawSpec(3, 5.0, granularity=granularity, grid="int4"))
+    export_onnx(compressed, tmp_path / "model.onnx", CASES[case].inputs(2), "int4")
+    found = running_operators(tmp_path / "model.onnx")
+    assert found.pop("Reshape", 0) == (0 if granularity == "channel" else operators["MatMulNBits"])
+    assert found == operators
+
+
+def test_products_of_one_input_share_its_sums(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Shared()
+    x = torch.randn(4, 32)
+    for granularity in ("channel", "group:16"):
+        compressed = mq.compress(model, mq.MuLawSpec(3, 5.0, granularity=granularity, grid="int4"))
+        export_onnx(compressed, tmp_path / "model.onnx", x, "int4")
+        running = running_operators(tmp_path / "model.onnx")
+        assert (running["MatMulNBits"], running["ReduceSum"]) == (3, 1)
+        (found,) = load_session(tmp_path / "model.onnx", "accuracy-1").run(None, {"x": x.numpy()})
+        wanted = compressed.module(x).detach().numpy()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())

@@ -58,6 +58,15 @@ def files(compressed: mq.CompressedModel, tmp_path_factory: pytest.TempPathFacto
     return {policy: folder / f"{policy}.onnx" for policy in ("float", "int8")}
 
 
+@pytest.fixture(scope="module")
+def compressed_int4() -> mq.CompressedModel:
+    torch.manual_seed(1)
+    net = Net()
+    nn.init.eye_(net.head.weight)
+    net.head.bias.data = torch.tensor([2.0, 0.0, 0.0, 0.0])
+    return mq.compress(net, mq.MuLawSpec(mu=5.0, grid="int4"), observer="absmax")
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not measure the cost of loading, which takes seconds and finds no fault."""
@@ -87,6 +96,41 @@ def test_a_float_file_passes(compressed: mq.CompressedModel, files: dict[str, Pa
     report = verify(compressed, files["float"], X)
     assert report.passed
     assert max(check.difference for check in report.runtimes) < 1e-5
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_for_the_4_bit_kernel_passes_and_faults_in_what_it_is_given_do_not(
+    compressed_int4: mq.CompressedModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(compressed_int4, path, X[:2], "int4")
+    report = verify(compressed_int4, path, X)
+    assert report.passed
+    by_setting = {check.setting: check for check in report.runtimes}
+    assert by_setting["default"].operators["MatMulNBits"] == 2
+    assert 1e-5 < by_setting["default"].difference < 0.05
+    assert by_setting["accuracy-1"].difference < 1e-5
+
+    for planted in ("carry", "scale", "sums"):
+        model = onnx.load(path)
+        nodes = {each.output[0]: each for each in model.graph.node}
+        if planted == "carry":  # the function gives j + 1
+            (function,) = [each for each in model.functions if each.name.endswith("Places")]
+            (subtract,) = [each for each in function.node if each.output[0] == "signed_less_one"]
+            subtract.op_type = "Add"
+        elif planted == "scale":  # one step instead of two
+            nodes["fc.weight.dequantized_places"].input[1] = "fc.weight.scale"
+        else:  # the steps are not added: weights are as they should be, outputs are not
+            (gemm,) = [each for each in model.graph.node if each.output[0] == "fc.weight.with_steps"]
+            gemm.attribute.append(onnx.helper.make_attribute("alpha", 0.0))
+        onnx.save(model, path.with_suffix(f".{planted}.onnx"))
+        report = verify(compressed_int4, path.with_suffix(f".{planted}.onnx"), X)
+        assert not report.passed
+        decoded = {check.name: (check.numpy, check.folded, check.unfolded) for check in report.weights}
+        right = planted == "sums"
+        assert decoded["fc.weight"] == (True, right, right)
+        assert decoded["conv.weight"] == (True, True, True)
+        assert not any(check.passed for check in report.runtimes if check.setting != "default")
 
 
 Fault = Callable[[onnx.ModelProto], None]

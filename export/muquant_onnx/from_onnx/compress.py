@@ -66,7 +66,7 @@ def compress_onnx(
             of them is held out. onnxruntime runs the graph on them.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, where
             held-out samples say that it helps.
-        policy: "float", "int8" or "auto", see `lower`.
+        policy: "float", "int8", "int4" or "auto", see `lower`.
         finished: where each weight is kept once it is done, and taken from where it is there already: an
             interrupted job goes on.
         on_layer: called before each weight with its name, its place and their number, for progress.

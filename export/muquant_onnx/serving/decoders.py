@@ -1,7 +1,7 @@
 """Where a graph decodes its compressed weights, and what it makes of them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx_ir as ir
@@ -23,20 +23,38 @@ class Root:
         value: it.
         consumer: the node that takes the levels: for rows, the Gather.
         transposed: of a matrix: whether the stored weight is [outputs, inputs].
+        bits: of a matrix: of its integers, 4 or 8.
     """
 
     kind: Literal["weight", "matrix", "rows"]
     value: ir.Value
     consumer: ir.Node
     transposed: bool = False
+    bits: Literal[4, 8] = 8
 
 
-def decoders(graph: ir.Graph) -> Iterator[tuple[str, ir.Value]]:
-    """Yield the name of the weight and the levels, for each node that decodes."""
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """A node that decodes.
+
+    Attributes:
+        weight: name of the weight.
+        levels: what comes out: the k of the weight, or
+        places: the j of k = 2 j + 1.
+    """
+
+    weight: str
+    levels: ir.Value
+    places: bool
+
+
+def decodings(graph: ir.Graph) -> Iterator[Decoding]:
+    """Yield each node of `graph` that decodes a weight."""
     for node in graph:
         packed = node.inputs[0] if node.domain == DOMAIN and node.inputs else None
         if packed is not None and str(packed.name).endswith(".packed"):
-            yield str(packed.name).removesuffix(".packed"), node.outputs[0]
+            name = str(packed.name).removesuffix(".packed")
+            yield Decoding(name, node.outputs[0], node.op_type.endswith("Places"))
 
 
 def roots(levels: ir.Value) -> Iterator[Root]:
@@ -55,10 +73,15 @@ def roots(levels: ir.Value) -> Iterator[Root]:
                 (product,) = _users(cast.outputs[0], "Mul")
                 yield Root("rows", product.outputs[0], node)
             case "Transpose", 0:
-                for scaled in _users(output, "DequantizeLinear"):
-                    yield Root("matrix", scaled.outputs[0], scaled, transposed=True)
+                for root in roots(output):
+                    if root.kind != "matrix" or root.transposed:
+                        raise UnknownFormError("Transpose")
+                    yield replace(root, transposed=True)
             case "DequantizeLinear", 0:
                 yield Root("matrix", output, node)
+            case "Cast", 0 if node.attributes.get_int("to", 0) == ir.DataType.INT4:
+                for scaled in _users(output, "DequantizeLinear"):
+                    yield Root("matrix", scaled.outputs[0], scaled, bits=4)
             case "Cast", 0:
                 (product,) = _users(output, "Mul")
                 yield Root("weight", _rounded(product.outputs[0]), product)

@@ -1,12 +1,12 @@
 """Undo what `lower` did to a graph, as far as a policy may want it otherwise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from muquant_onnx.packed_weight import PackedWeight
-from muquant_onnx.serving.decoders import Root, UnknownFormError, decoders, roots
+from muquant_onnx.serving.decoders import Root, UnknownFormError, decodings, roots
 from muquant_onnx.weight_store import stand_in
 
 
@@ -15,17 +15,20 @@ def restore(model: ir.Model, weights: Mapping[str, PackedWeight]) -> dict[ir.Val
 
     Returns:
         these values, in the weights' shapes and the types of their consumers, with the weights' names; as
-        `lower` takes them. A weight that something unknown uses is not among them and stays decoded as it is.
+        `lower` takes them. A weight that something unknown uses is not among them, and neither is one whose
+        product got other nodes besides (places): they stay decoded as they are.
     """
     found: dict[str, list[Root]] = {}
-    unknown = set()
-    for name, levels in decoders(model.graph):
+    kept = set()
+    for decoding in decodings(model.graph):
         try:
-            found.setdefault(name, []).extend(roots(levels))
+            found.setdefault(decoding.weight, []).extend(roots(decoding.levels))
         except UnknownFormError:
-            unknown.add(name)
+            kept.add(decoding.weight)
+        if decoding.places:
+            kept.add(decoding.weight)
     values = {}
-    for name in found.keys() & weights.keys() - unknown:
+    for name in found.keys() & weights.keys() - kept:
         dtype = next((root.value.dtype for root in found[name] if root.kind == "weight"), None)
         packed = weights[name].of_type(dtype or ir.DataType.FLOAT)
         value = ir.Value(
@@ -35,7 +38,30 @@ def restore(model: ir.Model, weights: Mapping[str, PackedWeight]) -> dict[ir.Val
         for root in found[name]:
             _put_back(model.graph, root, value)
     RemoveUnusedNodesPass()(model)
+    _free_names(model.graph, {name for name, _ in values.values()})
     return values
+
+
+def _free_names(graph: ir.Graph, weights: Set[str]) -> None:
+    """Rename what is left of parts of `weights`, such as the sum with a bias: `lower` names its own."""
+
+    def is_part(name: str | None) -> bool:
+        words = str(name).split(".")
+        return any(".".join(words[:count]) in weights for count in range(1, len(words)))
+
+    for node in graph:
+        if is_part(node.name):
+            node.name = f"{node.name}.before"
+        for output in node.outputs:
+            if is_part(output.name) and not output.is_graph_output():
+                output.name = f"{output.name}.before"
+    for value in list(graph.initializers.values()):
+        if is_part(value.name) and not value.is_graph_input():
+            graph.initializers.pop(str(value.name))
+            value.name = f"{value.name}.before"
+            if value.const_value is not None:
+                value.const_value.name = value.name
+            graph.register_initializer(value)
 
 
 def _put_back(graph: ir.Graph, root: Root, weight: ir.Value) -> None:

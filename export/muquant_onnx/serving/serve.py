@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
@@ -9,7 +10,7 @@ from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPa
 from muquant_onnx.lowering import Policy, lower
 from muquant_onnx.packed_weight import PackedWeight
 from muquant_onnx.serving.arrays import initializer
-from muquant_onnx.serving.decoders import Root, decoders, roots
+from muquant_onnx.serving.decoders import Decoding, Root, UnknownFormError, decodings, roots
 from muquant_onnx.serving.handing import Handed, hand_over
 from muquant_onnx.serving.kernels import KernelWeight, kernel_weight
 from muquant_onnx.serving.read import read_compressed
@@ -52,11 +53,12 @@ def serve(
     """
     values = restore(model, weights)
     lower(model, values, policy)
-    finisher = _Finisher(model, accuracy_level)
-    decoded = {name: Decoded(packed) for name, packed in values.values()}
-    for name, levels in list(decoders(model.graph)):
-        for root in list(roots(levels)) if name in decoded else ():
-            finisher.finish(name, root, decoded[name])
+    finisher = _Finisher(model, policy, accuracy_level)
+    decoded = {name: Decoded(packed) for name, packed in [*weights.items(), *values.values()]}
+    for decoding in list(decodings(model.graph)):
+        with suppress(UnknownFormError):  # which onnxruntime decodes, as the file says
+            for root in list(roots(decoding.levels)) if decoding.weight in decoded else ():
+                finisher.finish(decoding, root, decoded[decoding.weight])
     RemoveUnusedNodesPass()(model)
     RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     return finisher.arrays
@@ -80,43 +82,48 @@ def packed_file(path: str | os.PathLike[str]) -> Handed:
 class _Finisher:
     """Puts finished weights into a graph."""
 
-    def __init__(self, model: ir.Model, accuracy_level: int) -> None:
-        self.graph, self.accuracy_level = model.graph, accuracy_level
+    def __init__(self, model: ir.Model, policy: Policy, accuracy_level: int) -> None:
+        self.graph, self.policy, self.accuracy_level = model.graph, policy, accuracy_level
         self.arrays: dict[str, Array] = {}
         self.kernels: dict[str, KernelWeight] = {}
         model.graph.opset_imports.setdefault(_CONTRIB, 1)
 
-    def finish(self, name: str, root: Root, decoded: Decoded) -> None:
+    def finish(self, decoding: Decoding, root: Root, decoded: Decoded) -> None:
         """Put what `root` computes from the levels in its place."""
+        name, places = decoding.weight, decoding.places
         if root.kind == "weight":
             stand_in(root.value, self.initializer(f"{name}.served", decoded.weight))
         elif root.kind == "rows":
             root.consumer.replace_input_with(0, self.initializer(f"{name}.served_levels", decoded.levels))
+        elif self.policy == "float":
+            stand_in(
+                root.value, self.initializer(f"{name}.served_matrix", lambda: decoded.matrix(places=places))
+            )
         else:
-            if name not in self.kernels:
-                self.kernels[name] = kernel_weight(decoded)
-            for matmul in list(root.value.consumers()):
-                self.use_kernel(name, matmul, self.kernels[name])
+            self.use_kernel(name, root, lambda: kernel_weight(decoded, root.bits, places=places))
 
-    def use_kernel(self, name: str, matmul: ir.Node, weight: KernelWeight) -> None:
-        """Let onnxruntime's kernel for integer weights do what `matmul` does."""
+    def use_kernel(self, name: str, root: Root, make: Callable[[], KernelWeight]) -> None:
+        """Let onnxruntime's kernel for integer weights do what products with `root` do."""
+        part = f"{name}.kernel{root.bits}"
+        if part not in self.kernels:
+            self.kernels[part] = make()
+        weight = self.kernels[part]
         attributes = {
             "K": weight.inputs,
             "N": weight.outputs,
-            "bits": 8,
+            "bits": root.bits,
             "block_size": weight.block_size,
             "accuracy_level": self.accuracy_level,
         }
-        inputs = [
-            matmul.inputs[0],
-            self.initializer(f"{name}.kernel_codes", lambda: weight.codes),
-            self.initializer(f"{name}.kernel_scales", lambda: weight.scales),
-        ]
-        output = matmul.outputs[0]
-        product = ir.Value(name=f"{output.name}.product", type=output.type, shape=output.shape)
-        node = ir.node("MatMulNBits", inputs, attributes, domain=_CONTRIB, outputs=[product])
-        self.graph.insert_before(matmul, node)
-        stand_in(output, product)
+        codes = self.initializer(f"{part}_codes", lambda: weight.codes)
+        scales = self.initializer(f"{part}_scales", lambda: weight.scales)
+        for matmul in list(root.value.consumers()):
+            output = matmul.outputs[0]
+            product = ir.Value(name=f"{output.name}.product", type=output.type, shape=output.shape)
+            inputs = [matmul.inputs[0], codes, scales]
+            node = ir.node("MatMulNBits", inputs, attributes, domain=_CONTRIB, outputs=[product])
+            self.graph.insert_before(matmul, node)
+            stand_in(output, product)
 
     def initializer(self, name: str, make: Callable[[], Array]) -> ir.Value:
         """The initializer `name`, whose value is made once."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -83,20 +83,34 @@ class Decoded:
     def codebook(self) -> Array:
         """The integer k for each code, int8 or int16."""
         spec = self.packed.spec
-        k = codebook(spec.bits, spec.expansion_mu, spec.levels, spec.grid_type)
-        return k.astype(spec.grid_type)
+        k = codebook(spec.bits, spec.expansion_mu, spec.levels, spec.grid_name)
+        return k.astype(spec.level_grid.storage)
 
     def levels(self) -> Array:
         """The integers k, in the weight's shape."""
         return self.look_up(self.codebook)
 
+    def matrix(self, *, places: bool) -> Array:
+        """The weight as a product takes it, float32 [inputs, outputs]; with `places` without one step in
+        each weight: 2 step j instead of step (2 j + 1)."""
+        packed = self.packed
+        weight = self.weight()
+        if places:
+            twice = replace(packed, step=2 * packed.step)
+            weight = Decoded(twice).scaled(self.look_up((self.codebook - 1) // 2))
+        return weight if packed.channel_axis else np.ascontiguousarray(weight.T)
+
     def weight(self) -> Array:
         """float32(k) * step, rounded to the type of the weight's consumers, in the weight's shape."""
+        return self.scaled(self.levels())
+
+    def scaled(self, levels: Array) -> Array:
+        """Multiply integers in the weight's shape by its steps, and round to the type of its consumers."""
         packed = self.packed
         weight = np.empty(packed.shape, np.float32)
         if not weight.size:
             return weight.astype(packed.dtype.numpy())
-        levels, rows = (np.moveaxis(array, packed.channel_axis, 0) for array in (self.levels(), weight))
+        levels, rows = (np.moveaxis(array, packed.channel_axis, 0) for array in (levels, weight))
         wide = packed.step
         if packed.spec.steps.kind == "group":
             wide = np.repeat(wide, packed.spec.steps.group_size, 1)[:, : rows[0].size]

@@ -25,6 +25,8 @@ SPECS = (
     MuLawSpec(3, 5.0, granularity="group:4"),
     MuLawSpec(3, 255.0, domain="mapped"),
     MuLawSpec(4, 0.0, levels="mid-tread"),
+    MuLawSpec(3, 5.0, grid="int4"),
+    MuLawSpec(3, granularity="group:4", levels="mid-tread", grid="int4"),
 )
 
 

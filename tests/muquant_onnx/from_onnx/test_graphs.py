@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import muquant as mq
 from muquant.quantize import quantize
 from muquant_onnx import compress_onnx, decode_file, load_session
+from muquant_onnx.sessions import running_operators
 
 Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)
@@ -342,6 +343,169 @@ def test_granularities_at_any_opset(policy: str, opset: int, granularity: str, t
     expected = run(tmp_path / "patched.onnx", inputs)
     for setting in ("unoptimized", "accuracy-1"):
         close(run(tmp_path / "small.onnx", inputs, setting), expected, 1e-5)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A graph of a product with a weight and what is behind it, and the operators that should run."""
+
+    nodes: Callable[[], list[onnx.NodeProto]]
+    x: tuple[int | str | None, ...] | None
+    running: dict[str, int]
+    bias: tuple[int, ...] = (12,)
+    stored: tuple[int, int] = (32, 12)
+
+
+GEMM, SUM = (
+    {"MatMulNBits": 1, "ReduceSum": 1, "Gemm": 1},
+    {"MatMulNBits": 1, "ReduceSum": 1, "Sum": 1, "MatMul": 1},
+)
+PRODUCTS = {
+    "matmul": Product(lambda: [node("MatMul", "x w")], (5, 32), GEMM),
+    "matmul-bias": Product(lambda: [node("MatMul", "x w", "h"), node("Add", "b h")], (5, 32), GEMM),
+    "matmul-scalar": Product(lambda: [node("MatMul", "x w", "h"), node("Add", "h b")], (5, 32), SUM, bias=()),
+    "matmul-number": Product(
+        lambda: [node("MatMul", "x w", "h"), node("Add", "h b")], (5, 32), SUM, bias=(1,)
+    ),
+    "matmul-rows": Product(
+        lambda: [node("MatMul", "x w", "h"), node("Add", "h b")], (5, 32), GEMM | {"Add": 1}, bias=(5, 12)
+    ),
+    "matmul-twice-used": Product(
+        lambda: [node("MatMul", "x w", "h"), node("Add", "h b", "i"), node("Mul", "h i")],
+        (5, 32),
+        GEMM | {"Add": 1, "Mul": 1},
+    ),
+    "matmul-twice-added": Product(
+        lambda: [node("MatMul", "x w", "h"), node("Add", "h h")], (5, 32), GEMM | {"Add": 1}
+    ),
+    "matmul-3d": Product(lambda: [node("MatMul", "x w", "h"), node("Add", "h b")], (2, 5, 32), SUM),
+    "matmul-4d": Product(lambda: [node("MatMul", "x w")], (2, 1, 5, 32), SUM),
+    "matmul-vector": Product(lambda: [node("MatMul", "x w", "h"), node("Add", "h b")], (32,), SUM),
+    "matmul-unknown-size": Product(
+        lambda: [node("MatMul", "x w", "h"), node("Add", "h b")], ("n", None, 32), SUM
+    ),
+    "gemm": Product(lambda: [node("Gemm", "x w b")], (5, 32), GEMM),
+    "gemm-no-bias": Product(lambda: [node("Gemm", "x w")], (5, 32), GEMM),
+    "gemm-row": Product(lambda: [node("Gemm", "x w b")], (5, 32), SUM, bias=(1, 12)),
+    "gemm-rows": Product(lambda: [node("Gemm", "x w b")], (5, 32), SUM, bias=(5, 12)),
+    "gemm-column": Product(lambda: [node("Gemm", "x w b")], (5, 32), SUM, bias=(5, 1)),
+    "gemm-relu": Product(
+        lambda: [node("Gemm", "x w b", "h", transB=1), node("Relu", "h")],
+        ("n", 32),
+        {"MatMulNBits": 1, "ReduceSum": 1, "FusedGemm": 1},
+        stored=(12, 32),
+    ),
+    "transpose": Product(
+        lambda: [node("Transpose", "w", "t", perm=[1, 0]), node("MatMul", "x t", "h"), node("Add", "h b")],
+        (5, 32),
+        GEMM,
+        stored=(12, 32),
+    ),
+    "two-products": Product(
+        lambda: [
+            node("MatMul", "x w", "h"),
+            node("Neg", "x", "z"),
+            node("MatMul", "z w", "i"),
+            node("Max", "h i"),
+        ],
+        (5, 32),
+        {name: 2 * count for name, count in GEMM.items()} | {"Neg": 1, "Max": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("grid", "levels"), [("int4", "mid-rise"), ("int4", "mid-tread"), ("int8", "mid-rise")]
+)
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group:16"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_on_integer_kernels(
+    name: str, granularity: str, grid: Any, levels: Any, tmp_path: Path
+) -> None:
+    case = PRODUCTS[name]
+    assert case.x is not None
+    graph = helper.make_graph(
+        case.nodes(),
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, case.x)],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [weight("w", *case.stored), weight("b", *case.bias)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "model.onnx")
+    spec = mq.MuLawSpec(3, granularity=granularity, levels=levels, grid=grid)
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy=grid)
+    assert {(use.form, use.reason) for use in report.weights[0].served} == {(grid, "")}
+    onnx.checker.check_model(str(tmp_path / "small.onnx"), full_check=True)
+
+    running = running_operators(tmp_path / "small.onnx")
+    assert running["MatMulNBits"] == case.running["MatMulNBits"]
+    if (grid, levels) == ("int4", "mid-rise"):
+        running.pop("Reshape", 0)
+        assert running == case.running
+    onnx.save(patched(model, decode_file(tmp_path / "small.onnx")), tmp_path / "patched.onnx")
+    shape = [size if isinstance(size, int) else 3 for size in case.x]
+    inputs = {"x": np.random.default_rng(1).normal(0.5, 1, shape).astype(np.float32)}
+    expected = run(tmp_path / "patched.onnx", inputs)
+    for setting, tolerance in (("unoptimized", 1e-5), ("accuracy-1", 1e-5), ("default", 0.03)):
+        close(run(tmp_path / "small.onnx", inputs, setting), expected, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("grid", "granularity", "opset", "served"),
+    [
+        ("int4", "channel", 17, ("int8", "int4 needs opset 21")),
+        ("int4", "group:16", 17, ("float", "int4 needs opset 21; groups need opset 21")),
+        ("int4", "group:12", 21, ("float", "onnxruntime's kernels do not take groups of 12 in 32 inputs")),
+        ("int8", "channel", 21, ("int8", "its levels are on the int8 grid")),
+        ("int16", "channel", 21, ("float", "its levels are int16")),
+    ],
+)
+def test_what_the_4_bit_kernel_does_not_take_has_a_reason(
+    grid: Any, granularity: str, opset: int, served: tuple[str, str], tmp_path: Path
+) -> None:
+    graph = helper.make_graph(
+        [node("MatMul", "x w")],
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, (5, 32))],
+        [helper.make_tensor_value_info("y", FLOAT, (5, 12))],
+        [weight("w", 32, 12)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    spec = mq.MuLawSpec(3, granularity=granularity, grid=grid)
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy="int4")
+    (use,) = report.weights[0].served
+    assert (use.form, use.reason) == served
+
+
+def test_an_input_of_unknown_rank_has_no_groups(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [node("Reshape", "x s", "h"), node("MatMul", "h w", "i"), node("Reshape", "i rows")],
+        "g",
+        [
+            helper.make_tensor_value_info("x", FLOAT, (5, 32)),
+            helper.make_tensor_value_info("s", TensorProto.INT64, ("rank",)),
+        ],
+        [helper.make_tensor_value_info("y", FLOAT, (5, 12))],
+        [weight("w", 32, 12), numbers("rows", 5, 12)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    for granularity, served in (
+        ("channel", ("int4", "")),
+        ("group:16", ("int8", "how many axes its inputs have is not known")),
+    ):
+        spec = mq.MuLawSpec(3, granularity=granularity, grid="int4")
+        report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy="int4")
+        (use,) = report.weights[0].served
+        assert (use.form, use.reason) == served
+        onnx.save(patched(model, decode_file(tmp_path / "small.onnx")), tmp_path / "patched.onnx")
+        x = np.random.default_rng(1).standard_normal((5, 32)).astype(np.float32)
+        inputs = {"x": x, "s": np.array([1, 5, 32])}
+        close(
+            run(tmp_path / "small.onnx", inputs, "accuracy-1"), run(tmp_path / "patched.onnx", inputs), 1e-5
+        )
 
 
 @pytest.mark.parametrize("dtype", [HALF, BRAIN], ids=["float16", "bfloat16"])
