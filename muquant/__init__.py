@@ -2,34 +2,9 @@
 
 from importlib.metadata import version
 
-from muquant.artifact import CompressedModel, LayerReport, load
-from muquant.budget import Plan, plan_widths, read_plan
-from muquant.compress import compress
-from muquant.errors import InputError
-from muquant.fake_quantize import MuLawFakeQuantize
-from muquant.observers import AbsMaxObserver, SearchObserver
-from muquant.qconfig import mulaw_qconfig, prepare_qat
-from muquant.spec import SOURCE_SPEC, MuLawSpec
-from muquant.tensor import QuantizedTensor
+import lazy_loader
+
+# What `__init__.pyi` lists is imported when it is used first: who only runs files needs no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = version("muquant")
-
-__all__ = [
-    "SOURCE_SPEC",
-    "AbsMaxObserver",
-    "CompressedModel",
-    "InputError",
-    "LayerReport",
-    "MuLawFakeQuantize",
-    "MuLawSpec",
-    "Plan",
-    "QuantizedTensor",
-    "SearchObserver",
-    "__version__",
-    "compress",
-    "load",
-    "mulaw_qconfig",
-    "plan_widths",
-    "prepare_qat",
-    "read_plan",
-]

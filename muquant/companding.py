@@ -5,7 +5,6 @@ Weight-quantized Neural Networks".
 """
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,21 +35,9 @@ def expand_slope(y: Tensor, mu: float) -> Tensor:
     return y.sign() * (magnitude * power / (1 + mu) - (power - 1) / mu) / mu
 
 
-@cache
-def _positions(bits: int, levels: str) -> Tensor:
-    n = (1 << bits) - 1 if levels == "mid-rise" else (1 << (bits - 1)) - 1
-    if levels == "mid-rise":
-        return torch.arange(-n, n + 1, 2, dtype=torch.float64) / n
-    return torch.cat((torch.arange(-n, n + 1, dtype=torch.float64) / n, torch.zeros(1, dtype=torch.float64)))
-
-
 def positions(spec: MuLawSpec) -> Tensor:
-    """Return y for each code, float64 [2^bits] in [-1, 1]: where the code lies in the companded domain.
-
-    Mid-rise: y_i = (2 i - n) / n with n = 2^bits - 1. Mid-tread: y_i = (i - n) / n with n = 2^(bits - 1) - 1,
-    and the spare code at zero.
-    """
-    return _positions(spec.bits, spec.levels)
+    """Return the spec's positions, float64 [2^bits]."""
+    return torch.tensor(spec.positions, dtype=torch.float64)
 
 
 def grid_levels(spec: MuLawSpec) -> Tensor:

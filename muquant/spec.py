@@ -168,6 +168,18 @@ class MuLawSpec:
         return (1 << self.bits) - 1 if self.levels == "mid-rise" else (1 << (self.bits - 1)) - 1
 
     @property
+    def positions(self) -> tuple[float, ...]:
+        """The y of each code, 2^bits numbers in [-1, 1]: where it lies in the companded domain.
+
+        Mid-rise: y_i = (2 i - n) / n with n = 2^bits - 1. Mid-tread: y_i = (i - n) / n with
+        n = 2^(bits - 1) - 1, and the spare code at zero.
+        """
+        n = self.positive_steps
+        if self.levels == "mid-rise":
+            return tuple(i / n for i in range(-n, n + 1, 2))
+        return (*(i / n for i in range(-n, n + 1)), 0.0)
+
+    @property
     def codes(self) -> int:
         """How many codes are written: 2^bits, less the spare one of mid-tread."""
         return (1 << self.bits) - (self.levels == "mid-tread")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from torch import nn
 
 from muquant.artifact import LayerReport, read_artifact
-from muquant.compress import unwrap
+from muquant.compression import unwrap
 from muquant.errors import InputError
 from muquant.plots import plot_weights
 from muquant.quantized import WeightSummary

@@ -1,30 +1,6 @@
 """ONNX form of muquant: files with 3-bit weights that stock onnxruntime runs."""
 
-from muquant_onnx.from_onnx import CompressReport, LeftAlone, WeightReport, compress_onnx, plan_onnx
-from muquant_onnx.from_program import compress_program, plan_program
-from muquant_onnx.from_torch import ExportReport, export_float, export_onnx
-from muquant_onnx.lowering import Served
-from muquant_onnx.reference import decode_file
-from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, logits_of, running_operators
-from muquant_onnx.verify import VerifyReport, verify
+import lazy_loader
 
-__all__ = [
-    "RUNTIME_SETTINGS",
-    "CompressReport",
-    "ExportReport",
-    "LeftAlone",
-    "Served",
-    "VerifyReport",
-    "WeightReport",
-    "compress_onnx",
-    "compress_program",
-    "decode_file",
-    "export_float",
-    "export_onnx",
-    "load_session",
-    "logits_of",
-    "plan_onnx",
-    "plan_program",
-    "running_operators",
-    "verify",
-]
+# What `__init__.pyi` lists is imported when it is used first: who only runs files needs no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

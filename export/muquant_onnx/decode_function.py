@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from muquant.companding import positions
-from muquant.packing import RUN
+from muquant.packing import CODES_PER_WORD, RUN
 from muquant.spec import MuLawSpec
 
 DOMAIN = "muquant"
@@ -24,8 +23,6 @@ OPSET = 21
 
 _TYPES = {"int8": ir.DataType.INT8, "int16": ir.DataType.INT16}
 _GRID_SUFFIX = {"int4": "Int4", "int8": "", "int16": "Int16"}
-_CODES_PER_WORD = {2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1}
-"""The widest words that divide a run and whose table stays within 2^14 entries, by bits."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,8 @@ class Decoder:
     def text(self) -> str:
         """The function in ONNX's textual form, as FORMAT.md shows it."""
         spec = self._spec
-        per_word = _CODES_PER_WORD[self.bits]
-        y = positions(spec).tolist()
+        per_word = CODES_PER_WORD[self.bits]
+        y = spec.positions
         codebook = f"""
   zero = Constant <value = double {{0.0}}> ()
   one = Constant <value = double {{1.0}}> ()

@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from muquant.spec import MuLawSpec
-from muquant.tensor import QuantizedTensor
+
+if TYPE_CHECKING:  # which needs torch
+    from muquant.tensor import QuantizedTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class PackedWeight:
     dtype: ir.DataType = ir.DataType.FLOAT
 
     @classmethod
-    def of(cls, quantized: QuantizedTensor) -> "PackedWeight":
+    def of(cls, quantized: "QuantizedTensor") -> "PackedWeight":
         """Pack the codes of `quantized` in memory."""
         packed = ir.tensor(quantized.packed())
         return cls(quantized.spec, quantized.shape, packed, quantized.step.numpy(), quantized.channel_axis)

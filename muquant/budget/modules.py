@@ -13,7 +13,7 @@ from muquant.budget.limits import Limits
 from muquant.budget.plan import Drop, Plan
 from muquant.calibration import samples_of, split
 from muquant.calibration.collect import BATCH_SIZE, run_samples
-from muquant.compress import compress, unwrap
+from muquant.compression import compress, unwrap
 from muquant.errors import InputError, naming
 from muquant.finished import Finished
 from muquant.inputs import Example, Inputs

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from muquant.artifact import CompressedModel
-from muquant.compress import unwrap
+from muquant.compression import unwrap
 from muquant.errors import InputError
 from muquant.layers import quantizable_weights
 from muquant.sensitivity.calls import linear_part, run_layers

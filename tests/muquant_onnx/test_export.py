@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import muquant as mq
 from muquant_onnx import decode_file, export_float, export_onnx, load_session
-from muquant_onnx.verify import check_weights
+from muquant_onnx.verification import check_weights
 
 SPEC = mq.MuLawSpec(3, mu=20.0)
 

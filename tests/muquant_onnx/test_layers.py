@@ -22,7 +22,7 @@ from muquant_onnx import export_onnx
 from muquant_onnx.from_torch import fill_placeholders, trace_placeholders, write
 from muquant_onnx.lowering import Policy, Served
 from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, running_operators
-from muquant_onnx.verify import check_weights
+from muquant_onnx.verification import check_weights
 
 Array = NDArray[Any]
 MATRIX = {"Gemm", "MatMul", "Transpose"}  # consumers whose integer forms are kernels of that width

@@ -12,7 +12,7 @@ from torch import nn
 
 import muquant as mq
 from muquant_onnx import export_onnx
-from muquant_onnx.verify import check_weights
+from muquant_onnx.verification import check_weights
 
 
 @pytest.fixture(scope="module")

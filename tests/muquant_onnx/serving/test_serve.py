@@ -1,6 +1,8 @@
 """Unknown forms, and errors; tests of layers and graphs show that files compute the same by any policy."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,3 +132,13 @@ def test_external_data_outside_the_folder_is_refused(file: Path, tmp_path: Path)
     (tmp_path / "inner" / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match="outside the model's folder"):
         load_session(tmp_path / "inner" / "m.onnx", policy="float")
+
+
+@pytest.mark.parametrize("policy", ["int8", "packed", "None"])
+def test_files_are_opened_without_torch(file: Path, policy: str) -> None:
+    code = (
+        "import sys; from muquant_onnx import load_session;"
+        f"load_session({str(file)!r}, policy={policy if policy == 'None' else repr(policy)});"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

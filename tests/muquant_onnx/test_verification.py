@@ -19,7 +19,7 @@ import muquant as mq
 from muquant_onnx import decode_file, export_float, export_onnx, load_session, verify
 from muquant_onnx.load_cost import LoadCost, load_cost
 from muquant_onnx.sessions import running_operators
-from muquant_onnx.verify import check_weights
+from muquant_onnx.verification import check_weights
 
 X = torch.randn(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -70,7 +70,7 @@ def compressed_int4() -> mq.CompressedModel:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not measure the cost of loading, which takes seconds and finds no fault."""
-    module = importlib.import_module("muquant_onnx.verify")  # the package's attribute is the function
+    module = importlib.import_module("muquant_onnx.verification")  # the package's attribute is the function
     monkeypatch.setattr(module, "load_cost", lambda _: LoadCost(0, 0.0, 0, 0))
     monkeypatch.setattr(module, "export_float", lambda *_: 0)
 
