@@ -16,6 +16,7 @@ from muquant_cli.options import module_option, root_option
 from muquant_cli.output import FAILED, Output, command, kilobytes
 from muquant_onnx import VerifyReport
 from muquant_onnx import verify as verify_file
+from muquant_onnx.load_cost import BATCHES
 
 _RANDOM_INPUTS, _RANDOM_VALUES = 256, 1 << 22
 """Inputs to draw, and how many numbers they may hold together: large images are slow."""
@@ -71,41 +72,31 @@ def run_verify(
     output.table("Weights, bit for bit", ("weight", "numpy", "onnxruntime, folded", "not folded"), rows)
     rows = [
         (
-            check.setting,
+            check.setting if check.policy is None else f"policy {check.policy}",
             f"{check.difference:.1e}",
             "-" if check.agreement is None else f"{check.agreement:.2%}",
             _verdict(check.passed),
             ", ".join(f"{count} {name}" for name, count in check.operators.items())
-            if check.setting != "unoptimized"
+            if check.setting != "unoptimized" and check.policy != "packed"
             else "all",
         )
         for check in report.runtimes
     ]
     title = f"Outputs against PyTorch on {report.count} inputs ({what})"
-    output.table(title, ("onnxruntime setting", "difference", "same argmax", "", "operators that run"), rows)
-    cost, plain = report.cost, report.float_cost
+    output.table(title, ("how", "difference", "same argmax", "", "operators that run"), rows)
+    headers = ("loaded by", "file", "load", "peak", "settled", *(f"batch {count}" for count in BATCHES))
     rows = [
         (
-            "file",
+            "onnxruntime" if name == "file" else name if name == "float model" else f"policy {name}",
             kilobytes(cost.nbytes),
-            kilobytes(plain.nbytes),
-            f"1/{plain.nbytes / max(cost.nbytes, 1):.2f}",
-        ),
-        (
-            "load time",
-            f"{cost.seconds * 1e3:.0f} ms",
-            f"{plain.seconds * 1e3:.0f} ms",
-            _ratio(cost.seconds, plain.seconds),
-        ),
-        (
-            "memory after load",
-            kilobytes(cost.resident),
-            kilobytes(plain.resident),
-            _ratio(cost.resident, plain.resident),
-        ),
-        ("peak while loading", kilobytes(cost.peak), kilobytes(plain.peak), _ratio(cost.peak, plain.peak)),
+            _milliseconds(cost.seconds),
+            kilobytes(cost.peak),
+            kilobytes(cost.settled),
+            *(_milliseconds(cost.latency.get(count)) for count in BATCHES),
+        )
+        for name, cost in report.costs.items()
     ]
-    output.table("Cost", ("", "compressed", "float", "ratio"), rows)
+    output.table("Cost: time, memory above an empty session's, time of a run", headers, rows)
     output.say(f"{_verdict(report.passed)}: {file}")
     return report
 
@@ -125,5 +116,5 @@ def _verdict(passed: bool) -> str:
     return "PASS" if passed else "FAIL"
 
 
-def _ratio(value: float, reference: float) -> str:
-    return f"{value / reference:.2f}" if reference > 0 else "-"
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.3g} ms"

@@ -24,7 +24,8 @@ from muquant.tensor import QuantizedTensor, spread
 from muquant_onnx.from_torch import export_float
 from muquant_onnx.load_cost import LoadCost, load_cost
 from muquant_onnx.reference import decode_file, read_model
-from muquant_onnx.sessions import RUNTIME_SETTINGS, load_session, running_operators
+from muquant_onnx.serving import count_kernels
+from muquant_onnx.sessions import POLICIES, RUNTIME_SETTINGS, load_session, running_operators
 
 FLOAT_TOLERANCE = 1e-5
 INT8_AGREEMENT = 0.998
@@ -58,23 +59,27 @@ class WeightCheck:
 
 @dataclass(frozen=True)
 class RuntimeCheck:
-    """How far onnxruntime's outputs are from PyTorch's under one setting.
+    """How far onnxruntime's outputs are from PyTorch's under one setting and policy, and what runs.
 
     Attributes:
         setting: a name of `RUNTIME_SETTINGS`.
+        policy: a name of `POLICIES` by which the file was loaded; None where onnxruntime loaded it as it is.
         difference: largest difference over largest value of an output, the worst output and batch; infinite
             where shapes differ, or where only one side is finite.
         agreement: fraction of inputs with the same argmax of the first output, where that is [N, classes];
             else None. Classes whose values are within 1e-5 of each other are the same.
         operators: operator types that run after optimisation, with their number.
-        passed: within 1e-5 and agreement 1; where an integer kernel rounds activations, a finite difference
-            and agreement of at least 0.998, or within 0.05 where there are no classes.
+        kernels: how many products should run on kernels of integer weights.
+        passed: that many do; within 1e-5 and agreement 1, or, where an integer kernel rounds activations, a
+            finite difference and agreement of at least 0.998, or within 0.05 where there are no classes.
     """
 
     setting: str
+    policy: str | None
     difference: float
     agreement: float | None
     operators: dict[str, int]
+    kernels: int
     passed: bool
 
 
@@ -84,17 +89,15 @@ class VerifyReport:
 
     Attributes:
         weights: bit-exactness, for each weight.
-        runtimes: parity, for each runtime setting.
+        runtimes: parity and kernels, for each runtime setting and policy.
         count: inputs that were compared.
-        cost: of loading the file.
-        float_cost: of loading the float model beside it.
+        costs: of loading and running: "file", as onnxruntime loads it; by policy; "float model", beside it.
     """
 
     weights: tuple[WeightCheck, ...]
     runtimes: tuple[RuntimeCheck, ...]
     count: int
-    cost: LoadCost
-    float_cost: LoadCost
+    costs: dict[str, LoadCost]
 
     @property
     def passed(self) -> bool:
@@ -125,14 +128,29 @@ def verify(
     weights = check_weights(compressed, path)
     batches = list(_batches(given, batch_size))
     expected = [_run_torch(compressed, batch) for batch in batches]
-    operators = {setting: running_operators(path, setting) for setting in RUNTIME_SETTINGS}
-    runtimes = tuple(
-        _check_runtime(path, setting, batches, expected, running) for setting, running in operators.items()
-    )
+    policies = _policies(compressed)
+    ways = [*((setting, None) for setting in RUNTIME_SETTINGS), *(("default", policy) for policy in policies)]
+    runtimes = tuple(_check_runtime(path, setting, policy, batches, expected) for setting, policy in ways)
+    return VerifyReport(weights, runtimes, len(given.tensors[0]), _costs(compressed, path, given, policies))
+
+
+def _policies(compressed: CompressedModel) -> list[str]:
+    """The policies that mean anything for the model."""
+    grids = {tensor.spec.grid_name for tensor in compressed.tensors.values()}
+    return [policy for policy in POLICIES if policy != "int4" or "int4" in grids]
+
+
+def _costs(
+    compressed: CompressedModel, path: str | os.PathLike[str], inputs: Inputs, policies: list[str]
+) -> dict[str, LoadCost]:
+    names = _input_names(path, load_session(path), inputs)
+    feed = {name: value[:1].numpy() for name, value in zip(names, inputs.tensors, strict=True)}
+    costs = {"file": load_cost(path, feed)}
+    costs |= {policy: load_cost(path, feed, policy) for policy in policies}
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "float.onnx")
-        export_float(compressed.module, plain, given.rows(0, 2).example)
-        return VerifyReport(weights, runtimes, len(given.tensors[0]), load_cost(path), load_cost(plain))
+        export_float(compressed.module, plain, inputs.rows(0, 2).example)
+        return costs | {"float model": load_cost(plain, feed)}
 
 
 def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> tuple[WeightCheck, ...]:
@@ -262,11 +280,12 @@ def _run_torch(compressed: CompressedModel, batch: Inputs) -> list[Array]:
 def _check_runtime(
     path: str | os.PathLike[str],
     setting: str,
+    policy: str | None,
     batches: list[Inputs],
     expected: list[list[Array]],
-    operators: dict[str, int],
 ) -> RuntimeCheck:
-    session = load_session(path, setting)
+    session, operators = load_session(path, setting, policy=policy), running_operators(path, setting, policy)
+    kernels = count_kernels(path, policy) if RUNTIME_SETTINGS[setting].optimize else 0
     names = _input_names(path, session, batches[0])
     if len(session.get_outputs()) != len(expected[0]):
         raise InputError(
@@ -285,13 +304,15 @@ def _check_runtime(
             total += len(wanted[0])
             agreeing += _agreeing(outputs[0], wanted[0])
     agreement = agreeing / total if total else None
-    if "MatMulNBits" not in operators or not RUNTIME_SETTINGS[setting].rounds_activations:
+    if operators.get("MatMulNBits", 0) != kernels:
+        passed = False
+    elif not kernels or not RUNTIME_SETTINGS[setting].rounds_activations:
         passed = difference <= FLOAT_TOLERANCE and agreement in (1, None)
     elif agreement is None:
         passed = difference <= INT8_TOLERANCE
     else:
         passed = difference < np.inf and agreement >= INT8_AGREEMENT
-    return RuntimeCheck(setting, difference, agreement, operators, passed)
+    return RuntimeCheck(setting, policy, difference, agreement, operators, kernels, passed)
 
 
 def _input_names(path: str | os.PathLike[str], session: ort.InferenceSession, batch: Inputs) -> list[str]:

@@ -93,7 +93,7 @@ def forget() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not measure the cost of loading, which takes seconds and finds no fault."""
     module = importlib.import_module("muquant_onnx.verification")  # the package's attribute is the function
-    monkeypatch.setattr(module, "load_cost", lambda _: LoadCost(0, 0.0, 0, 0))
+    monkeypatch.setattr(module, "load_cost", lambda *_: LoadCost(0, 0.0, 0, 0, 0, {}))
 
 
 def written() -> set[str]:

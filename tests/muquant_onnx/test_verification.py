@@ -71,7 +71,7 @@ def compressed_int4() -> mq.CompressedModel:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not measure the cost of loading, which takes seconds and finds no fault."""
     module = importlib.import_module("muquant_onnx.verification")  # the package's attribute is the function
-    monkeypatch.setattr(module, "load_cost", lambda _: LoadCost(0, 0.0, 0, 0))
+    monkeypatch.setattr(module, "load_cost", lambda *_: LoadCost(0, 0.0, 0, 0, 0, {}))
     monkeypatch.setattr(module, "export_float", lambda *_: 0)
 
 
@@ -80,22 +80,31 @@ def test_an_honest_file_passes(compressed: mq.CompressedModel, files: dict[str, 
     assert report.passed
     assert report.count == 40
     assert [check.name for check in report.weights] == list(compressed.tensors)
-    by_setting = {check.setting: check for check in report.runtimes}
+    by_setting = {check.setting: check for check in report.runtimes if check.policy is None}
     assert set(by_setting) == {"default", "accuracy-1", "unoptimized"}
     assert by_setting["default"].operators["MatMulNBits"] == 2
     assert "BatchNormalization" not in by_setting["accuracy-1"].operators  # folded, and still equal
     assert 1e-5 < by_setting["default"].difference < 0.05
     assert by_setting["accuracy-1"].difference < 1e-5
-    assert report.cost.nbytes == files["int8"].stat().st_size < report.float_cost.nbytes
-    assert report.cost.seconds > 0
-    assert report.cost.resident > 0
+    assert list(report.costs) == ["file", "float", "int8", "auto", "packed", "float model"]
+    assert report.costs["file"].nbytes == files["int8"].stat().st_size < report.costs["float model"].nbytes
+    for cost in report.costs.values():
+        assert cost.seconds > 0
+        assert cost.peak >= cost.loaded
+        assert set(cost.latency) == {1, 32}
+        assert min(cost.latency.values()) > 0
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_float_file_passes(compressed: mq.CompressedModel, files: dict[str, Path]) -> None:
     report = verify(compressed, files["float"], X)
     assert report.passed
-    assert max(check.difference for check in report.runtimes) < 1e-5
+    exact = [check for check in report.runtimes if check.policy != "int8"]
+    assert max(check.difference for check in exact) < 1e-5
+    by_policy = {check.policy: check for check in report.runtimes if check.setting == "default"}
+    assert set(by_policy) == {None, "float", "int8", "auto", "packed"}
+    assert {policy: check.kernels for policy, check in by_policy.items() if check.kernels} == {"int8": 2}
+    assert by_policy["int8"].operators["MatMulNBits"] == 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -106,7 +115,7 @@ def test_a_file_for_the_4_bit_kernel_passes_and_faults_in_what_it_is_given_do_no
     export_onnx(compressed_int4, path, X[:2], "int4")
     report = verify(compressed_int4, path, X)
     assert report.passed
-    by_setting = {check.setting: check for check in report.runtimes}
+    by_setting = {check.setting: check for check in report.runtimes if check.policy is None}
     assert by_setting["default"].operators["MatMulNBits"] == 2
     assert 1e-5 < by_setting["default"].difference < 0.05
     assert by_setting["accuracy-1"].difference < 1e-5
@@ -131,6 +140,24 @@ def test_a_file_for_the_4_bit_kernel_passes_and_faults_in_what_it_is_given_do_no
         assert decoded["fc.weight"] == (True, right, right)
         assert decoded["conv.weight"] == (True, True, True)
         assert not any(check.passed for check in report.runtimes if check.setting != "default")
+
+
+@pytest.mark.usefixtures("quick")
+def test_kernels_that_do_not_run_are_found(
+    compressed: mq.CompressedModel, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a version of onnxruntime does not fuse: equal outputs, but not what was promised."""
+    module = importlib.import_module("muquant_onnx.verification")
+    whole = module.running_operators
+
+    def without_kernels(*arguments: Any) -> dict[str, int]:
+        return {name: count for name, count in whole(*arguments).items() if name != "MatMulNBits"}
+
+    monkeypatch.setattr(module, "running_operators", without_kernels)
+    report = verify(compressed, files["int8"], X)
+    assert not report.passed
+    failed = {(check.setting, check.policy) for check in report.runtimes if not check.passed}
+    assert failed == {("default", None), ("accuracy-1", None), ("default", "int8")}
 
 
 Fault = Callable[[onnx.ModelProto], None]
@@ -349,4 +376,4 @@ def test_sessions_refuse_what_they_cannot_load(tmp_path: Path, files: dict[str, 
     with pytest.raises(mq.InputError, match="onnxruntime cannot load"):
         running_operators(path)
     with pytest.raises(mq.InputError, match="onnxruntime cannot load"):
-        load_cost(path, 1)
+        load_cost(path, {}, repetitions=1)

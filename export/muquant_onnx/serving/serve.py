@@ -7,7 +7,7 @@ from contextlib import suppress
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
 
-from muquant_onnx.lowering import Policy, lower
+from muquant_onnx.lowering import Policy, check_policy, lower
 from muquant_onnx.packed_weight import PackedWeight
 from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.decoders import Decoding, Root, UnknownFormError, decodings, roots
@@ -35,6 +35,26 @@ def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: in
     """
     file = read_compressed(path)
     return hand_over(file.model, serve(file.model, file.weights, policy, accuracy_level))
+
+
+def count_kernels(path: str | os.PathLike[str], policy: str | None) -> int:
+    """Return how many products of a file should run on onnxruntime's kernels of integer weights.
+
+    Args:
+        path: of a file that muquant wrote.
+        policy: by which it is loaded; None where onnxruntime loads it as it is.
+    """
+    if policy == "packed":
+        return 0
+    file = read_compressed(path)
+    if policy is not None:
+        serve(file.model, file.weights, check_policy(policy), 4)
+        return sum(node.op_type == "MatMulNBits" for node in file.model.graph)
+    matrices: list[ir.Value] = []
+    for decoding in decodings(file.model.graph):
+        with suppress(UnknownFormError):
+            matrices += [root.value for root in roots(decoding.levels) if root.kind == "matrix"]
+    return sum(len(matrix.consumers()) for matrix in matrices)
 
 
 def serve(
