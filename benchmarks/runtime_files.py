@@ -1,10 +1,8 @@
 """The same network as ONNX files of several kinds, and the ways in which they are served: `VARIANTS`."""
 
-import contextlib
 import importlib
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +20,6 @@ from muquant_onnx import export_float, export_onnx
 
 CALIBRATION, CALIBRATION_SEED, BATCH = 64, 10**9, 16
 """Inputs that static quantization sees, and how many at a time."""
-BLOCK = 32
-"""Weights that share a step in MatMulNBits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +69,16 @@ def ours_int4(task: Task, path: Path) -> None:
     export_onnx(muquant.compress(task.network.module, spec), path, task.example)
 
 
-def matmul_nbits(bits: int) -> Callable[[Task, Path], None]:
+def matmul_nbits(bits: int, block: int) -> Callable[[Task, Path], None]:
     """The quantizer of MatMuls that onnxruntime has, plain rounding, with the kernels that round activations.
 
-    It leaves Gemm alone, as which dense layers are exported: it gets a file that has MatMul and Add for them.
+    Small blocks of weights that share a step are more exact, large ones faster; 128 is its default. It leaves
+    Gemm alone, as which dense layers are exported: it gets a file that has MatMul and Add for them.
     """
 
     def make(task: Task, path: Path) -> None:
         library = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
-        how = library.DefaultWeightOnlyQuantConfig(block_size=BLOCK, bits=bits, accuracy_level=4)
+        how = library.DefaultWeightOnlyQuantConfig(block_size=block, bits=bits, accuracy_level=4)
         model = without_gemm(onnx.load(task.path("float")))
         quantizer = library.MatMulNBitsQuantizer(model, algo_config=how)
         quantizer.process()
@@ -135,8 +132,9 @@ FILES: dict[str, Callable[[Task, Path], None]] = {
     "muquant": ours("auto"),
     "muquant-int8": ours("int8"),
     "muquant-int4-grid": ours_int4,
-    "nbits-4": matmul_nbits(4),
-    "nbits-8": matmul_nbits(8),
+    "nbits-4-32": matmul_nbits(4, 32),
+    "nbits-4-128": matmul_nbits(4, 128),
+    "nbits-8-128": matmul_nbits(8, 128),
     "static-int8": static_int8,
 }
 """Name -> what writes it; the first one is there when the others are written."""
@@ -157,17 +155,18 @@ class Variant:
     cached: bool = False
 
 
-FLOAT, DECODED, INT8, CACHED, STOCK, INT4, PACKED, AUTO, NBITS4, NBITS8, STATIC = (
+FLOAT, DECODED, INT8, CACHED, STOCK, INT4, PACKED, AUTO, NBITS4, NBITS4_LARGE, NBITS8, STATIC = (
     "float file",
     "muquant float",
     "muquant int8",
     "muquant int8, cached",
-    "muquant int8, no muquant to load it",
+    "muquant int8, onnxruntime alone",
     "muquant int4",
     "muquant packed",
     "muquant auto",
-    "MatMulNBits 4-bit",
-    "MatMulNBits 8-bit",
+    "MatMulNBits 4-bit, block 32",
+    "MatMulNBits 4-bit, block 128",
+    "MatMulNBits 8-bit, block 128",
     "static int8 QDQ",
 )
 VARIANTS: dict[str, Variant] = {
@@ -179,8 +178,9 @@ VARIANTS: dict[str, Variant] = {
     INT4: Variant("muquant-int4-grid", "int4"),
     PACKED: Variant("muquant", "packed"),
     AUTO: Variant("muquant", "auto"),
-    NBITS4: Variant("nbits-4"),
-    NBITS8: Variant("nbits-8"),
+    NBITS4: Variant("nbits-4-32"),
+    NBITS4_LARGE: Variant("nbits-4-128"),
+    NBITS8: Variant("nbits-8-128"),
     STATIC: Variant("static-int8"),
 }
 """Name -> the variant; `FLOAT` is what the others are compared with."""
@@ -192,18 +192,7 @@ def write_files(task: Task, names: Iterable[str] = FILES) -> dict[str, str]:
     task.folder.mkdir()
     for name in names:
         try:
-            with quiet():
-                FILES[name](task, task.path(name))
+            FILES[name](task, task.path(name))
         except Exception as error:  # a library's failure is a result
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     return failed
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' logs and advice away."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

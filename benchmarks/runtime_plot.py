@@ -34,7 +34,7 @@ LEAST_BYTES = 4e6
 
 def plot_runtime(models: dict[str, Any], path: Path) -> None:
     """Draw a panel for each measure: a row for each variant, and a mark for each network."""
-    names = [name for name in VARIANTS if name != FLOAT]
+    names = [name for name in VARIANTS if name != FLOAT and measured(models, name)]
     figure = Figure(figsize=(16, 5.6), layout="constrained")
     for axes, (measure, title) in zip(
         figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True
@@ -51,6 +51,11 @@ def plot_runtime(models: dict[str, Any], path: Path) -> None:
     figure.legend(*zip(*kept, strict=True), loc="outside lower center", ncols=len(kept), frameon=False)
     figure.suptitle("Times the float file; further left is better", fontsize=11)
     write_picture(figure, path)
+
+
+def measured(models: dict[str, Any], name: str) -> bool:
+    """Whether any network has figures of a variant."""
+    return any("failed" not in model["variants"][name] for model in models.values())
 
 
 def offset(network: str) -> float:
@@ -79,7 +84,7 @@ def finish(axes: Axes, title: str, names: list[str]) -> None:
         axes.axhspan(place - 0.5, place + 0.5, color="#f3f4f6", zorder=0)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, loc="left")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
