@@ -13,8 +13,8 @@ sessions in one process, in turns whose order turns too, each for some 10 ms of 
 the ratios within a round. Outputs are compared with the float file's.
 
 Writes `results/runtime_peers.json` and a picture beside it after each network; with `--only`, a run adds to
-what one with the same options, versions and processor has measured. The exit status is 1 where a target is
-missed.
+what one with the same options, versions and processor has measured, each with its commit. The exit status is
+1 where a target is missed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from encoder import FOLDER
-from provenance import RESULTS, write_results
+from provenance import RESULTS, commit, write_results
 from rich.console import Console
 from rich.table import Table
 from runtime_bench import Bench, Series, ratio, spread
@@ -170,6 +170,7 @@ def measured_with(options: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: getattr(options, name) for name in ("repeat", "threads", "scale")},
         **{name: known[name] for name in ("versions", "processor")},
+        "variants": list(VARIANTS),
     }
 
 
@@ -197,6 +198,7 @@ def measure(network: Network, name: str, options: argparse.Namespace) -> dict[st
         values["bits_per_weight"] = [size["bits_per_weight"]]
         values["settled_over_file"] = [settled / size["nbytes"] for settled in values["settled_bytes"]]
     return {
+        "commit": commit(),
         "weights": task.weights,
         "trained": network.trained,
         "compared": network.compared,
