@@ -103,19 +103,68 @@ def calibrated(document: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-FIGURES = {"mnist_cnn4": mnist_cnn4, "robust_3bit": robust_3bit, "calibrated": calibrated}
+SERVED = {
+    "muquant int8": "**muquant, `int8`**",
+    "muquant int8, cached": "**muquant, `int8`, loaded before with `cache=`**",
+    "muquant int4": "**muquant on the 4-bit grid, `int4`**",
+    "muquant auto": "**muquant, `auto`**",
+    "muquant float": "**muquant, `float`**",
+    "muquant packed": "**muquant, `packed`**",
+    "muquant int8, onnxruntime alone": "muquant, exported as `int8`, onnxruntime alone",
+    "MatMulNBits 4-bit, block 32": "onnxruntime, 4 bits, blocks of 32",
+    "MatMulNBits 4-bit, block 128": "onnxruntime, 4 bits, blocks of 128",
+    "MatMulNBits 8-bit, block 128": "onnxruntime, 8 bits, blocks of 128",
+    "static int8 QDQ": "onnxruntime, static int8, activations too",
+}
+"""Name in `runtime_peers.json` -> in the table."""
+COSTS = {
+    "file, encoder": ("encoder", "nbytes"),
+    "load, 67 million weights": ("MLP, 4 x 4096 x 4096", "load_seconds"),
+    "memory then": ("MLP, 4 x 4096 x 4096", "settled_bytes"),
+    "4096 x 4096, batch 1": ("Linear, 4096 x 4096", "latency_1_ms"),
+    "encoder, batch 1": ("encoder", "latency_1_ms"),
+    "cnn4, batch 1": ("cnn4", "latency_1_ms"),
+}
+"""Column -> network and measure."""
+
+
+def runtime_peers(document: dict[str, Any]) -> str:
+    """Return the table of what files cost, as multiples of the float file's costs."""
+    rows = [("times float32", *COSTS), ("---",) * (1 + len(COSTS))]
+    for name, label in SERVED.items():
+        costs = (cost(document["models"][network]["variants"], name, key) for network, key in COSTS.values())
+        rows.append((label, *costs))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def cost(variants: dict[str, Any], name: str, measure: str) -> str:
+    """One cell."""
+    if "failed" in variants[name]:
+        return "-"
+    found = variants[name][measure]
+    over = found["over_float"] if isinstance(found, dict) else found / variants["float file"][measure]
+    return f"{over:.2f}" if over < 10 else f"{over:.0f}"
+
+
+FIGURES = {
+    "mnist_cnn4": mnist_cnn4,
+    "robust_3bit": robust_3bit,
+    "calibrated": calibrated,
+    "runtime_peers": runtime_peers,
+}
 """Name of a file in `results/`, and of a place in the README -> what makes one of the other."""
 
 
 def with_figures(text: str) -> str:
     """Return the README's text with every figure taken anew from its file."""
     for name, render in FIGURES.items():
-        document = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        path = ROOT / "benchmarks" / "results" / f"{name}.json"
+        table = render(json.loads(path.read_text())) if path.exists() else "*Not measured yet.*"
         begin, end = f"<!-- figures: {name} -->\n", "\n<!-- end of figures -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
             sys.exit(f"README.md has no place for {name}; expected a line {begin.strip()}")
-        text = pattern.sub(lambda _: f"{begin}{render(document)}{end}", text)  # noqa: B023  # used at once
+        text = pattern.sub(lambda _: f"{begin}{table}{end}", text)  # noqa: B023  # used at once
     return text
 
 

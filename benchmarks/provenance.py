@@ -11,17 +11,21 @@ from muquant.provenance import provenance
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_results(name: str, seed: int, document: dict[str, Any]) -> Path:
-    """Write `document` with its provenance to `results/NAME.json`, and return the path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_results(name: str, seed: int, document: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write `document` with its provenance to `NAME.json` in a folder, and return the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
-    write_json(path, {**provenance(command), "commit": _commit(), "seed": seed, **document})
+    write_json(path, {**provenance(command), "commit": commit(), "seed": seed, **document})
     return path
 
 
-def _commit() -> str:
-    return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "-uno") else "")
+def commit() -> str:
+    """The commit that runs, and whether anything but results differs from it."""
+    paths = ":(top)", ":(top,exclude)benchmarks/results"
+    return _git("rev-parse", "HEAD") + (
+        "+changes" if _git("status", "--porcelain", "-uno", "--", *paths) else ""
+    )
 
 
 def _git(*arguments: str) -> str:
