@@ -65,7 +65,7 @@ def ours(policy: str) -> Callable[[Task, Path], None]:
 
 def ours_int4(task: Task, path: Path) -> None:
     """Codes of 3 bits, levels on the 4-bit grid."""
-    spec = muquant.MuLawSpec(grid="int4")  # type: ignore[arg-type]
+    spec = muquant.MuLawSpec(grid="int4")
     export_onnx(muquant.compress(task.network.module, spec), path, task.example)
 
 
