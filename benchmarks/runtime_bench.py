@@ -117,7 +117,7 @@ class Bench:
         return self.folder / f"{name}.npy"
 
     def quality(self, name: str) -> dict[str, Any]:
-        """Outputs beside the float file's: signal over noise in dB, None where equal; share of same answers."""
+        """Outputs beside the float file's: signal over noise in dB (None where equal), and same answers."""
         wanted, found = (np.load(self.outputs(one)).astype(np.float64) for one in (FLOAT, name))
         noise = ((wanted - found) ** 2).sum()
         return {
