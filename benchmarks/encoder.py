@@ -60,14 +60,11 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """Bytes, some of them masked -> logits of what each was: int64 [N, LENGTH] -> [N, LENGTH, 256]."""
 
-    near: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.bytes = nn.Embedding(257, WIDTH)
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
-        self.register_buffer("near", nearness(), persistent=False)
         with torch.no_grad():  # as BERT and GPT-2 begin, what is added to the rest being quiet
             for module in self.modules():
                 if isinstance(module, nn.Linear):
@@ -80,19 +77,20 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits."""
-        x = self.bytes(tokens)
+        x, near = self.bytes(tokens), nearness(tokens)
         for layer in self.layers:
-            x = layer(x, self.near)
+            x = layer(x, near)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
 
 
-def nearness() -> Tensor:
+def nearness(tokens: Tensor) -> Tensor:
     """What attention knows of places, float32 [HEADS, LENGTH, LENGTH]: the farther, the less.
 
     After ALiBi (Press et al., 2022), but one half of heads prefers what comes before, the other what comes
-    after; each half has its slopes.
+    after; each half has its slopes. Places are counted in `tokens`, so that files do not hold the result.
     """
-    distance = torch.arange(LENGTH) - torch.arange(LENGTH)[:, None]
+    places = torch.ones_like(tokens[0]).cumsum(0)
+    distance = places - places[:, None]
     slopes = 2.0 ** -torch.arange(HEADS // 2)[:, None, None]
     before, after = (slopes * (side + 1).abs() for side in (distance, -distance))
     return -torch.cat((before, after))

@@ -13,7 +13,7 @@ from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.weights import Array
 from muquant_onnx.weight_store import WeightStore, stand_in
 
-BLOCK = 2**20
+BLOCK = 2**17
 """Weights that are decoded at a time, about."""
 
 
