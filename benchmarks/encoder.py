@@ -89,7 +89,7 @@ def nearness(tokens: Tensor) -> Tensor:
     After ALiBi (Press et al., 2022), but one half of heads prefers what comes before, the other what comes
     after; each half has its slopes. Places are counted in `tokens`, so that files do not hold the result.
     """
-    places = torch.ones_like(tokens[0]).cumsum(0)
+    places = (tokens[0] >= 0).cumsum(0)
     distance = places - places[:, None]
     slopes = 2.0 ** -torch.arange(HEADS // 2)[:, None, None]
     before, after = (slopes * (side + 1).abs() for side in (distance, -distance))
