@@ -146,11 +146,57 @@ def cost(variants: dict[str, Any], name: str, measure: str) -> str:
     return f"{over:.2f}" if over < 10 else f"{over:.0f}"
 
 
+PEERS = (
+    "float",
+    "onnxruntime RTN 4-bit, block 32",
+    "muquant 3-bit, reconstructed, group 128",
+    "muquant 3-bit, reconstructed, channel",
+    "Brevitas 3-bit, GPTQ, group 128",
+    "AIMET 3-bit, Sequential MSE, group 128",
+    "HQQ 3-bit, group 64",
+    "torchao 3-bit, HQQ, group 128",
+    "RTN 3-bit, min-max, group 128",
+    "RTN 3-bit, absmax, channel",
+)
+"""Those of `compress_peers.json` that the table shows."""
+
+
+def compress_peers(document: dict[str, Any]) -> str:
+    """Return the table of what an encoder loses."""
+    count = document["results"]["float"]["masked"]
+    head = (
+        "",
+        "bits a weight",
+        "loss",
+        f"accuracy, {count:,} masked bytes",
+        "SQNR of logits",
+        "compressed in",
+    )
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
+    for name in PEERS:
+        row = document["results"].get(name, {"failed": "not run"})
+        if "failed" in row:
+            continue
+        sqnr = "" if row["logit_sqnr"] is None else f"{row['logit_sqnr']:.1f} dB"
+        seconds = "" if name == "float" else f"{row['seconds']:.1f} s"
+        figures = (
+            f"{row['bits_per_weight']:.2f}",
+            f"{row['loss']:.4f}",
+            f"{row['accuracy']:.2%}",
+            sqnr,
+            seconds,
+        )
+        bold = "**" if name.startswith("muquant") else ""
+        rows.append((f"{bold}{name}{bold}", *figures))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 FIGURES = {
     "mnist_cnn4": mnist_cnn4,
     "robust_3bit": robust_3bit,
     "calibrated": calibrated,
     "runtime_peers": runtime_peers,
+    "compress_peers": compress_peers,
 }
 """Name of a file in `results/`, and of a place in the README -> what makes one of the other."""
 
