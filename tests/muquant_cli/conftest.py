@@ -1,6 +1,8 @@
 """Runs of the command line, and one small trained and compressed model for all of them."""
 
+import importlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muquant_cli import main
+from muquant_onnx.load_cost import load_cost
 
 TRAINING = (
     "--data",
@@ -22,6 +25,13 @@ TRAINING = (
     "5e-3",
 )
 """Options of the run that all tests share."""
+
+
+@pytest.fixture(autouse=True)
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load a file once to see what it costs, not three times."""
+    module = importlib.import_module("muquant_onnx.verification")
+    monkeypatch.setattr(module, "load_cost", partial(load_cost, repetitions=1))
 
 
 def invoke(*arguments: object) -> Result:
