@@ -304,6 +304,7 @@ PEERS: dict[str, Peer] = {
     "muquant 3-bit, nearest, channel": ours("nearest"),
     "muquant 3-bit, nearest, group 128": ours("nearest", "group:128"),
     "muquant 3-bit, compensated, channel": ours("compensated"),
+    "muquant 3-bit, compensated, group 128": ours("compensated", "group:128"),
     "muquant 3-bit, reconstructed, channel": ours("reconstructed"),
     "muquant 3-bit, reconstructed, group 128": ours("reconstructed", "group:128"),
     "muquant 3-bit, reconstructed, group 128, int8 kernel": ours("reconstructed", "group:128", policy="int8"),

@@ -150,7 +150,7 @@ PEERS = (
     "float",
     "onnxruntime RTN 4-bit, block 32",
     "muquant 3-bit, reconstructed, group 128",
-    "muquant 3-bit, reconstructed, channel",
+    "muquant 3-bit, compensated, channel",
     "Brevitas 3-bit, GPTQ, group 128",
     "AIMET 3-bit, Sequential MSE, group 128",
     "HQQ 3-bit, group 64",

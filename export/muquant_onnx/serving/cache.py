@@ -22,6 +22,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
+import muquant
 from muquant.errors import InputError
 from muquant.files import make_folder, read_json, write_json
 from muquant_onnx.onnx_files.external import locate, tensors_of
@@ -43,6 +44,7 @@ def cache_key(path: str | os.PathLike[str], setting: str, policy: str | None) ->
     """
     return {
         "format": FORMAT,
+        "muquant": muquant.__version__,
         "file": _digest(Path(path)),
         "setting": setting,
         "policy": policy,

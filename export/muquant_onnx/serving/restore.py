@@ -28,7 +28,7 @@ def restore(model: ir.Model, weights: Mapping[str, PackedWeight]) -> dict[ir.Val
         if decoding.places:
             kept.add(decoding.weight)
     values = {}
-    for name in found.keys() & weights.keys() - kept:
+    for name in [name for name in weights if name in found and name not in kept]:
         dtype = next((root.value.dtype for root in found[name] if root.kind == "weight"), None)
         packed = weights[name].of_type(dtype or ir.DataType.FLOAT)
         value = ir.Value(
