@@ -7,9 +7,10 @@
 
 The encoder of `encoder.py` (trained where the folder has none), the same layers, the same 512 calibration
 windows of the training files and the same windows of the test files for all; one thread, each peer in a
-process of its own. Logits are compared on the masked bytes. Between peers accuracy differs little more than
-by its own error, so they are judged by the loss (cross-entropy, the log of perplexity), which tells them
-apart. An interrupted run goes on; a peer that is not installed or fails is listed with the reason. Writes
+process of its own. Logits are compared on the masked bytes. Accuracy and loss tell how a peer answers the
+task, and differ between peers by little more than their own errors; its divergence from the float encoder
+(Kullback-Leibler, in nats) tells how far it is from what it should be, and by that peers are judged. An
+interrupted run goes on; a peer that is not installed or fails is listed with the reason. Writes
 `results/compress_peers.json`; the exit status is 1 where a target is missed.
 """
 
@@ -76,7 +77,7 @@ def main() -> int:
     results = {name: recorded(name, finished) for name in PEERS if (finished / f"{name}.json").exists()}
     done = {name: row for name, row in results.items() if "failed" not in row}
     targets = check(done)
-    closed = {name: gap_closed(row, done, "loss") for name, row in done.items()}
+    closed = {name: gap_closed(row, done, "divergence") for name, row in done.items()}
     show(results, closed, targets)
     document = {
         "count": options.limit,
@@ -85,7 +86,10 @@ def main() -> int:
         "corpus": corpus.digest,
         "results": results,
         "gap_closed": closed,
-        "accuracy_gap_closed": {name: gap_closed(row, done, "accuracy") for name, row in done.items()},
+        **{
+            f"{figure}_gap_closed": {name: gap_closed(row, done, figure) for name, row in done.items()}
+            for figure in ("loss", "accuracy")
+        },
         "targets": targets,
     }
     print(f"wrote {write_results('compress_peers', SEED, document)}")
@@ -95,7 +99,7 @@ def main() -> int:
 def finished_folder(options: argparse.Namespace, corpus: Corpus) -> Path:
     """The folder of what was measured with these weights and windows."""
     weights = (options.folder / f"encoder-{options.steps}.safetensors").read_bytes()
-    key = f"{corpus.digest} {options.limit} {options.calibration}".encode()
+    key = f"{corpus.digest} {options.limit} {options.calibration} divergence".encode()
     folder: Path = options.folder / f"peers-{hashlib.sha256(weights + key).hexdigest()[:12]}"
     folder.mkdir(exist_ok=True)
     return folder
@@ -136,8 +140,7 @@ def measure(name: str, options: argparse.Namespace, corpus: Corpus, finished: Pa
         outcome = peer.run(task)
         found = masked_logits(outcome.logits, tokens, wanted)
         nbytes = outcome.path.stat().st_size
-    if name == FLOAT:
-        save_file({"logits": found}, finished / "float.safetensors")
+    save_file({"logits": found}, finished / f"{name}.safetensors")
     reference = load_file(finished / "float.safetensors")["logits"]
     answers = wanted[wanted >= 0]
     noise = float((found - reference).double().square().sum())
@@ -147,6 +150,7 @@ def measure(name: str, options: argparse.Namespace, corpus: Corpus, finished: Pa
         "version": version(peer.package),
         "loss": float(functional.cross_entropy(found.double(), answers)),
         "accuracy": float((found.argmax(1) == answers).double().mean()),
+        "divergence": divergence(found, reference),
         "same_answer": float((found.argmax(1) == reference.argmax(1)).double().mean()),
         "logit_sqnr": 10 * math.log10(float(reference.double().square().sum()) / noise) if noise else None,
         "bits_per_weight": outcome.bits,
@@ -168,8 +172,14 @@ def masked_logits(logits: Logits, tokens: Tensor, wanted: Tensor) -> Tensor:
     )
 
 
+def divergence(found: Tensor, reference: Tensor) -> float:
+    """The mean Kullback-Leibler divergence of answers from the reference's, in nats."""
+    ours, wanted = (functional.log_softmax(logits.double(), 1) for logits in (found, reference))
+    return float(functional.kl_div(ours, wanted, log_target=True, reduction="batchmean"))
+
+
 def gap_closed(row: dict[str, Any], done: dict[str, dict[str, Any]], figure: str) -> dict[str, float]:
-    """The share of what each plain rounding loses, in "loss" or "accuracy", that a peer has won back."""
+    """The share of what each plain rounding loses, by a figure of the rows, that a peer has won back."""
     best = done[FLOAT][figure]
     plain = {name: other[figure] for name, other in done.items() if name.startswith("RTN 3-bit")}
     return {name: (row[figure] - low) / (best - low) for name, low in plain.items() if best != low}
@@ -180,21 +190,26 @@ def check(done: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if OURS not in done:
         return {}
     own = done[OURS]
-    loss, bits = own["loss"], own["bits_per_weight"]
+    own_divergence, bits = own["divergence"], own["bits_per_weight"]
     targets = {"bits per weight, at most": target(bits, MOST_BITS, bits <= MOST_BITS)}
     others = {
-        name: row["loss"] for name, row in done.items() if row["width"] == 3 and row["package"] != "muquant"
+        name: row["divergence"]
+        for name, row in done.items()
+        if row["width"] == 3 and row["package"] != "muquant"
     }
     if others:
         best = min(others, key=lambda name: others[name])
-        targets[f"loss, ahead of {best}"] = target(loss, others[best], loss < others[best])
-    closed = gap_closed(own, done, "loss")
+        ahead = own_divergence < others[best]
+        targets[f"divergence, ahead of {best}"] = target(own_divergence, others[best], ahead)
+    closed = gap_closed(own, done, "divergence")
     if closed:
         least = min(closed, key=lambda name: closed[name])
         targets[f"gap closed, from {least}"] = target(closed[least], GAP, closed[least] >= GAP)
     if STRETCH in done:
-        wanted = done[STRETCH]["loss"]
-        targets[f"stretch: loss, level with {STRETCH}"] = target(loss, wanted, loss <= wanted, required=False)
+        wanted = done[STRETCH]["divergence"]
+        level = own_divergence <= wanted
+        name = f"stretch: divergence, level with {STRETCH}"
+        targets[name] = target(own_divergence, wanted, level, required=False)
     return targets
 
 
@@ -209,7 +224,9 @@ def show(
     targets: dict[str, dict[str, Any]],
 ) -> None:
     """Print a table, the gap that is closed from the best of plain roundings in it, and the targets."""
-    table = Table("peer", "loss", "accuracy", "gap closed", "SQNR, dB", "bits", "MB", "seconds", "peak MB")
+    table = Table(
+        "peer", "divergence", "loss", "accuracy", "gap closed", "SQNR, dB", "bits", "MB", "seconds", "peak MB"
+    )
     for name, row in results.items():
         if "failed" in row:
             table.add_row(name, row["failed"])
@@ -218,7 +235,17 @@ def show(
         gap = f"{min(closed[name].values()):.0%}" if closed[name] else ""
         bits, size = f"{row['bits_per_weight']:.2f}", f"{row['nbytes'] / 1e6:.2f}"
         cost = f"{row['seconds']:.1f}", f"{row['peak_bytes'] / 1e6:.0f}"
-        table.add_row(name, f"{row['loss']:.4f}", f"{row['accuracy']:.2%}", gap, sqnr, bits, size, *cost)
+        table.add_row(
+            name,
+            f"{row['divergence']:.4f}",
+            f"{row['loss']:.4f}",
+            f"{row['accuracy']:.2%}",
+            gap,
+            sqnr,
+            bits,
+            size,
+            *cost,
+        )
     Console(width=130).print(table)
     for name, row in targets.items():
         print(f"{name}: {row['found']:.4f}, wanted {row['wanted']:.4f}{'' if row['met'] else '  MISSED'}")
