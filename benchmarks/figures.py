@@ -167,9 +167,9 @@ def compress_peers(document: dict[str, Any]) -> str:
     head = (
         "",
         "bits a weight",
-        "loss",
-        f"accuracy, {count:,} masked bytes",
+        "divergence, 1/1000 nat",
         "SQNR of logits",
+        f"accuracy, {count:,} masked bytes",
         "compressed in",
     )
     rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
@@ -177,17 +177,17 @@ def compress_peers(document: dict[str, Any]) -> str:
         row = document["results"].get(name, {"failed": "not run"})
         if "failed" in row:
             continue
-        sqnr = "" if row["logit_sqnr"] is None else f"{row['logit_sqnr']:.1f} dB"
-        seconds = "" if name == "float" else f"{row['seconds']:.1f} s"
-        figures = (
-            f"{row['bits_per_weight']:.2f}",
-            f"{row['loss']:.4f}",
-            f"{row['accuracy']:.2%}",
-            sqnr,
-            seconds,
-        )
         bold = "**" if name.startswith("muquant") else ""
-        rows.append((f"{bold}{name}{bold}", *figures))
+        rows.append(
+            (
+                f"{bold}{name}{bold}",
+                f"{row['bits_per_weight']:.2f}",
+                f"{1000 * row['divergence']:.2f}",
+                "" if row["logit_sqnr"] is None else f"{row['logit_sqnr']:.1f} dB",
+                f"{row['accuracy']:.2%}",
+                "" if name == "float" else f"{row['seconds']:.1f} s",
+            )
+        )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
