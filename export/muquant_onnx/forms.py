@@ -36,17 +36,17 @@ def serve(form: str, store: WeightStore, consumer: ir.Node, index: int, *, pays:
     serve_from(store, consumer, index, pays)
 
 
+def is_plain(gemm: ir.Node) -> bool:
+    """Whether a Gemm is x @ W + bias, or x @ W.T + bias, and nothing is scaled."""
+    factors = [gemm.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
+    return gemm.attributes.get_int("transA", 0) == 0 and factors == [1, 1]
+
+
 def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, pays: bool) -> None:
     """Gemm(x, W, bias) -> MatMul(x, DequantizeLinear(levels)) + bias: an integer kernel of onnxruntime."""
-    attributes = {name: gemm.attributes[name].value for name in gemm.attributes}
-    plain = (
-        attributes.get("transA", 0) == 0
-        and attributes.get("alpha", 1.0) == 1
-        and attributes.get("beta", 1.0) == 1
-    )
-    if index != 1 or not plain:
+    if index != 1 or not is_plain(gemm):
         raise NotServedError("the weight is not the plain right-hand side of the Gemm")
-    transpose = attributes.get("transB", 0) == 1
+    transpose = gemm.attributes.get_int("transB", 0) == 1
     x, bias, output = gemm.inputs[0], gemm.inputs[2] if len(gemm.inputs) > 2 else None, gemm.outputs[0]
     assert x is not None
     kernel.check(store, [2], transpose=transpose, pays=pays)

@@ -47,8 +47,7 @@ def kernel_weight(decoded: Decoded, bits: Literal[4, 8], *, places: bool) -> Ker
     inputs = packed.size // max(outputs, 1)
     block = steps.group_size or next((size for size in BLOCKS if inputs % size == 0), _PADDED_BLOCK)
     zero = 1 << (bits - 1)
-    k = decoded.codebook.astype(np.int16)
-    integers = (k - 1) // 2 if places else k
+    integers = (decoded.places if places else decoded.codebook).astype(np.int16)
     codes: Array = decoded.look_up((integers + zero).astype(np.uint8))
     if packed.channel_axis:
         codes = np.ascontiguousarray(codes.T)

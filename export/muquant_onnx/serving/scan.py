@@ -7,7 +7,8 @@ its results is one block of decoded weights, not all of them.
 import numpy as np
 import onnx_ir as ir
 
-from muquant_onnx.decode_function import DOMAIN, Decoder
+from muquant_onnx.decode_function import DOMAIN, DOMAIN_VERSION, Decoder
+from muquant_onnx.forms import is_plain
 from muquant_onnx.packed_weight import PackedWeight
 from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.weights import Array
@@ -37,7 +38,7 @@ def scan_products(model: ir.Model, value: ir.Value, name: str, packed: PackedWei
     if arrays:
         function = Decoder.of(packed.spec).function(model.graph.opset_imports[""])
         model.functions[function.identifier()] = function
-        model.graph.opset_imports[DOMAIN] = 1
+        model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
     return arrays
 
 
@@ -65,10 +66,8 @@ def _products(node: ir.Node, index: int) -> list[ir.Node]:
         uses = list(output.uses())
         alike = all(user.op_type == "MatMul" and place == 1 for user, place in uses)
         return [user for user, _ in uses] if alike else []
-    plain = index == 1 and node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
-    scaled = [node.attributes.get_int("transA", 0)]
-    scaled += [node.attributes.get_float(name, 1.0) != 1 for name in ("alpha", "beta")]
-    return [node] if plain and not any(scaled) else []
+    dense = index == 1 and node.op_type == "Gemm" and is_plain(node)
+    return [node] if dense and node.attributes.get_int("transB", 0) == 1 else []
 
 
 def _scan(store: WeightStore, product: ir.Node, rows: int, arrays: dict[str, Array]) -> None:

@@ -86,6 +86,11 @@ class Decoded:
         k = codebook(spec.bits, spec.expansion_mu, spec.levels, spec.grid_name)
         return k.astype(spec.level_grid.storage)
 
+    @property
+    def places(self) -> Array:
+        """The j of k = 2 j + 1 for each code, on a grid of odd k."""
+        return (self.codebook - 1) // 2
+
     def levels(self) -> Array:
         """The integers k, in the weight's shape."""
         return self.look_up(self.codebook)
@@ -97,7 +102,7 @@ class Decoded:
         weight = self.weight()
         if places:
             twice = replace(packed, step=2 * packed.step)
-            weight = Decoded(twice).scaled(self.look_up((self.codebook - 1) // 2))
+            weight = Decoded(twice).scaled(self.look_up(self.places))
         return weight if packed.channel_axis else np.ascontiguousarray(weight.T)
 
     def weight(self) -> Array:
