@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from muquant.errors import InputError
-from muquant.selection import Override as Override
-from muquant.selection import override_specs, pick
+from muquant.selection import Override as Override, override_specs, pick
 from muquant.spec import MuLawSpec
 
 WEIGHTS: dict[type[nn.Module], dict[str, int]] = {

@@ -14,8 +14,7 @@ from muquant.sources import Source
 from muquant_cli.artifacts import open_artifact
 from muquant_cli.options import module_option, root_option
 from muquant_cli.output import FAILED, Output, command, kilobytes
-from muquant_onnx import VerifyReport
-from muquant_onnx import verify as verify_file
+from muquant_onnx import VerifyReport, verify as verify_file
 from muquant_onnx.load_cost import BATCHES
 
 _RANDOM_INPUTS, _RANDOM_VALUES = 256, 1 << 22
