@@ -10,7 +10,8 @@ BEST_PUBLISHED = "F.L.+mu (Q)"
 """The source's best row at 3 bits."""
 
 COLLAPSE, MASKED, UNMASKED = 0.4, 0.05, 0.01
-"""Clean accuracy that Adv. (Q) loses at least; gain of F.L.+mu under PGD, at least, and worst case, at most."""
+"""Shares of the images: what Adv. (Q) loses clean, at least; what F.L.+mu gains under PGD, at least, and in the
+worst case, at most."""
 
 LEAST_CLEAN = {
     "mnist": {"Orig., ours": 0.992, "F.L., ours": 0.990},
