@@ -85,10 +85,7 @@ def said(title: str, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = []
     for each in found:
         kept.append(each)
-        words = ", ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{value}" for key, value in each.items()
-        )
-        print(f"{title} {words}", flush=True)
+        print(title, *(f"{value:.3g}" if isinstance(value, float) else value for value in each.values()))
     return kept
 
 

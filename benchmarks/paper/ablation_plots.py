@@ -1,6 +1,5 @@
 """The pictures of the ablations."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +96,8 @@ def plot_growth(networks: dict[str, dict[str, Amplification]], path: Path) -> No
             clean = [100 * layer.quantized.total for layer in found.layers]
             both = [100 * layer.both.total for layer in found.layers]
             axes.plot(clean, ":", color=COLOURS[form], label=f"{form} at 3 bits, clean images")
-            axes.plot(
-                both,
-                "-",
-                color=COLOURS[form],
-                marker="o",
-                ms=4,
-                label=f"{form} at 3 bits, adversarial images",
-            )
+            label = f"{form} at 3 bits, adversarial images"
+            axes.plot(both, "-", color=COLOURS[form], marker="o", ms=4, label=label)
         axes.set_yscale("log")
         names = [layer.name for layer in layers]
         axes.set_xticks(range(len(names)), names, fontsize=8, rotation=0 if len(names) < 6 else 90)
@@ -122,12 +115,7 @@ def _finish(axes: Axes, title: str) -> None:
 
 def _legend(figure: Figure, title: str, path: Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=_columns(labels), frameon=False, fontsize=9
-    )
+    columns = min(len(labels), 3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
     write_picture(figure, path)
-
-
-def _columns(labels: Sequence[str]) -> int:
-    return min(len(labels), 3)

@@ -117,7 +117,7 @@ def lipschitz(model: nn.Module, mu: float) -> list[dict[str, Any]]:
 
 
 def amplification(model: nn.Module, prober: Prober, epsilon: float) -> dict[str, Amplification]:
-    """The error of every layer's output in the source's (Q) and in ours, on images that fool the float one."""
+    """The error of every layer's output in the (Q) and in ours, on images that fool the float net."""
     found = prober.attack(model, epsilon, "margin")
     images, adversarial = prober.sample.images[found.success], found.adversarial[found.success]
     forms = {

@@ -10,8 +10,8 @@ BEST_PUBLISHED = "F.L.+mu (Q)"
 """The source's best row at 3 bits."""
 
 COLLAPSE, MASKED, UNMASKED = 0.4, 0.05, 0.01
-"""Shares of the images: what Adv. (Q) loses clean, at least; what F.L.+mu gains under PGD, at least, and in the
-worst case, at most."""
+"""What Adv. (Q) loses in clean accuracy, at least; what F.L.+mu gains under PGD, at least, and in the worst
+case, at most."""
 
 LEAST_CLEAN = {
     "mnist": {"Orig., ours": 0.992, "F.L., ours": 0.990},
