@@ -1,12 +1,17 @@
-"""Write the README's figures from `results/`: python benchmarks/figures.py [--check]."""
+"""Write the figures of the READMEs from `results/`: python benchmarks/figures.py [--check]."""
 
 import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from paper.networks import OUR_ROWS
+from paper.published import published
+from paper.targets import accuracy
 
 from muquant.files import write_bytes
 
@@ -191,25 +196,46 @@ def compress_peers(document: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-FIGURES = {
-    "mnist_cnn4": mnist_cnn4,
-    "robust_3bit": robust_3bit,
-    "calibrated": calibrated,
-    "runtime_peers": runtime_peers,
-    "compress_peers": compress_peers,
+def paper(document: dict[str, Any]) -> str:
+    """Return what the source claims, what the same attack finds here, and what is left in the worst case."""
+    head = ("accuracy in %, ours (source)", "clean", "PGD", "PGD on the margin", "worst case", "robustness")
+    rows: list[tuple[str, ...]] = [head, ("---", *("---:",) * 4, "---")]
+    for name, row in document["rows"].items():
+        bold = "**" if name in OUR_ROWS else ""
+        claims = (published(document["data"], "white_box", name, column) for column in ("Clean", "PGD"))
+        found = (accuracy(row, trial) for trial in ("clean", "pgd"))
+        cells = (
+            f"{bold}{100 * share:.1f}{bold}" + ("" if claim is None else f" ({100 * claim:.1f})")
+            for share, claim in zip(found, claims, strict=True)
+        )
+        rest = (accuracy(row, "pgd-margin"), row["worst_case"])
+        shares = (f"{bold}{100 * share:.1f}{bold}" for share in rest)
+        rows.append((f"{bold}{name}{bold}", *cells, *shares, row["verdict"]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
+    "README.md": {
+        "mnist_cnn4": mnist_cnn4,
+        "robust_3bit": robust_3bit,
+        "calibrated": calibrated,
+        "runtime_peers": runtime_peers,
+        "compress_peers": compress_peers,
+    },
+    "benchmarks/README.md": {"paper_cnn4": paper, "paper_wrn-16-2": paper},
 }
-"""Name of a file in `results/`, and of a place in the README -> what makes one of the other."""
+"""Page -> name of a file in `results/`, and of a place in the page -> what makes one of the other."""
 
 
-def with_figures(text: str) -> str:
-    """Return the README's text with every figure taken anew from its file."""
-    for name, render in FIGURES.items():
+def with_figures(page: str, text: str) -> str:
+    """Return a page's text with every figure taken anew from its file."""
+    for name, render in FIGURES[page].items():
         path = ROOT / "benchmarks" / "results" / f"{name}.json"
         table = render(json.loads(path.read_text())) if path.exists() else "*Not measured yet.*"
         begin, end = f"<!-- figures: {name} -->\n", "\n<!-- end of figures -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
-            sys.exit(f"README.md has no place for {name}; expected a line {begin.strip()}")
+            sys.exit(f"{page} has no place for {name}; expected a line {begin.strip()}")
         text = pattern.sub(lambda _: f"{begin}{table}{end}", text)  # noqa: B023  # used at once
     return text
 
@@ -218,13 +244,14 @@ def main() -> None:
     """Write, or with `--check` exit with status 1 if there is something to write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    after = with_figures(before)
-    if not parser.parse_args().check:
-        write_bytes(readme, after.encode())
-    elif before != after:
-        sys.exit("README.md differs from benchmarks/results; run: python benchmarks/figures.py")
+    check = parser.parse_args().check
+    for page in FIGURES:
+        before = (ROOT / page).read_text()
+        after = with_figures(page, before)
+        if not check:
+            write_bytes(ROOT / page, after.encode())
+        elif before != after:
+            sys.exit(f"{page} differs from benchmarks/results; run: python benchmarks/figures.py")
 
 
 if __name__ == "__main__":

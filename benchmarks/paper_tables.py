@@ -180,7 +180,7 @@ def attack_all(recipe: Recipe, options: argparse.Namespace) -> int:
             network.module.to(device)
             document["rows"][row] = bench.measure(network)
             if first:
-                console.print(line(document["rows"][row]))
+                console.print(line(document["rows"][row]), soft_wrap=True)
                 document["targets"] = targets(document)
                 write(document)
     if not first:

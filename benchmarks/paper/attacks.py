@@ -104,7 +104,8 @@ class Bench:
         path, first = self._path(digest), self.processes.rank == 0
         found = self.processes.share(read_json(path) if first and path.exists() else None)
         if found is None:
-            found = {"digest": digest, **self._attack(subject, subject.module, digest)}
+            measured = {"digest": digest, **self._attack(subject, subject.module, digest)}
+            found = json.loads(json.dumps(measured))  # as it will be read
             if first:
                 make_folder(path.parent)
                 write_json(path, found)

@@ -1,0 +1,248 @@
+"""The source's tables: what is made, how it is attacked, what pages say of it."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("paper", reason="needs the benchmarks of a checkout")
+
+from paper.attacks import BLACK_BOX, CLEAN, WHITE_BOX, Bench, Counts
+from paper.networks import OUR_ROWS, PUBLISHED_ROWS, ROWS, Made, map_weights, subject
+from paper.pages import mark_of, panels, radius, to_html, to_markdown
+from paper.published import published
+from paper.recipes import RECIPES, Recipe, Run
+from paper.targets import targets
+
+from muquant.attacks import TorchTarget
+from muquant.data import load_dataset
+from muquant.layers import quantizable_weights
+from muquant.robustness import OneProcess, settings_for
+from muquant.robustness.subject import fingerprint
+from muquant.training import TrainingConfig, train
+
+CONFIG = TrainingConfig(data="digits", model="cnn4-small", epochs=2)
+NAMES = ("orig", "adv", "fl", "surrogate")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Four runs of the same small network, of which the seeds differ."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = {name: Run(replace(CONFIG, seed=seed)) for seed, name in enumerate(NAMES)}
+    for name, run in runs.items():
+        train(run.config, folder / name)
+    return Made(Recipe(runs, layers="last:2", mu=64.0, said="Small."), folder)
+
+
+@pytest.fixture(scope="module")
+def bench(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(
+        settings=settings_for("digits"),
+        dataset=load_dataset("digits", "test"),
+        surrogate=TorchTarget(made.run("surrogate")),
+        counts=Counts(iterative=8, cw=0, whole=60),
+        seed=0,
+        folder=tmp_path_factory.mktemp("attacks"),
+        processes=OneProcess(),
+        on_batch=lambda title, done, total: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def document(made: Made, bench: Bench) -> dict[str, Any]:
+    rows = {row: bench.measure(subject(made, row)) for row in ("Orig.", "Orig.+mu (Q)")}
+    found = {
+        "data": "mnist",
+        "images": "mnist",
+        "model": "cnn4",
+        "said": "Small.",
+        "counts": asdict(bench.counts),
+        "settings": asdict(bench.settings),
+        "seed": 0,
+        "commit": "0123456789abcdef",
+        "command": "a command",
+        "date": "a date",
+        "processor": "a processor",
+        "device": "cpu",
+        "processes": 1,
+        "versions": {"torch": "1"},
+        "rows": rows,
+    }
+    return {**found, "targets": targets(found)}
+
+
+def test_the_source_has_a_figure_for_each_of_its_12_rows_and_13_columns() -> None:
+    assert len(PUBLISHED_ROWS) == 12
+    assert len(WHITE_BOX) + len(BLACK_BOX) == 13
+    for data in ("mnist", "cifar10"):
+        for row in PUBLISHED_ROWS:
+            for box, columns in (("white_box", WHITE_BOX), ("black_box", BLACK_BOX)):
+                for column in columns:
+                    share = published(data, box, row, column)
+                    assert share is not None
+                    assert 0 < share < 1
+        assert all(published(data, "white_box", row, "Clean") is None for row in OUR_ROWS)
+    assert published("mnist", "white_box", "Adv. (Q)", "Clean") == pytest.approx(0.4269)
+
+
+def test_a_mapped_weight_is_the_law_of_the_source(made: Made) -> None:
+    """F(x) = sgn(x) ln(1 + mu |x|) / ln(1 + mu), of weights relative to the largest of their layer."""
+    model = made.run("orig")
+    before = {weight.name: weight.value.detach().numpy() for weight in quantizable_weights(model)}
+    after = {
+        weight.name: weight.value.detach().numpy()
+        for weight in quantizable_weights(map_weights(model, "last:2", 64.0))
+    }
+    *first, third, fourth = before
+    for name in first:
+        np.testing.assert_array_equal(after[name], before[name])
+    for name in (third, fourth):
+        largest = np.abs(before[name]).max()
+        share = before[name].astype(np.float64) / largest
+        law = np.sign(share) * np.log1p(64 * np.abs(share)) / np.log1p(64)
+        np.testing.assert_allclose(after[name], largest * law, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_the_source_quantizes_to_seven_levels_of_the_largest_weight(made: Made, mapped: bool) -> None:
+    found = subject(made, "Orig.+mu (Q)" if mapped else "Orig. (Q)").module
+    expected = map_weights(made.run("orig"), "last:2", 64.0) if mapped else made.run("orig")
+    assert found is not None
+    pairs = zip(quantizable_weights(found), quantizable_weights(expected), strict=True)
+    for ours, theirs in pairs:
+        value = theirs.value.detach().double()
+        step = value.abs().max() / 3
+        np.testing.assert_allclose(ours.value.detach(), step * (value / step).round(), rtol=1e-5, atol=1e-7)
+
+
+def test_ours_has_three_bits_in_every_layer_and_is_kept(made: Made) -> None:
+    ours = subject(made, "Orig., ours")
+    assert ours.module is not None
+    for weight in quantizable_weights(ours.module):
+        rows = weight.value.detach().movedim(weight.channel_axis, 0).flatten(1)
+        assert max(len(row.unique()) for row in rows) <= 8
+    kept = list(made.folder.glob("orig-3bit-*.mq"))
+    assert len(kept) == 1
+    written = kept[0].stat().st_mtime_ns
+    again = subject(made, "Orig., ours")
+    assert again.module is not None
+    assert fingerprint(again.module) == fingerprint(ours.module)
+    assert kept[0].stat().st_mtime_ns == written
+
+
+def test_every_figure_has_its_count_and_its_attack(document: dict[str, Any], made: Made) -> None:
+    for row in ("Orig.", "Orig.+mu (Q)"):
+        found = document["rows"][row]
+        module = subject(made, row).module
+        assert module is not None
+        assert found["digest"] == fingerprint(module)
+        assert {*WHITE_BOX.values(), *BLACK_BOX.values()} - set(found["attacks"]) == {"cw", "transfer-cw"}
+        for name, attack in found["attacks"].items():
+            whole = name == CLEAN or name.startswith(("fgsm", "transfer-fgsm")) or name.endswith("noise")
+            assert attack["count"] == (60 if whole else 8)
+            assert name == CLEAN or attack["parameters"]["name"]
+
+
+def test_a_row_is_read_where_it_was_measured(made: Made, bench: Bench, document: dict[str, Any]) -> None:
+    (path, other) = sorted(bench.folder.glob("row-*.json"))
+    stamps = [each.stat().st_mtime_ns for each in (path, other)]
+    assert bench.measure(subject(made, "Orig.")) == document["rows"]["Orig."]
+    assert [each.stat().st_mtime_ns for each in (path, other)] == stamps
+    more = replace(bench, counts=replace(bench.counts, whole=61))
+    assert more.measure(subject(made, "Orig."))["attacks"][CLEAN]["count"] == 61
+
+
+def test_carlini_and_wagner_s_examples_are_made_once_for_all_rows(made: Made, bench: Bench) -> None:
+    with_cw = replace(bench, counts=Counts(iterative=8, cw=1, whole=60))
+    rows = [with_cw.measure(subject(made, row)) for row in ("Orig.", "Orig. (Q)")]
+    assert len(list(bench.folder.glob("surrogate-cw-*"))) == 1
+    assert [row["attacks"][name]["count"] for row in rows for name in ("cw", "transfer-cw")] == [1] * 4
+
+
+def test_pages_show_ours_and_the_source_side_by_side(document: dict[str, Any]) -> None:
+    white, black, _ = panels(document)
+    assert [len(panel.columns) for panel in (white, black)] == [7, 6]
+    name, ours, cells = white.rows[0]
+    share = document["rows"]["Orig."]["attacks"][CLEAN]["accuracy"]
+    assert (name, ours) == ("Orig.", False)
+    assert str(cells[0]) == f"{round(100 * share, 2):g} (99.17)"
+    assert str(cells[1]) == "- (39.4)"  # not run
+    page, text = to_html(document), to_markdown(document)
+    for written in (page, text):
+        assert "15 rows are not measured yet." in written
+        assert "60 test images" in written
+    assert f"| Orig. | {cells[0]} | - (39.4) |" in text
+
+
+def test_a_row_in_which_a_check_fires_is_marked(document: dict[str, Any]) -> None:
+    row = {"checks": [{"kind": "advisory", "fired": True}, {"kind": "disqualifying", "fired": False}]}
+    assert mark_of(row) == "†"
+    row["checks"][1]["fired"] = True
+    assert mark_of(row) == "‡"
+    assert mark_of({"checks": [{"kind": "disqualifying", "fired": False}]}) == ""
+    rows = document["rows"]
+    check = {"check": "scale", "kind": "disqualifying", "fired": True, "explanation": "so."}
+    fired = {**document, "rows": {**rows, "Orig.": {**rows["Orig."], "checks": [check]}}}
+    cells = panels(fired)[0].rows[0][2]
+    assert not cells[0].text.endswith("‡")  # clean accuracy is no robustness
+    assert all(cell.text.endswith("‡") for cell in cells[2:])
+    assert "Orig.: scale (disqualifying): so." in to_html(fired)
+
+
+def test_targets_are_met_and_missed() -> None:
+    def row(clean: float, pgd: float, worst: float) -> dict[str, Any]:
+        names = ("fgsm-weak", "fgsm-strong", "pgd", "bim", "mim")
+        return {
+            "attacks": {CLEAN: {"accuracy": clean}, **{name: {"accuracy": pgd} for name in names}},
+            "worst_case": worst,
+        }
+
+    rows = {
+        "Adv.": row(0.99, 0.9, 0.9),
+        "Adv. (Q)": row(0.60, 0.0, 0.0),
+        "F.L.": row(0.99, 0.1, 0.05),
+        "F.L.+mu": row(0.99, 0.6, 0.07),
+        "Adv., ours, trained": row(0.99, 0.885, 0.88),
+        "Orig., ours": row(0.9919, 0.0, 0.0),
+    }
+    found = {each["target"]: each["met"] for each in targets({"data": "mnist", "rows": rows})}
+    missed = [target for target, met in found.items() if not met]
+    assert missed == [
+        "Orig., ours: clean at least 99.2%",
+        "reproduced: Adv. (Q) loses at least 40 points of clean accuracy",
+        "unmasked: of which the worst case has at most 1",
+    ]
+    assert len(found) == 1 + 1 + 5 + 1 + 2
+    cifar = {"Orig.": row(0.901, 0, 0), "Orig., ours": row(0.8959, 0, 0)}
+    lost = [each["met"] for each in targets({"data": "cifar10", "rows": cifar})]
+    assert lost == [True, False]
+
+
+def test_radii_are_written_as_people_do() -> None:
+    assert [radius(epsilon) for epsilon in (0.3, 8 / 255, 2 / 255, 0.1, 2.0)] == [
+        "0.3",
+        "8/255",
+        "2/255",
+        "0.1",
+        "2",
+    ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_begin_with_what_is_trained_before(name: str) -> None:
+    recipe = RECIPES[name]
+    before: list[str] = []
+    for run, training in recipe.runs.items():
+        assert training.init is None or training.init in before
+        assert training.config.precision == "bf16"
+        before.append(run)
+    assert recipe.runs["surrogate"].config == replace(
+        recipe.runs["orig"].config, seed=recipe.runs["orig"].config.seed + 1
+    )
+    assert {run for run, _ in ROWS.values()} <= set(before)
+    for run in ("adv-qat", "fl-qat"):
+        qat = recipe.runs[run].config.qat
+        assert qat is not None
+        assert (qat.bits, qat.layers) == (3, "all")
