@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def train(
 
     The folder gets `config.json`, `metrics.jsonl` (a line an epoch), `checkpoint.safetensors` (after
     every epoch and every `checkpoint_seconds`) and last `model.safetensors`, each written whole or not at
-    all. A run that was killed, whenever that was, and is resumed, ends with the weights of the
-    uninterrupted run: bit for bit on a CPU, with the same software and number of threads.
+    all, and a lock that keeps other processes out. A run that was killed, whenever that was, and is resumed,
+    ends with the weights of the uninterrupted run: bit for bit on a CPU, with the same software and number of
+    threads.
 
     Where torchrun has started several processes, each calls this and does its part of every batch; the first
     one writes the files. A method may add its own, such as `feedback/`.
@@ -62,8 +64,8 @@ def train(
     Raises:
         OutOfTime: `max_seconds` have passed; the run can be resumed.
         InputError: data, model or device cannot be had; `out` holds a run and `resume` is off, or it holds a
-            run of another configuration or other data; or loss or weights stopped being finite, and then the
-            last good checkpoint stays.
+            run of another configuration or other data, or one that another process is training; or loss or
+            weights stopped being finite, and then the last good checkpoint stays.
     """
     folder, processes = RunFolder(Path(out)), join_processes(config.device)
     if not resume and not processes.rank:
@@ -87,9 +89,10 @@ def train(
         session = Session(
             folder, stepper, best, data.validation, identity, checkpoint_seconds, max_seconds, say
         )
-        history = session.to_end(session.start(), on_progress)
-        kept = best.restore(history) if best else config.epochs
-        stepper.finish(folder.path, say)
+        with nullcontext() if processes.rank else folder.claim():
+            history = session.to_end(session.start(), on_progress)
+            kept = best.restore(history) if best else config.epochs
+            stepper.finish(folder.path, say)
     model.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad(), decoded_once(model):
         accuracy = processes.share(math.nan if processes.rank else evaluate(model, data.test))

@@ -2,10 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 from muquant.errors import InputError
 from muquant.files import make_folder, read_json, write_bytes, write_json
@@ -136,6 +139,26 @@ class RunFolder:
             return
         for key in ("config", "data", "init"):
             refuse_changes(f"{key} of the run in {self.path}", self.stored(key), document[key])
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keep other processes from training the same run; the system frees it when this one ends, however.
+
+        Raises:
+            InputError: another process trains it.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"{self.path}: another process is training this run; wait for it to end or stop it, or name "
+                "another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def stored(self, key: str) -> Any:
         """A value of `config.json`; None where it has no such key, or no run has begun.

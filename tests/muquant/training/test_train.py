@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from muquant.training import (
     AdversarialOptions,
     Batch,
     BatchLoss,
+    OutOfTime,
     Progress,
     QatOptions,
     Standard,
@@ -42,6 +45,7 @@ def test_a_run_learns_and_leaves_its_files(tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     assert result.folder == folder
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
         "checkpoint.safetensors",
         "config.json",
         "metrics.jsonl",
@@ -149,6 +153,27 @@ def test_weight_decay_is_for_matrices_alone(
     held = weights(train(TrainingConfig(**base.to_dict() | {"weight_decay": 0.5}), tmp_path / "held").model)
     torch.testing.assert_close(held["fc1.weight"], free["fc1.weight"] * (1 - 0.1 * 0.5) ** 6)
     torch.testing.assert_close(held["fc1.bias"], free["fc1.bias"], rtol=0, atol=0)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(epochs=1)
+    with pytest.raises(OutOfTime):
+        train(config, tmp_path, max_seconds=0)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    code = (
+        "import sys; from pathlib import Path; from muquant.training.runs import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).claim(): print('claimed', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"claimed\n"
+        with pytest.raises(InputError, match="another process is training this run"):
+            train(config, tmp_path, resume=True)
+        assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+        other.kill()  # the system frees what a killed process held
+    assert train(config, tmp_path, resume=True).kept_epoch == 1
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tiny: Tiny, tmp_path: Path) -> None:
