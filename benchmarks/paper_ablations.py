@@ -1,6 +1,6 @@
 """What the source varies: mu and the mapped layers, the width, Lipschitz constants, the growth of errors.
 
-    MUQUANT_DATA=... python benchmarks/paper_ablations.py --data mnist [--count 500]
+    MUQUANT_DATA=... python benchmarks/paper_ablations.py --data mnist [--count 300]
 
 Takes the runs of `paper_tables.py`, which come first. Orig., Adv. and F.L. are tried with PGD on the
 cross-entropy and on the logit margin: a gain under the one that is none under the other is masking. Writes
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", choices=MODELS, required=True)
     parser.add_argument("--model", choices=RECIPES, help="by default what two cores can train")
     parser.add_argument("--runs", type=Path, help="folder of the runs [runs/paper-MODEL]")
-    parser.add_argument("--count", type=int, default=500, help="test images")
+    parser.add_argument("--count", type=int, default=300, help="test images")
     options = parser.parse_args()
     name = options.model or MODELS[options.data]
     folder = options.runs or Path(f"runs/paper-{name}")
@@ -63,7 +63,7 @@ def main() -> None:
         model = made.run(run)
         epsilon = settings.epsilon if run == "adv" else settings.weak
         epsilons[title] = radius(epsilon)
-        grown[title] = amplification(model, prober, epsilon)
+        grown[title] = amplification(model, prober)
         document["networks"][title] = {
             "mapping": said(title, mapping(model, prober)),
             "widths": said(title, widths(model, prober, epsilon)),

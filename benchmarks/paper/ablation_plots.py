@@ -13,6 +13,7 @@ from paper.ablations import DOMAINS, LAYERS, LOSSES, MUS
 
 COLOURS = {"mapped": ORANGE, "decoded": BLUE, "source": ORANGE, "ours": BLUE}
 DASHES = {"ce": "--", "margin": "-"}
+LAYERS_IN_WORDS = dict(zip(LAYERS, ("last layer", "last 2 layers", "last 3 layers"), strict=True))
 GRID = "#e5e7eb"
 
 
@@ -34,7 +35,7 @@ def plot_mapping(networks: dict[str, Any], path: Path, epsilon: str) -> None:
             axes.set_xscale("log")
             axes.set_xticks(MUS, [f"{mu:g}" for mu in MUS])
             axes.minorticks_off()
-            _finish(axes, f"{name} {layers.replace('last:', 'last ')}".replace("last 1", "last layer"))
+            _finish(axes, f"{name}, {LAYERS_IN_WORDS[layers]}")
     for axes in grid[-1]:
         axes.set_xlabel("mu")
     _legend(figure, f"Accuracy in %, PGD at Linf {epsilon}, the named layers at 3 bits, others float", path)
@@ -56,7 +57,7 @@ def plot_widths(networks: dict[str, Any], path: Path, epsilons: dict[str, str]) 
             clean = [100 * each["clean"] for each in found]
             axes.plot(bits, clean, ":", color=COLOURS[quantizer], label=f"{quantizer}, clean")
         axes.set_xlabel("bits, all layers")
-        _finish(axes, f"{name} Linf {epsilons[name]}")
+        _finish(axes, f"{name}, Linf {epsilons[name]}")
     _legend(figure, "Accuracy in %, rounded after training, without samples", path)
 
 

@@ -116,9 +116,9 @@ def lipschitz(model: nn.Module, mu: float) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def amplification(model: nn.Module, prober: Prober, epsilon: float) -> dict[str, Amplification]:
+def amplification(model: nn.Module, prober: Prober) -> dict[str, Amplification]:
     """The error of every layer's output in the (Q) and in ours, on images that fool the float net."""
-    found = prober.attack(model, epsilon, "margin")
+    found = prober.attack(model, prober.settings.epsilon, "margin")
     images, adversarial = prober.sample.images[found.success], found.adversarial[found.success]
     forms = {
         "source": muquant.compress(model, muquant.SOURCE_SPEC, observer="absmax"),
