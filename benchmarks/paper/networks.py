@@ -64,23 +64,31 @@ def mapped_quantized(made: Made, run: str) -> muquant.CompressedModel:
 
 
 def calibrated(made: Made, run: str) -> muquant.CompressedModel:
-    """Ours after training: 3 bits in every layer, decoded, chosen on `SAMPLES` training images.
+    """Ours after training: 3 bits in every layer, decoded, chosen on `SAMPLES` training images."""
 
-    It takes minutes where a network is large, and is kept beside the run.
-    """
-    model = made.run(run)
-    path = made.folder / f"{run}-3bit-{fingerprint(model)[:12]}.mq"
-    if not path.exists():
+    def compress(model: nn.Module) -> muquant.CompressedModel:
         config = read_run(made.folder / run).config
         train = load_dataset(config.data, "train")
         drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))[:SAMPLES]
-        muquant.compress(model, muquant.MuLawSpec(bits=3), calibration=train.inputs(drawn)).save(path)
-    return muquant.load(path)
+        return muquant.compress(model, muquant.MuLawSpec(bits=3), calibration=train.inputs(drawn))
+
+    return _kept(made, run, compress)
 
 
 def as_trained_at_3_bits(made: Made, run: str) -> muquant.CompressedModel:
     """Ours by training: frozen as quantization-aware training left it."""
-    return muquant.compress(made.run(run))
+    return _kept(made, run, muquant.compress)
+
+
+def _kept(
+    made: Made, run: str, compress: Callable[[nn.Module], muquant.CompressedModel]
+) -> muquant.CompressedModel:
+    """Compress a trained network, or read what was made of the same weights before."""
+    model = made.run(run)
+    path = made.folder / f"{run}-3bit-{fingerprint(model)[:12]}.mq"
+    if not path.exists():
+        compress(model).save(path)
+    return muquant.load(path)
 
 
 def map_weights(model: nn.Module, layers: str, mu: float) -> nn.Module:

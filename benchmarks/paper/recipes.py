@@ -26,8 +26,8 @@ class Recipe:
 
     Attributes:
         runs: name -> training, each after those that it begins with. "orig", "adv" and "fl" are the source's
-            three; "surrogate" is "orig" with another seed; "adv-qat" and "fl-qat" go on from "adv" and "fl"
-            at 3 bits in every layer, each by its own method.
+            three; "surrogate" is another one like "orig", with its own seed; "adv-qat" and "fl-qat" go on
+            from "adv" and "fl" at 3 bits in every layer, each by its own method.
         layers: which of them "+mu" maps.
         mu: of the mapping.
         said: what differs from the source, in words for the reader of the table.
@@ -47,13 +47,15 @@ def _recipe(
     fl_qat: TrainingConfig,
     *,
     adv_init: str | None = None,
+    surrogate_epochs: int | None = None,
     layers: str,
     mu: float,
     said: str,
 ) -> Recipe:
+    surrogate = replace(orig, seed=orig.seed + 1, epochs=surrogate_epochs or orig.epochs)
     runs = {
         "orig": Run(orig),
-        "surrogate": Run(replace(orig, seed=orig.seed + 1)),
+        "surrogate": Run(surrogate),
         "fl": Run(fl, "orig"),
         "fl-qat": Run(fl_qat, "fl"),
         "adv": Run(adv, adv_init),
@@ -106,6 +108,7 @@ def _cifar10(
     qat: int,
     said: str,
     adv_init: str | None = None,
+    surrogate_epochs: int | None = None,
     compile: bool = False,  # noqa: A002  # the option's name
 ) -> Recipe:
     """SGD with one cycle of the learning rate; 8/255, steps of a quarter of it for PGD-10."""
@@ -131,6 +134,7 @@ def _cifar10(
         replace(robust, epochs=qat, lr=0.01, qat=QatOptions()),
         replace(feedback, epochs=max(qat, feedback_rounds(feedback)), lr=0.01, qat=QatOptions()),
         adv_init=adv_init,
+        surrogate_epochs=surrogate_epochs,
         layers="last:3",
         mu=64.0,
         said=said,
@@ -153,9 +157,10 @@ RECIPES: dict[str, Recipe] = {
         fl=6,
         qat=2,
         adv_init="orig",
+        surrogate_epochs=12,
         said="wrn-16-2 (0.7 million weights) for two CPU cores instead of the source's wide ResNet of 46 "
         "million. Adversarial training is shortened: 8 epochs of 2 attack steps from the weights of Orig., "
-        "where the source trains with PGD throughout.",
+        "where the source trains with PGD throughout. The surrogate is trained for 12 epochs.",
     ),
     "wrn-28-4": _cifar10(
         "wrn-28-4",
