@@ -98,21 +98,20 @@ def widths(model: nn.Module, prober: Prober, epsilon: float) -> Iterator[dict[st
 
 
 def lipschitz(model: nn.Module, mu: float) -> list[dict[str, Any]]:
-    """||dW||_2 of each layer as a linear map on its inputs, and the same of W; above 1 errors may grow.
+    """||dW||_2 of each layer as a linear map on its inputs; above 1 errors may grow.
 
     "before": dW = Q(W) - W by the source's quantizer; "after": Q(F(W)) - F(W), with every layer mapped;
     "ours": our 3 bits, without samples.
     """
-    images = map_weights(model, "all", mu)
-    reports = {
-        "before": (model, muquant.compress(model, muquant.SOURCE_SPEC, observer="absmax")),
-        "after": (images, muquant.compress(images, muquant.SOURCE_SPEC, observer="absmax")),
-        "ours": (model, muquant.compress(model)),
+    forms = {
+        "before": muquant.compress(model, muquant.SOURCE_SPEC, observer="absmax"),
+        "after": muquant.compress(map_weights(model, "all", mu), muquant.SOURCE_SPEC, observer="absmax"),
+        "ours": muquant.compress(model),
     }
     rows: dict[str, dict[str, Any]] = {}
-    for name, (_, compressed) in reports.items():
+    for form, compressed in forms.items():
         for layer in compressed.report:
-            rows.setdefault(layer.name, {"layer": layer.name})[name] = layer.delta_norms.two
+            rows.setdefault(layer.name, {"layer": layer.name})[form] = layer.delta_norms.two
     return list(rows.values())
 
 
