@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from feedback import FEEDBACK, STANDARD
+from robust_3bit import FLOAT, QAT
+
 from muquant.feedback import FeedbackConfig
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig
 
@@ -39,57 +42,18 @@ class Recipe:
     said: str
 
 
-def _recipe(
-    orig: TrainingConfig,
-    adv: TrainingConfig,
-    fl: TrainingConfig,
-    adv_qat: TrainingConfig,
-    fl_qat: TrainingConfig,
-    *,
-    adv_init: str | None = None,
-    surrogate_epochs: int | None = None,
-    layers: str,
-    mu: float,
-    said: str,
-) -> Recipe:
-    surrogate = replace(orig, seed=orig.seed + 1, epochs=surrogate_epochs or orig.epochs)
-    runs = {
-        "orig": Run(orig),
-        "surrogate": Run(surrogate),
-        "fl": Run(fl, "orig"),
-        "fl-qat": Run(fl_qat, "fl"),
-        "adv": Run(adv, adv_init),
-        "adv-qat": Run(adv_qat, "adv"),
-    }
-    return Recipe(runs, layers, mu, said)
-
-
 def _mnist() -> Recipe:
-    """The runs of `robust_3bit.py` and `feedback.py`, set by held-out training images."""
-    orig = TrainingConfig(data="mnist", model="cnn4", precision="bf16")
-    fl = replace(orig, method="feedback", feedback=FeedbackConfig(start=0.0), epochs=12, lr=1e-3)
-    adv = replace(
-        orig,
-        method="adversarial",
-        epochs=12,
-        lr=3e-3,
-        weight_decay=0.01,
-        augment="none",
-        keep="best",
-        adversarial=AdversarialOptions(attack_steps=7),
-    )
-    adv_qat = replace(
-        adv,
-        lr=2e-3,
-        qat=QatOptions(),
-        adversarial=AdversarialOptions(attack_steps=7, epsilon_warmup=0.1),
-    )
-    return _recipe(
-        orig,
-        adv,
-        fl,
-        adv_qat,
-        replace(fl, epochs=6, qat=QatOptions()),
+    """The runs of `feedback.py` and `robust_3bit.py`, whose settings were chosen on held-out images."""
+    orig, fl = (replace(config, precision="bf16") for config in (STANDARD, FEEDBACK))
+    return Recipe(
+        {
+            "orig": Run(orig),
+            "surrogate": Run(replace(orig, seed=1)),
+            "fl": Run(fl, "orig"),
+            "fl-qat": Run(replace(fl, epochs=6, qat=QatOptions()), "fl"),
+            "adv": Run(FLOAT),
+            "adv-qat": Run(QAT, "adv"),
+        },
         layers="last:2",
         mu=64.0,
         said="cnn4 has the source's two convolutional and two fully connected layers; widths, mu and the "
@@ -98,89 +62,90 @@ def _mnist() -> Recipe:
     )
 
 
+@dataclass(frozen=True)
+class Epochs:
+    """How long the networks of a recipe are trained."""
+
+    orig: int
+    surrogate: int
+    fl: int
+    fl_qat: int
+    adv: int
+    adv_qat: int
+
+
 def _cifar10(
-    model: str,
-    *,
-    epochs: int,
-    adv: int,
-    steps: int,
-    fl: int,
-    qat: int,
-    said: str,
-    adv_init: str | None = None,
-    surrogate_epochs: int | None = None,
-    compile: bool = False,  # noqa: A002  # the option's name
+    model: str, epochs: Epochs, attack_steps: int, said: str, adv_init: str | None = None, gpu: bool = True
 ) -> Recipe:
-    """SGD with one cycle of the learning rate; 8/255, steps of a quarter of it for PGD-10."""
-    base = TrainingConfig(
+    """SGD with one cycle of the learning rate; a radius of 8/255.
+
+    Args:
+        model: a name of `muquant.models.MODELS`.
+        epochs: of each run.
+        attack_steps: of adversarial training.
+        said: as in `Recipe`.
+        adv_init: the run whose weights adversarial training begins with.
+        gpu: whether steps are compiled, which pays there.
+    """
+    orig = TrainingConfig(
         data="cifar10",
         model=model,
-        epochs=epochs,
+        epochs=epochs.orig,
         optimizer="sgd",
         lr=0.1,
         weight_decay=5e-4,
         augment="flip-crop",
         precision="bf16",
         validation=0.05,
-        compile=compile,
+        compile=gpu,
     )
-    attack = AdversarialOptions(epsilon=8 / 255, attack_steps=steps, epsilon_warmup=0.1)
-    robust = replace(base, method="adversarial", epochs=adv, adversarial=attack, keep="best")
-    feedback = replace(base, method="feedback", feedback=FeedbackConfig(start=0.0), epochs=fl, lr=0.02)
-    return _recipe(
-        base,
-        replace(robust, lr=0.05) if adv_init else robust,
-        feedback,
-        replace(robust, epochs=qat, lr=0.01, qat=QatOptions()),
-        replace(feedback, epochs=max(qat, feedback_rounds(feedback)), lr=0.01, qat=QatOptions()),
-        adv_init=adv_init,
-        surrogate_epochs=surrogate_epochs,
+    fl = replace(orig, method="feedback", feedback=FeedbackConfig(start=0.0), epochs=epochs.fl, lr=0.02)
+    adv = replace(
+        orig,
+        method="adversarial",
+        adversarial=AdversarialOptions(epsilon=8 / 255, attack_steps=attack_steps, epsilon_warmup=0.1),
+        epochs=epochs.adv,
+        lr=0.05 if adv_init else orig.lr,
+        keep="best",
+    )
+    return Recipe(
+        {
+            "orig": Run(orig),
+            "surrogate": Run(replace(orig, seed=1, epochs=epochs.surrogate)),
+            "fl": Run(fl, "orig"),
+            "fl-qat": Run(replace(fl, epochs=epochs.fl_qat, lr=0.01, qat=QatOptions()), "fl"),
+            "adv": Run(adv, adv_init),
+            "adv-qat": Run(replace(adv, epochs=epochs.adv_qat, lr=0.01, qat=QatOptions()), "adv"),
+        },
         layers="last:3",
         mu=64.0,
         said=said,
     )
 
 
-def feedback_rounds(config: TrainingConfig) -> int:
-    """How many rounds a run of feedback learning makes, each of which needs an epoch."""
-    assert config.feedback is not None
-    return config.feedback.rounds
-
-
 RECIPES: dict[str, Recipe] = {
     "cnn4": _mnist(),
     "wrn-16-2": _cifar10(
         "wrn-16-2",
-        epochs=40,
-        adv=8,
-        steps=2,
-        fl=6,
-        qat=2,
-        adv_init="orig",
-        surrogate_epochs=12,
+        Epochs(orig=40, surrogate=12, fl=6, fl_qat=3, adv=8, adv_qat=2),
+        attack_steps=2,
         said="wrn-16-2 (0.7 million weights) for two CPU cores instead of the source's wide ResNet of 46 "
         "million. Adversarial training is shortened: 8 epochs of 2 attack steps from the weights of Orig., "
         "where the source trains with PGD throughout. The surrogate is trained for 12 epochs.",
+        adv_init="orig",
+        gpu=False,
     ),
     "wrn-28-4": _cifar10(
         "wrn-28-4",
-        epochs=60,
-        adv=40,
-        steps=10,
-        fl=12,
-        qat=8,
-        compile=True,
+        Epochs(orig=60, surrogate=60, fl=12, fl_qat=8, adv=40, adv_qat=8),
+        attack_steps=10,
         said="wrn-28-4 (5.9 million weights) for one GPU, in pieces: --max-seconds 540 stops a call in time, "
         "and the next one goes on.",
     ),
     "wrn-34-10": _cifar10(
         "wrn-34-10",
-        epochs=200,
-        adv=110,
-        steps=10,
-        fl=30,
-        qat=20,
-        compile=True,
+        Epochs(orig=200, surrogate=200, fl=30, fl_qat=20, adv=110, adv_qat=20),
+        attack_steps=10,
         said="wrn-34-10 (46 million weights), the size that the source's 'wide ResNet-32' most likely has.",
     ),
 }
