@@ -35,7 +35,31 @@ def flip_crop(images: Tensor, generator: Generator) -> Tensor:
     return _moved(functional.pad(images, (reach,) * 4, mode="reflect"), images.shape, generator)
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {"none": unchanged, "shift": shift, "flip-crop": flip_crop}
+def flip_crop_cutout(images: Tensor, generator: Generator) -> Tensor:
+    """`flip_crop`, then a grey square of a third of the smaller side anywhere in each image, cut off where it
+    leaves it (DeVries, Taylor 2017).
+
+    For photographs, where a network that is trained for long learns its training images by heart.
+    """
+    images = flip_crop(images, generator)
+    count, _, height, width = images.shape
+    side = max(1, min(height, width) // 3)
+    inside = []
+    for length in (height, width):
+        centre = torch.randint(length, (count, 1), generator=generator)
+        start = centre - side // 2
+        place = torch.arange(length)
+        inside.append((start <= place) & (place < start + side))
+    hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images.masked_fill(hidden, 0.5)
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": unchanged,
+    "shift": shift,
+    "flip-crop": flip_crop,
+    "flip-crop-cutout": flip_crop_cutout,
+}
 
 
 def _moved(padded: Tensor, shape: torch.Size, generator: Generator) -> Tensor:

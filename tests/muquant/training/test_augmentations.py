@@ -57,6 +57,19 @@ def test_flip_crop_mirrors_half_and_moves_to_every_place() -> None:
     assert 900 < sum(counts[1]) < 1100
 
 
+def test_cutout_hides_a_square_anywhere_and_nothing_else() -> None:
+    images = torch.full((5000, 3, 12, 9), 0.25)
+    hidden = AUGMENTATIONS["flip-crop-cutout"](images, seeded(4)) == 0.5
+    assert bool((hidden == hidden[:, :1]).all())  # in all channels alike
+    spans = [hidden[:, 0].any(2).sum(1), hidden[:, 0].any(1).sum(1)]
+    assert [(int(span.min()), int(span.max())) for span in spans] == [(2, 3), (2, 3)]  # 9 // 3, or cut off
+    assert bool((hidden[:, 0].sum((1, 2)) == spans[0] * spans[1]).all())  # a full rectangle
+    places = hidden[:, 0].float().mean(0)
+    corner, middle = 4 / (12 * 9), 9 / (12 * 9)  # centres from which a pixel is hidden
+    assert float(places[0, 0]) == pytest.approx(corner, abs=0.012)
+    assert float(places[6, 4]) == pytest.approx(middle, abs=0.017)
+
+
 def test_one_batch_moves_its_images_apart() -> None:
     images = torch.rand(1, 1, 28, 28).expand(50, -1, -1, -1)
     assert len({image.numpy().tobytes() for image in AUGMENTATIONS["shift"](images, seeded())}) > 10

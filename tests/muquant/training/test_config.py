@@ -54,7 +54,7 @@ def test_a_group_of_options_that_is_missing_is_none() -> None:
         ({"data": "digits", "method": "adversarial"}, "digits has no usual epsilon; give --epsilon"),
         ({"optimizer": "lion"}, "expected one of adamw, sgd"),
         ({"schedule": "step"}, "expected one of one-cycle, cosine, constant"),
-        ({"augment": "mixup"}, "expected one of none, shift, flip-crop"),
+        ({"augment": "mixup"}, "expected one of none, shift, flip-crop, flip-crop-cutout"),
         ({"precision": "fp8"}, "expected one of float32, bf16"),
     ],
 )
