@@ -158,7 +158,7 @@ def held_out(config: TrainingConfig) -> Sample:
     data = load_run_data(config).validation
     assert data is not None
     rows = torch.randperm(len(data), generator=generator_for(config.seed, "sample"))[:PROBED]
-    return Sample(data.inputs(rows), data.labels[rows], len(data.classes))
+    return Sample.of(data, rows)
 
 
 def examine(

@@ -17,12 +17,12 @@ from typing import Any
 from paper.ablation_plots import plot_growth, plot_lipschitz, plot_mapping, plot_widths
 from paper.ablations import Prober, amplification, lipschitz, mapping, widths
 from paper.networks import TRAININGS, Made
-from paper.pages import radius
 from paper.recipes import MODELS, RECIPES
 from provenance import RESULTS, write_results
 
 from muquant.data import load_dataset
 from muquant.robustness import Plan, settings_for
+from muquant.robustness.rendering.words import radius
 from muquant.robustness.runner import Sample
 from muquant.training import read_run
 
@@ -43,7 +43,7 @@ def main() -> None:
     images = read_run(folder / "orig").config.data
     dataset = load_dataset(images, "test")
     rows = Plan("seed", settings, limit=options.count, seed=SEED).draw(dataset)
-    sample = Sample(dataset.inputs(rows), dataset.labels[rows], len(dataset.classes))
+    sample = Sample.of(dataset, rows)
     prober = Prober(settings, sample, folder / "ablations.json")
 
     document: dict[str, Any] = {

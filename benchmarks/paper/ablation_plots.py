@@ -1,5 +1,6 @@
 """The pictures of the ablations."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,7 @@ def plot_mapping(networks: dict[str, Any], path: Path, epsilon: str) -> None:
             for domain in DOMAINS:
                 found = [each for each in network["mapping"] if each["layers"] == layers]
                 found = [each for each in found if each["domain"] == domain]
-                for loss, words in LOSSES.items():
-                    values = [100 * each[loss] for each in found]
-                    label = f"{domain}, PGD on the {words}"
-                    axes.plot(MUS, values, DASHES[loss], color=COLOURS[domain], marker="o", ms=4, label=label)
-                clean = [100 * each["clean"] for each in found]
-                axes.plot(MUS, clean, ":", color=COLOURS[domain], label=f"{domain}, clean")
+                _accuracies(axes, found, "mu", domain)
             axes.set_xscale("log")
             axes.set_xticks(MUS, [f"{mu:g}" for mu in MUS])
             axes.minorticks_off()
@@ -44,18 +40,10 @@ def plot_mapping(networks: dict[str, Any], path: Path, epsilon: str) -> None:
 def plot_widths(networks: dict[str, Any], path: Path, epsilons: dict[str, str]) -> None:
     """Accuracy against bits: a panel for each network."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    for (name, network), axes in zip(
-        networks.items(), figure.subplots(1, len(networks), sharey=True), strict=True
-    ):
+    for (name, network), axes in zip(networks.items(), _panels(figure, len(networks)), strict=True):
         for quantizer in ("source", "ours"):
             found = [each for each in network["widths"] if each["quantizer"] == quantizer]
-            bits = [each["bits"] for each in found]
-            for loss, words in LOSSES.items():
-                values = [100 * each[loss] for each in found]
-                label = f"{quantizer}, PGD on the {words}"
-                axes.plot(bits, values, DASHES[loss], color=COLOURS[quantizer], marker="o", ms=4, label=label)
-            clean = [100 * each["clean"] for each in found]
-            axes.plot(bits, clean, ":", color=COLOURS[quantizer], label=f"{quantizer}, clean")
+            _accuracies(axes, found, "bits", quantizer)
         axes.set_xlabel("bits, all layers")
         _finish(axes, f"{name}, Linf {epsilons[name]}")
     _legend(figure, "Accuracy in %, rounded after training, without samples", path)
@@ -69,9 +57,7 @@ def plot_lipschitz(networks: dict[str, Any], path: Path) -> None:
         "after": ("mapped first, source's 3 bits", BLACK),
         "ours": ("our 3 bits", BLUE),
     }
-    for (name, network), axes in zip(
-        networks.items(), figure.subplots(1, len(networks), sharey=True), strict=True
-    ):
+    for (name, network), axes in zip(networks.items(), _panels(figure, len(networks)), strict=True):
         rows = network["lipschitz"]
         place = np.arange(len(rows))
         for offset, (kind, (words, colour)) in zip((-0.27, 0.0, 0.27), kinds.items(), strict=True):
@@ -87,9 +73,7 @@ def plot_lipschitz(networks: dict[str, Any], path: Path) -> None:
 def plot_growth(networks: dict[str, dict[str, Amplification]], path: Path) -> None:
     """Relative error of each layer's output under attack: a panel for each network."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    for (name, forms), axes in zip(
-        networks.items(), figure.subplots(1, len(networks), sharey=True), strict=True
-    ):
+    for (name, forms), axes in zip(networks.items(), _panels(figure, len(networks)), strict=True):
         layers = forms["ours"].layers
         attacked = [100 * layer.perturbed for layer in layers]
         axes.plot(attacked, "-", color=GREY, marker="o", ms=4, label="float, adversarial images")
@@ -104,6 +88,21 @@ def plot_growth(networks: dict[str, dict[str, Amplification]], path: Path) -> No
         axes.set_xticks(range(len(names)), names, fontsize=8, rotation=0 if len(names) < 6 else 90)
         _finish(axes, name)
     _legend(figure, "Error of each layer's output in % of the float network's on clean images", path)
+
+
+def _panels(figure: Figure, count: int) -> Iterator[Axes]:
+    """So many side by side, of one also."""
+    yield from figure.subplots(1, count, sharey=True, squeeze=False)[0]
+
+
+def _accuracies(axes: Axes, found: list[dict[str, Any]], varied: str, name: str) -> None:
+    """Accuracy under PGD on either loss, and on clean images, against what is varied."""
+    places, colour = [each[varied] for each in found], COLOURS[name]
+    for loss, words in LOSSES.items():
+        values = [100 * each[loss] for each in found]
+        label = f"{name}, PGD on the {words}"
+        axes.plot(places, values, DASHES[loss], color=colour, marker="o", ms=4, label=label)
+    axes.plot(places, [100 * each["clean"] for each in found], ":", color=colour, label=f"{name}, clean")
 
 
 def _finish(axes: Axes, title: str) -> None:

@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from muquant.attacks import CarliniWagner, TorchTarget
+from muquant.attacks import TorchTarget, Transfer
 from muquant.data import Dataset
 from muquant.files import make_folder, read_json, write_json
 from muquant.robustness import Plan, Processes, Settings, Subject, Trial
@@ -114,20 +115,19 @@ class Bench:
 
     def _attack(self, subject: Subject, module: nn.Module, digest: str) -> dict[str, Any]:
         target = TorchTarget(module)
-        drawn, whole = self._sample(self.counts.iterative), self._sample(self.counts.whole)
-        runner = self._runner(subject.name, target, digest, drawn, Store(self.folder))
+        runner = self._runner(subject.name, target, digest, self.drawn, Store(self.folder))
         assessment = assess_torch(module, runner, self.iterative(), self.settings)
-        report = asdict(summarize(subject, assessment, drawn))
+        report = asdict(summarize(subject, assessment, self.drawn))
         attacks = report.pop("attacks")
         del report["curves"]
         # quickly made again, and too large to keep
-        everything = self._runner(subject.name, target, digest, whole, Store(None))
+        everything = self._runner(subject.name, target, digest, self.whole, Store(None))
         for trial in self.single():
             result = everything.run(trial.name, trial.attack)
             attacks[trial.name] = asdict(report_attack(Entry(trial, Outcome(trial, result))))
-            attacks[CLEAN] = _clean(result.attacked)
+        attacks[CLEAN] = _clean(result.attacked)
         if self.counts.cw:
-            attacks["transfer-cw"] = self._transfer_cw(target, drawn)
+            attacks["transfer-cw"] = self._transfer_cw(target)
         report["flags"] = [check["check"] for check in report["checks"] if check["fired"]]
         return {**report, "attacks": attacks}
 
@@ -139,7 +139,7 @@ class Bench:
             "trials": [(trial.name, trial.limit, trial.bound, describe(trial.attack)) for trial in trials],
             "counts": asdict(self.counts),
             "settings": asdict(self.settings),
-            "images": self._sample(self.counts.whole).digest,
+            "images": self.whole.digest,
             "seed": self.seed,
         }
         return self.folder / f"row-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
@@ -159,18 +159,28 @@ class Bench:
     def _suite(self, name: str) -> dict[str, Trial]:
         return {trial.name: trial for trial in SUITES[name](self.settings, self.surrogate)}
 
-    def _transfer_cw(self, target: TorchTarget, drawn: Sample) -> dict[str, Any]:
+    def _transfer_cw(self, target: TorchTarget) -> dict[str, Any]:
         """Shows what Carlini and Wagner's attack made on the surrogate, once for all rows."""
         trial, digest = self._suite("seed")["transfer-cw"], fingerprint(self.surrogate.module)
-        runner = self._runner("surrogate", self.surrogate, digest, drawn, Store(self.folder))
-        made = runner.run("cw", CarliniWagner(), self.counts.cw)
-        shown = replay(target, made, drawn.first(self.counts.cw))
+        assert isinstance(trial.attack, Transfer)
+        runner = self._runner("surrogate", self.surrogate, digest, self.drawn, Store(self.folder))
+        made = runner.run("cw", trial.attack.method, self.counts.cw)
+        shown = replay(target, made, self.drawn.first(self.counts.cw))
         return asdict(report_attack(Entry(trial, Outcome(trial, shown))))
+
+    @cached_property
+    def drawn(self) -> Sample:
+        """The images of iterative attacks."""
+        return self._sample(self.counts.iterative)
+
+    @cached_property
+    def whole(self) -> Sample:
+        """The images of all others."""
+        return self._sample(self.counts.whole)
 
     def _sample(self, count: int | None) -> Sample:
         plan = Plan("seed", self.settings, limit=count, seed=self.seed)
-        rows = plan.draw(self.dataset)
-        return Sample(self.dataset.inputs(rows), self.dataset.labels[rows], len(self.dataset.classes))
+        return Sample.of(self.dataset, plan.draw(self.dataset))
 
     def _runner(self, name: str, target: TorchTarget, digest: str, sample: Sample, store: Store) -> Runner:
         return Runner(name, target, digest, sample, self.seed, store, self.processes, self.on_batch)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from muquant.files import read_json, write_bytes
 from muquant.plots.picture import BLACK, BLUE, GREY, ORANGE, write_picture
 from muquant.robustness.rendering.markdown import table
+from muquant.robustness.rendering.words import radius
 from paper.attacks import BEYOND, BLACK_BOX, CLEAN, WHITE_BOX
 from paper.networks import OUR_ROWS, PUBLISHED_ROWS
 from paper.published import published
@@ -197,12 +198,6 @@ def _small(document: dict[str, Any], trial: str) -> str:
 
 def _ball(document: dict[str, Any]) -> str:
     return f"Linf {radius(document['settings']['epsilon'])}, {document['counts']['iterative']:,} images"
-
-
-def radius(epsilon: float) -> str:
-    """An epsilon as people write it."""
-    levels = epsilon * 255
-    return f"{levels:.0f}/255" if epsilon < 0.09 and abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
 
 
 def percent(share: float) -> str:

@@ -98,7 +98,7 @@ def benchmark(
             images or has other classes.
     """
     trials, indices = plan.trials(), plan.draw(dataset)
-    sample = Sample(dataset.inputs(indices), dataset.labels[indices], len(dataset.classes))
+    sample = Sample.of(dataset, indices)
     _check(subjects, sample)
     store = Store(plan.folder)
     meter = Meter(_work(subjects, trials, len(sample)), on_progress)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from muquant.attacks import ATTACKS, Attack, AttackResult, Target, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
+from muquant.data import Dataset
 from muquant.robustness.processes import Processes
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
@@ -37,6 +38,11 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @classmethod
+    def of(cls, dataset: Dataset, rows: Tensor) -> "Sample":
+        """The images of a data set at these places, int64 [N]."""
+        return cls(dataset.inputs(rows), dataset.labels[rows], len(dataset.classes))
 
     def first(self, limit: int | None) -> "Sample":
         """The first so many images, all where `limit` is None."""

@@ -10,7 +10,7 @@ pytest.importorskip("paper", reason="needs the benchmarks of a checkout")
 
 from paper.attacks import BLACK_BOX, CLEAN, WHITE_BOX, Bench, Counts
 from paper.networks import OUR_ROWS, PUBLISHED_ROWS, ROWS, Made, map_weights, subject
-from paper.pages import mark_of, panels, radius, to_html, to_markdown
+from paper.pages import mark_of, panels, to_html, to_markdown
 from paper.published import published
 from paper.recipes import RECIPES, Recipe, Run
 from paper.targets import targets
@@ -19,6 +19,7 @@ from muquant.attacks import TorchTarget
 from muquant.data import load_dataset
 from muquant.layers import quantizable_weights
 from muquant.robustness import OneProcess, settings_for
+from muquant.robustness.rendering.words import radius
 from muquant.robustness.subject import fingerprint
 from muquant.training import TrainingConfig, train
 
