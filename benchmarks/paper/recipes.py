@@ -64,9 +64,8 @@ def _mnist() -> Recipe:
 
 @dataclass(frozen=True)
 class Epochs:
-    """How long the networks of a recipe are trained; "begun" precedes "orig" where it is not 0."""
+    """How long the networks of a recipe are trained."""
 
-    begun: int
     orig: int
     surrogate: int
     fl: int
@@ -76,17 +75,18 @@ class Epochs:
 
 
 def _cifar10(
-    model: str, epochs: Epochs, attack_steps: int, said: str, adv_init: str | None = None, gpu: bool = True
+    model: str, epochs: Epochs, rounds: int, attack_steps: int, said: str, short: bool = False
 ) -> Recipe:
     """SGD with one cycle of the learning rate; a radius of 8/255.
 
     Args:
         model: a name of `muquant.models.MODELS`.
         epochs: of each run.
+        rounds: of feedback.
         attack_steps: of adversarial training.
         said: as in `Recipe`.
-        adv_init: the run whose weights adversarial training begins with.
-        gpu: whether steps are compiled, which pays there.
+        short: for a CPU: adversarial training begins with the weights of "orig", and steps are not compiled,
+            which pays on GPUs alone.
     """
     orig = TrainingConfig(
         data="cifar10",
@@ -98,27 +98,27 @@ def _cifar10(
         augment="flip-crop-cutout",
         precision="bf16",
         validation=0.05,
-        compile=gpu,
+        compile=not short,
     )
-    fl = replace(orig, method="feedback", feedback=FeedbackConfig(start=0.0), epochs=epochs.fl, lr=0.02)
+    fl = replace(
+        orig, method="feedback", feedback=FeedbackConfig(start=0.0, rounds=rounds), epochs=epochs.fl, lr=0.02
+    )
     adv = replace(
         orig,
         method="adversarial",
         adversarial=AdversarialOptions(epsilon=8 / 255, attack_steps=attack_steps, epsilon_warmup=0.1),
         epochs=epochs.adv,
-        lr=0.05 if adv_init else orig.lr,
+        lr=0.05 if short else orig.lr,
         augment="flip-crop",
         keep="best",
     )
-    begun = {"begun": Run(replace(orig, epochs=epochs.begun, augment="flip-crop"))} if epochs.begun else {}
     return Recipe(
         {
-            **begun,
-            "orig": Run(orig, "begun" if begun else None),
+            "orig": Run(orig),
             "surrogate": Run(replace(orig, seed=1, epochs=epochs.surrogate)),
             "fl": Run(fl, "orig"),
             "fl-qat": Run(replace(fl, epochs=epochs.fl_qat, lr=0.01, qat=QatOptions()), "fl"),
-            "adv": Run(adv, adv_init),
+            "adv": Run(adv, "orig" if short else None),
             "adv-qat": Run(replace(adv, epochs=epochs.adv_qat, lr=0.01, qat=QatOptions()), "adv"),
         },
         layers="last:3",
@@ -131,25 +131,27 @@ RECIPES: dict[str, Recipe] = {
     "cnn4": _mnist(),
     "wrn-16-2": _cifar10(
         "wrn-16-2",
-        Epochs(begun=40, orig=30, surrogate=12, fl=6, fl_qat=3, adv=8, adv_qat=2),
+        Epochs(orig=55, surrogate=8, fl=3, fl_qat=3, adv=4, adv_qat=2),
+        rounds=2,
         attack_steps=2,
         said="wrn-16-2 (0.7 million weights) for two CPU cores instead of the source's wide ResNet of 46 "
-        "million. Adversarial training is shortened: 8 epochs of 2 attack steps from the weights of Orig., "
-        "where the source trains with PGD throughout. Orig. is trained for 40 epochs and, from there, for "
-        "30 with cutout; the surrogate for 12.",
-        adv_init="orig",
-        gpu=False,
+        "million. Adversarial training is shortened: 4 epochs of 2 attack steps from the weights of Orig., "
+        "where the source trains with PGD throughout. Orig. is trained for 55 epochs, the surrogate for 8; "
+        "F.L. goes on from Orig. for 3 epochs with 2 rounds of feedback.",
+        short=True,
     ),
     "wrn-28-4": _cifar10(
         "wrn-28-4",
-        Epochs(begun=0, orig=60, surrogate=60, fl=12, fl_qat=8, adv=40, adv_qat=8),
+        Epochs(orig=60, surrogate=60, fl=12, fl_qat=8, adv=40, adv_qat=8),
+        rounds=3,
         attack_steps=10,
         said="wrn-28-4 (5.9 million weights) for one GPU, in pieces: --max-seconds 540 stops a call in time, "
         "and the next one goes on.",
     ),
     "wrn-34-10": _cifar10(
         "wrn-34-10",
-        Epochs(begun=0, orig=200, surrogate=200, fl=30, fl_qat=20, adv=110, adv_qat=20),
+        Epochs(orig=200, surrogate=200, fl=30, fl_qat=20, adv=110, adv_qat=20),
+        rounds=3,
         attack_steps=10,
         said="wrn-34-10 (46 million weights), the size that the source's 'wide ResNet-32' most likely has.",
     ),
