@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -91,6 +91,7 @@ def test_compensation_is_what_its_definition_says(seed: int) -> None:
     np.testing.assert_allclose(with_old_steps.numpy(), expected, rtol=1e-6)
 
 
+@example(spec=SPECS[-1], seed=900_000, blocks=2)  # the first codes that stay are not the last
 @settings(deadline=None, max_examples=60)
 @given(spec=st.sampled_from(SPECS), seed=st.integers(0, 10**6), blocks=st.sampled_from([1, 2, 6]))
 def test_nothing_that_one_code_can_improve_is_left(spec: MuLawSpec, seed: int, blocks: int) -> None:
@@ -99,12 +100,12 @@ def test_nothing_that_one_code_can_improve_is_left(spec: MuLawSpec, seed: int, b
     found = reconstructed(weight, begin, moments)
     problem = Problem.of(weight, begin, moments)
     assert problem.error(found) <= problem.error(begin) * (1 + 1e-5)
-    settled = reconstructed(weight, found, moments)
-    for _ in range(20):
-        if torch.equal(settled.codes, found.codes):
+    settled, least = found, problem.error(found)
+    for _ in range(100):  # codes that stay may move again when the steps, fitted to them, have
+        before, settled = least, reconstructed(weight, settled, moments)
+        least = problem.error(settled)
+        if least >= before * (1 - 1e-6):
             break
-        found, settled = settled, reconstructed(weight, settled, moments)
-    least = problem.error(settled)
     for row in range(6):
         for column in range(7):
             for code in range(spec.codes):
