@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from muquant.attacks import TorchTarget, Transfer
 from muquant.data import Dataset
+from muquant.evaluation import evaluate
 from muquant.files import make_folder, read_json, write_json
 from muquant.robustness import Plan, Processes, Settings, Subject, Trial
 from muquant.robustness.assessment import Entry, assess_torch
@@ -66,7 +66,8 @@ class Counts:
     Attributes:
         iterative: drawn from the test split.
         cw: of these, the first so many; 0 leaves the attack out.
-        whole: of the test split, for attacks of one step and noise; None for all.
+        whole: of the test split, for attacks of one step and noise; None for all. Clean images are always
+            all of it.
     """
 
     iterative: int = 1000
@@ -125,7 +126,7 @@ class Bench:
         for trial in self.single():
             result = everything.run(trial.name, trial.attack)
             attacks[trial.name] = asdict(report_attack(Entry(trial, Outcome(trial, result))))
-        attacks[CLEAN] = _clean(result.attacked)
+        attacks[CLEAN] = {"accuracy": evaluate(module, self.dataset), "count": len(self.dataset)}
         if self.counts.cw:
             attacks["transfer-cw"] = self._transfer_cw(target)
         report["flags"] = [check["check"] for check in report["checks"] if check["fired"]]
@@ -184,7 +185,3 @@ class Bench:
 
     def _runner(self, name: str, target: TorchTarget, digest: str, sample: Sample, store: Store) -> Runner:
         return Runner(name, target, digest, sample, self.seed, store, self.processes, self.on_batch)
-
-
-def _clean(correct: torch.Tensor) -> dict[str, Any]:
-    return {"accuracy": float(correct.double().mean()), "count": len(correct)}

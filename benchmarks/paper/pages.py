@@ -116,9 +116,9 @@ def notes(document: dict[str, Any]) -> list[str]:
     """What a reader has to know before the figures."""
     counts, missing = document["counts"], len(PUBLISHED_ROWS) + len(OUR_ROWS) - len(document["rows"])
     found = [
-        "Accuracy in percent under each attack; in brackets what Song, Fallon and Li state. "
-        f"Clean, FGSM and noise on {counts['whole']:,} test images, iterative attacks on "
-        f"{counts['iterative']:,} drawn from them with seed {document['seed']}"
+        "Accuracy in percent under each attack; in brackets what Song, Fallon and Li state. Clean on "
+        f"all test images, FGSM and noise on {counts['whole']:,} of them, iterative attacks on "
+        f"{counts['iterative']:,} drawn with seed {document['seed']}"
         + (f", CW on the first {counts['cw']:,} of these. " if counts["cw"] else "; CW was not run. ")
         + f"Commit {document['commit'][:12]}.",
         document["said"],

@@ -75,14 +75,14 @@ class Epochs:
 
 
 def _cifar10(
-    model: str, epochs: Epochs, rounds: int, attack_steps: int, said: str, short: bool = False
+    model: str, epochs: Epochs, feedback: FeedbackConfig, attack_steps: int, said: str, short: bool = False
 ) -> Recipe:
     """SGD with one cycle of the learning rate; a radius of 8/255.
 
     Args:
         model: a name of `muquant.models.MODELS`.
         epochs: of each run.
-        rounds: of feedback.
+        feedback: how its examples are made.
         attack_steps: of adversarial training.
         said: as in `Recipe`.
         short: for a CPU: adversarial training begins with the weights of "orig", and steps are not compiled,
@@ -100,9 +100,7 @@ def _cifar10(
         validation=0.05,
         compile=not short,
     )
-    fl = replace(
-        orig, method="feedback", feedback=FeedbackConfig(start=0.0, rounds=rounds), epochs=epochs.fl, lr=0.02
-    )
+    fl = replace(orig, method="feedback", feedback=feedback, epochs=epochs.fl, lr=0.02)
     adv = replace(
         orig,
         method="adversarial",
@@ -131,19 +129,19 @@ RECIPES: dict[str, Recipe] = {
     "cnn4": _mnist(),
     "wrn-16-2": _cifar10(
         "wrn-16-2",
-        Epochs(orig=55, surrogate=8, fl=3, fl_qat=3, adv=4, adv_qat=2),
-        rounds=2,
+        Epochs(orig=55, surrogate=6, fl=3, fl_qat=3, adv=4, adv_qat=2),
+        FeedbackConfig(start=0.0, rounds=2, directions=100, robustness_samples=20),
         attack_steps=2,
         said="wrn-16-2 (0.7 million weights) for two CPU cores instead of the source's wide ResNet of 46 "
         "million. Adversarial training is shortened: 4 epochs of 2 attack steps from the weights of Orig., "
-        "where the source trains with PGD throughout. Orig. is trained for 55 epochs, the surrogate for 8; "
-        "F.L. goes on from Orig. for 3 epochs with 2 rounds of feedback.",
+        "where the source trains with PGD throughout. Orig. is trained for 55 epochs, the surrogate for 6; "
+        "F.L. goes on from Orig. for 3 epochs with 2 rounds of feedback over half as many directions.",
         short=True,
     ),
     "wrn-28-4": _cifar10(
         "wrn-28-4",
         Epochs(orig=60, surrogate=60, fl=12, fl_qat=8, adv=40, adv_qat=8),
-        rounds=3,
+        FeedbackConfig(start=0.0),
         attack_steps=10,
         said="wrn-28-4 (5.9 million weights) for one GPU, in pieces: --max-seconds 540 stops a call in time, "
         "and the next one goes on.",
@@ -151,7 +149,7 @@ RECIPES: dict[str, Recipe] = {
     "wrn-34-10": _cifar10(
         "wrn-34-10",
         Epochs(orig=200, surrogate=200, fl=30, fl_qat=20, adv=110, adv_qat=20),
-        rounds=3,
+        FeedbackConfig(start=0.0),
         attack_steps=10,
         said="wrn-34-10 (46 million weights), the size that the source's 'wide ResNet-32' most likely has.",
     ),
