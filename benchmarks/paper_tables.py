@@ -31,6 +31,7 @@ from paper.recipes import MODELS, RECIPES, Recipe, Run
 from paper.targets import targets
 from provenance import RESULTS, write_results
 from rich.console import Console
+from torchrun import CORES, ONE_THREAD, torchrun
 
 from muquant.attacks import TorchTarget
 from muquant.data import load_dataset
@@ -39,7 +40,6 @@ from muquant.robustness import join_processes, settings_for
 from muquant.training import OutOfTime, Progress, train
 
 UNFINISHED = 75
-CORES = os.cpu_count() or 1
 SEED = 0
 
 
@@ -136,9 +136,7 @@ def say_epochs(name: str) -> Callable[[Progress], None]:
 
 def attack_in_processes(count: int) -> int:
     """Run this script again, so many times side by side, with a thread each."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    done = subprocess.run([*command, *sys.argv], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-    return done.returncode
+    return subprocess.run([*torchrun(count), *sys.argv], env=os.environ | ONE_THREAD, check=False).returncode
 
 
 def attack_all(recipe: Recipe, options: argparse.Namespace) -> int:

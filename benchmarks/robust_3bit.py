@@ -24,6 +24,7 @@ from typing import Any
 from provenance import write_results
 from rich.console import Console
 from rich.table import Table
+from torchrun import ONE_THREAD, torchrun
 
 import muquant
 from muquant.files import make_folder, write_json
@@ -44,7 +45,6 @@ FLOAT = TrainingConfig(
 QAT = replace(
     FLOAT, lr=2e-3, qat=QatOptions(), adversarial=AdversarialOptions(attack_steps=7, epsilon_warmup=0.1)
 )
-CORES = os.cpu_count() or 1
 ATTACKS = ("apgd-ce", "apgd-t", "square")
 LARGEST_LOSS, LEAST = 0.02, 0.88
 """What the 3-bit network may lose against the float one, and what it must withstand."""
@@ -95,10 +95,10 @@ def main() -> int:
 
 def attack(models: dict[str, Path], count: int, out: Path) -> dict[str, Any]:
     """The report of `muquant bench`, which takes finished attacks from its folder."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={CORES}"]
-    command += ["-m", "muquant_cli", "bench", *(f"{name}={path}" for name, path in models.items())]
+    command = [*torchrun(), "-m", "muquant_cli", "bench"]
+    command += [f"{name}={path}" for name, path in models.items()]
     command += ["--data", "mnist", "--suite", "headline", "--runtime", "torch", "--limit", str(count)]
-    subprocess.run([*command, "--out", out], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    subprocess.run([*command, "--out", out], env=os.environ | ONE_THREAD, check=True)
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
     return report
 

@@ -17,13 +17,12 @@ import time
 from typing import Any
 
 from provenance import write_results
+from torchrun import CORES, ONE_THREAD, torchrun
 
 LIMIT = 1000
-CORES = os.cpu_count() or 1
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={CORES}")
 WAYS = {
     "threads": ((sys.executable, "-m", "muquant_cli"), {"OMP_NUM_THREADS": str(CORES)}),
-    "processes": ((*TORCHRUN, "-m", "muquant_cli"), {"OMP_NUM_THREADS": "1"}),
+    "processes": ((*torchrun(), "-m", "muquant_cli"), ONE_THREAD),
 }
 MINUTES = {"ordinary": 4.0, "robust": 15.0}
 """Result -> the longest time, on two cores."""

@@ -1,0 +1,13 @@
+"""How a benchmark starts a command in several processes that share its work."""
+
+import os
+import sys
+
+CORES = os.cpu_count() or 1
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""What the environment of such processes has besides: threads that share a core wait for each other."""
+
+
+def torchrun(count: int = CORES) -> list[str]:
+    """The beginning of a command line, up to the script or `-m MODULE`."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
