@@ -129,13 +129,24 @@ RECIPES: dict[str, Recipe] = {
     "cnn4": _mnist(),
     "wrn-16-2": _cifar10(
         "wrn-16-2",
-        Epochs(orig=55, surrogate=6, fl=3, fl_qat=3, adv=4, adv_qat=2),
-        FeedbackConfig(start=0.0, rounds=2, directions=100, robustness_samples=20),
+        Epochs(orig=55, surrogate=6, fl=2, fl_qat=3, adv=4, adv_qat=2),
+        FeedbackConfig(
+            rounds=2,
+            start=0.0,
+            high_samples=10,
+            medium_samples=40,
+            low_samples=60,
+            directions=50,
+            nearest=20,
+            bisections=8,
+            robustness_samples=20,
+        ),
         attack_steps=2,
         said="wrn-16-2 (0.7 million weights) for two CPU cores instead of the source's wide ResNet of 46 "
         "million. Adversarial training is shortened: 4 epochs of 2 attack steps from the weights of Orig., "
         "where the source trains with PGD throughout. Orig. is trained for 55 epochs, the surrogate for 6; "
-        "F.L. goes on from Orig. for 3 epochs with 2 rounds of feedback over half as many directions.",
+        "F.L. goes on from Orig. for 2 epochs with 2 rounds of feedback, each with two fifths of the "
+        "source's seed samples and a quarter of its directions.",
         short=True,
     ),
     "wrn-28-4": _cifar10(
