@@ -7,8 +7,9 @@ Trains what is missing in the run folders (`paper/recipes.py` says how), makes t
 and attacks them (`paper/attacks.py`) with the suites `seed` and `headline` and all masking checks, in as many
 processes as there are cores, or on one GPU. All of it is kept: started again, it goes on, and whoever changes
 a page runs it again in seconds. After each row it writes `results/paper_MODEL.json`, `.md`, `.html` and
-`.png`, where every cell is `ours (source)`. On two cores MNIST takes three hours, CIFAR-10 a night. The exit
-status is 1 where a target is missed, 75 where `--max-seconds` ended a training.
+`.png`, where every cell is `ours (source)`. On two cores MNIST takes three hours, CIFAR-10 a night, or three
+hours with `--iterative 100 --cw 0 --whole 1000`. The exit status is 1 where a target is missed, 75 where
+`--max-seconds` ended a training.
 
 `--images` names what stands in for CIFAR-10 where that cannot be had, such as the same images as JPEG files
 in a folder for each class. `--model` picks another size of recipe.
