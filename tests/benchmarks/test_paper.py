@@ -133,7 +133,9 @@ def test_ours_has_three_bits_in_every_layer_and_is_kept(made: Made) -> None:
     assert kept[0].stat().st_mtime_ns == written
 
 
-def test_every_figure_has_its_count_and_its_attack(document: dict[str, Any], made: Made) -> None:
+def test_every_figure_has_its_count_and_its_attack(
+    document: dict[str, Any], made: Made, bench: Bench
+) -> None:
     for row in ("Orig.", "Orig.+mu (Q)"):
         found = document["rows"][row]
         module = subject(made, row).module
@@ -142,9 +144,8 @@ def test_every_figure_has_its_count_and_its_attack(document: dict[str, Any], mad
         assert {*WHITE_BOX.values(), *BLACK_BOX.values()} - set(found["attacks"]) == {"cw", "transfer-cw"}
         for name, attack in found["attacks"].items():
             whole = name.startswith(("fgsm", "transfer-fgsm")) or name.endswith("noise")
-            assert attack["count"] == (
-                len(load_dataset("digits", "test")) if name == CLEAN else 60 if whole else 8
-            )
+            count = len(bench.dataset) if name == CLEAN else 60 if whole else 8
+            assert attack["count"] == count
             assert name == CLEAN or attack["parameters"]["name"]
 
 
