@@ -5,11 +5,11 @@
 
 Trains what is missing in the run folders (`paper/recipes.py` says how), makes the rows (`paper/networks.py`)
 and attacks them (`paper/attacks.py`) with the suites `seed` and `headline` and all masking checks, in as many
-processes as there are cores, or on one GPU. All of it is kept: started again, it goes on, and whoever changes
-a page runs it again in seconds. After each row it writes `results/paper_MODEL.json`, `.md`, `.html` and
-`.png`, where every cell is `ours (source)`. On two cores MNIST takes three hours, CIFAR-10 a night, or three
-hours with `--iterative 100 --cw 0 --whole 1000`. The exit status is 1 where a target is missed, 75 where
-`--max-seconds` ended a training.
+processes as there are cores, or on one GPU. After each row it writes `results/paper_MODEL.json`, `.md`,
+`.html` and `.png`, where every cell is `ours (source)`. Started again, it goes on: a row of that file stays
+while its network, attacks and counts are the same, and `--rows` adds to the others, also from a second call
+beside the first. On two cores MNIST takes three hours, CIFAR-10 a night, or three hours with `--iterative 100
+--cw 0 --whole 1000`. The exit status is 1 where a target is missed, 75 where `--max-seconds` ended training.
 
 `--images` names what stands in for CIFAR-10 where that cannot be had, such as the same images as JPEG files
 in a folder for each class. `--model` picks another size of recipe.
@@ -30,13 +30,15 @@ from paper.networks import ROWS, Made, subject
 from paper.pages import write_pages
 from paper.recipes import MODELS, RECIPES, Recipe, Run
 from paper.targets import targets
-from provenance import RESULTS, write_results
+from provenance import RESULTS, commit, write_results
 from rich.console import Console
 from torchrun import CORES, ONE_THREAD, torchrun
 
 from muquant.attacks import TorchTarget
 from muquant.data import load_dataset
-from muquant.devices import find_device
+from muquant.devices import computes_bf16, find_device
+from muquant.files import read_json
+from muquant.provenance import provenance
 from muquant.robustness import join_processes, settings_for
 from muquant.training import OutOfTime, Progress, train
 
@@ -48,6 +50,7 @@ def main() -> int:
     """Train, attack, write."""
     options = arguments()
     recipe = with_images(RECIPES[options.model or MODELS[options.data]], options.images)
+    recipe = with_precision(recipe, options.runs)
     if "WORLD_SIZE" not in os.environ:  # not one of several processes yet
         try:
             train_all(recipe, options)
@@ -88,6 +91,20 @@ def with_images(recipe: Recipe, images: str | None) -> Recipe:
         return recipe
     runs = {name: Run(replace(run.config, data=images), run.init) for name, run in recipe.runs.items()}
     return replace(recipe, runs=runs)
+
+
+def with_precision(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with each run in the arithmetic in which it was begun, or else in one that is fast here."""
+    fast = computes_bf16(find_device("auto"))
+
+    def settled(name: str, run: Run) -> Run:
+        begun = folder / name / "config.json"
+        precision = run.config.precision if fast else "float32"
+        if begun.exists():
+            precision = read_json(begun)["config"]["precision"]
+        return Run(replace(run.config, precision=precision), run.init)
+
+    return replace(recipe, runs={name: settled(name, run) for name, run in recipe.runs.items()})
 
 
 def needed(recipe: Recipe, rows: list[str]) -> list[str]:
@@ -170,16 +187,21 @@ def attack_all(recipe: Recipe, options: argparse.Namespace) -> int:
             "processes": processes.count,
             "device": device.type,
             "runs": {name: asdict(run) for name, run in recipe.runs.items()},
-            "rows": {},
         }
-        for row in options.rows:
-            network = processes.share(subject(made, row) if first else None)
+        known = processes.share(rows_of_file(document, bench, made) if first else None)
+        assert known is not None
+        for name in options.rows:
+            network = processes.share(subject(made, name) if first else None)
             assert network is not None
             assert network.module is not None
             network.module.to(device)
-            document["rows"][row] = bench.measure(network)
+            row = bench.measure(network, known.get(name))
             if first:
-                console.print(line(document["rows"][row]), soft_wrap=True)
+                console.print(line(row), soft_wrap=True)
+                if row != known.get(name):
+                    row.update(trained=made.digest(ROWS[name][0]), **where_and_when())
+                rows = {**rows_of_file(document, bench, made), name: row}
+                document["rows"] = {name: rows[name] for name in ROWS if name in rows}
                 document["targets"] = targets(document)
                 write(document)
     if not first:
@@ -187,6 +209,33 @@ def attack_all(recipe: Recipe, options: argparse.Namespace) -> int:
     for target in document["targets"]:
         console.print(f"{'met' if target['met'] else 'MISSED':6} {target['target']}: {target['found']}")
     return int(not all(target["met"] for target in document["targets"]))
+
+
+def rows_of_file(document: dict[str, Any], bench: Bench, made: Made) -> dict[str, Any]:
+    """The rows that the results file has, of the same attacks on the same images and networks.
+
+    A network that is not there to be looked at, such as one of another machine, counts as the same.
+    """
+    path = RESULTS / f"paper_{document['model']}.json"
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    same = (
+        all(found[key] == document[key] for key in ("data", "images", "settings")) and found["seed"] == SEED
+    )
+    digests = {run: made.digest(run) for run, _ in ROWS.values()} if same else {}
+
+    return {
+        name: row
+        for name, row in found["rows"].items()
+        if same and bench.holds(row) and digests[ROWS[name][0]] in (None, row["trained"])
+    }
+
+
+def where_and_when() -> dict[str, str]:
+    """Of a row: others may be of another day and machine."""
+    found = provenance(sys.argv)
+    return {"commit": commit(), "date": found["date"], "processor": found["processor"]}
 
 
 def line(row: dict[str, Any]) -> str:

@@ -26,3 +26,15 @@ def find_device(name: str) -> torch.device:
             f"here; choose one of these"
         )
     return device
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; without them it is many times slower than float32.
+
+    True also where torch cannot tell.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+    found = [has for name, has in capabilities.items() if name.endswith("bf16")]
+    return any(found) or not found

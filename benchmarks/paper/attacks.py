@@ -1,19 +1,15 @@
 """The columns of the tables: which attacks, on how many images, and what is kept of each."""
 
-import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from muquant.attacks import TorchTarget, Transfer
 from muquant.data import Dataset
 from muquant.evaluation import evaluate
-from muquant.files import make_folder, read_json, write_json
 from muquant.robustness import Plan, Processes, Settings, Subject, Trial
 from muquant.robustness.assessment import Entry, assess_torch
 from muquant.robustness.evidence import Outcome
@@ -55,8 +51,12 @@ BEYOND = {
 WITH_EPSILON = ("FGSM (w)", "FGSM (s)", "PGD", "BIM", "MIM")
 """The white-box columns whose epsilon is stated."""
 
-ITERATIVE = ("pgd", "pgd-margin", "bim", "mim", "ddn", "apgd-ce", "apgd-t", "square", "transfer", "cw")
+ITERATIVE = ("pgd", "pgd-margin", "bim", "mim", "ddn", "apgd-ce", "apgd-t", "square", "transfer")
 """Trials on a draw of the test images; those of suite `seed` that are not named run on all of them."""
+
+CARLINI_WAGNER = ("cw", "transfer-cw")
+"""Trials on the first few of these. They are slow, so they stand apart: a row may have been measured without
+them, and gets them later. The worst case is never theirs."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Counts:
 
     Attributes:
         iterative: drawn from the test split.
-        cw: of these, the first so many; 0 leaves the attack out.
+        cw: of these, the first so many for Carlini and Wagner's attack; 0 leaves it out.
         whole: of the test split, for attacks of one step and noise; None for all. Clean images are always
             all of it.
     """
@@ -77,7 +77,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Attacks the rows of one table alike; what was finished before is taken from the folder.
+    """Attacks the rows of one table alike.
 
     Attributes:
         settings: epsilons, steps and all other numbers.
@@ -99,25 +99,47 @@ class Bench:
     processes: Processes
     on_batch: OnBatch
 
-    def measure(self, subject: Subject) -> dict[str, Any]:
-        """Everything about one row, as JSON values; a finished row is read, not measured."""
-        assert subject.module is not None
-        digest = fingerprint(subject.module)
-        path, first = self._path(digest), self.processes.rank == 0
-        found = self.processes.share(read_json(path) if first and path.exists() else None)
-        if found is None:
-            measured = {"digest": digest, **self._attack(subject, subject.module, digest)}
-            found = json.loads(json.dumps(measured))  # as it will be read
-            if first:
-                make_folder(path.parent)
-                write_json(path, found)
-        row: dict[str, Any] = {**found, "name": subject.name}
-        return row
+    def measure(self, subject: Subject, known: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Everything about one row, as JSON values.
 
-    def _attack(self, subject: Subject, module: nn.Module, digest: str) -> dict[str, Any]:
-        target = TorchTarget(module)
+        Args:
+            subject: the network.
+            known: what an earlier call has returned for the row, if there is one. It is taken where it is of
+                the same network and of the same attacks on as many images.
+        """
+        assert subject.module is not None
+        target, digest = TorchTarget(subject.module), fingerprint(subject.module)
+        row = known
+        if row is None or row["digest"] != digest or not self.holds(row):
+            row = {"digest": digest, **self._attack(subject, target, digest)}
+        missing = [trial for trial in self._carlini_wagner() if not self._has(row, trial)]
+        for trial in missing:
+            report = asdict(report_attack(self._entry(trial, target, digest, subject.name)))
+            row = {**row, "attacks": {**row["attacks"], trial.name: report}}
+        found: dict[str, Any] = json.loads(json.dumps(row))  # as it will be read
+        return found
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        """Whether a row is of these attacks, with all their parameters and this surrogate, on as many images.
+
+        Carlini and Wagner's, which are added to a row, do not count.
+        """
+        clean = row["attacks"].get(CLEAN, {}).get("count") == len(self.dataset)
+        return clean and all(self._has(row, trial) for trial in (*self.iterative(), *self.single()))
+
+    def _has(self, row: dict[str, Any], trial: Trial) -> bool:
+        found = row["attacks"].get(trial.name)
+        if found is None:
+            return False
+        count = self.counts.cw if trial.name in CARLINI_WAGNER else None
+        if count is None:
+            count = len(self.drawn if trial.name in ITERATIVE else self.whole)
+        asked = json.loads(json.dumps(describe(trial.attack)))
+        return bool(found["count"] == count and found["parameters"] == asked)
+
+    def _attack(self, subject: Subject, target: TorchTarget, digest: str) -> dict[str, Any]:
         runner = self._runner(subject.name, target, digest, self.drawn, Store(self.folder))
-        assessment = assess_torch(module, runner, self.iterative(), self.settings)
+        assessment = assess_torch(target.module, runner, self.iterative(), self.settings)
         report = asdict(summarize(subject, assessment, self.drawn))
         attacks = report.pop("attacks")
         del report["curves"]
@@ -126,48 +148,38 @@ class Bench:
         for trial in self.single():
             result = everything.run(trial.name, trial.attack)
             attacks[trial.name] = asdict(report_attack(Entry(trial, Outcome(trial, result))))
-        attacks[CLEAN] = {"accuracy": evaluate(module, self.dataset), "count": len(self.dataset)}
-        if self.counts.cw:
-            attacks["transfer-cw"] = self._transfer_cw(target)
+        attacks[CLEAN] = {"accuracy": evaluate(target.module, self.dataset), "count": len(self.dataset)}
         report["flags"] = [check["check"] for check in report["checks"] if check["fired"]]
         return {**report, "attacks": attacks}
-
-    def _path(self, digest: str) -> Path:
-        """Where the row of a network is kept: any other attack, image or surrogate is another file."""
-        trials = [*self.iterative(), *self.single()]
-        key = {
-            "network": digest,
-            "trials": [(trial.name, trial.limit, trial.bound, describe(trial.attack)) for trial in trials],
-            "counts": asdict(self.counts),
-            "settings": asdict(self.settings),
-            "images": self.whole.digest,
-            "seed": self.seed,
-        }
-        return self.folder / f"row-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
 
     def iterative(self) -> list[Trial]:
         """Suite `headline` and what suite `seed` has besides, without what `single` has."""
         trials = {**self._suite("headline"), **self._suite("seed")}
-        trials["cw"] = replace(trials["cw"], limit=self.counts.cw)
-        return [trials[name] for name in ITERATIVE if name != "cw" or self.counts.cw]
+        return [trials[name] for name in ITERATIVE]
 
     def single(self) -> Iterator[Trial]:
         """What costs little: one step, noise, and the same on the surrogate."""
         for name, trial in self._suite("seed").items():
-            if name not in (*ITERATIVE, "transfer-cw"):
+            if name not in (*ITERATIVE, *CARLINI_WAGNER):
                 yield trial
 
     def _suite(self, name: str) -> dict[str, Trial]:
         return {trial.name: trial for trial in SUITES[name](self.settings, self.surrogate)}
 
-    def _transfer_cw(self, target: TorchTarget) -> dict[str, Any]:
-        """Shows what Carlini and Wagner's attack made on the surrogate, once for all rows."""
-        trial, digest = self._suite("seed")["transfer-cw"], fingerprint(self.surrogate.module)
-        assert isinstance(trial.attack, Transfer)
-        runner = self._runner("surrogate", self.surrogate, digest, self.drawn, Store(self.folder))
-        made = runner.run("cw", trial.attack.method, self.counts.cw)
-        shown = replay(target, made, self.drawn.first(self.counts.cw))
-        return asdict(report_attack(Entry(trial, Outcome(trial, shown))))
+    def _carlini_wagner(self) -> list[Trial]:
+        return [self._suite("seed")[name] for name in CARLINI_WAGNER] if self.counts.cw else []
+
+    def _entry(self, trial: Trial, target: TorchTarget, digest: str, name: str) -> Entry:
+        """Runs Carlini and Wagner's attack on a network, or shows it what was made on the surrogate."""
+        store, count = Store(self.folder), self.counts.cw
+        if not isinstance(trial.attack, Transfer):
+            result = self._runner(name, target, digest, self.drawn, store).run("cw", trial.attack, count)
+            return Entry(trial, Outcome(trial, result))
+        other = fingerprint(self.surrogate.module)
+        made = self._runner("surrogate", self.surrogate, other, self.drawn, store).run(
+            "cw", trial.attack.method, count
+        )
+        return Entry(trial, Outcome(trial, replay(target, made, self.drawn.first(count))))
 
     @cached_property
     def drawn(self) -> Sample:

@@ -36,6 +36,10 @@ class Made:
         """A trained network, in evaluation mode."""
         return load_run(self.folder / name).eval()
 
+    def digest(self, name: str) -> str | None:
+        """Of a trained network; None where it is not there."""
+        return fingerprint(self.run(name)) if (self.folder / name / "model.safetensors").exists() else None
+
 
 Form = Callable[[Made, str], nn.Module | muquant.CompressedModel]
 """(networks, name of the run) -> what is attacked"""

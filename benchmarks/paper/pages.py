@@ -114,17 +114,21 @@ def title(document: dict[str, Any]) -> str:
 
 def notes(document: dict[str, Any]) -> list[str]:
     """What a reader has to know before the figures."""
-    counts, missing = document["counts"], len(PUBLISHED_ROWS) + len(OUR_ROWS) - len(document["rows"])
+    counts, rows = document["counts"], document["rows"]
+    missing = len(PUBLISHED_ROWS) + len(OUR_ROWS) - len(rows)
+    cw = max(row["attacks"].get("cw", {"count": 0})["count"] for row in rows.values())
+    commits = dict.fromkeys(row["commit"][:12] for row in rows.values())
     found = [
         "Accuracy in percent under each attack; in brackets what Song, Fallon and Li state. Clean on "
         f"all test images, FGSM and noise on {counts['whole']:,} of them, iterative attacks on "
         f"{counts['iterative']:,} drawn with seed {document['seed']}"
-        + (f", CW on the first {counts['cw']:,} of these. " if counts["cw"] else "; CW was not run. ")
-        + f"Commit {document['commit'][:12]}.",
+        + (f", CW on the first {cw:,} of these. " if cw else "; CW was not run. ")
+        + f"Commit{'s' * (len(commits) > 1)} {', '.join(commits)}.",
         document["said"],
         "Black-box examples are made on the surrogate: Orig. trained with another seed.",
-        "The worst case is over all attacks and checks inside the strong epsilon, APGD-CE, APGD-T and Square "
-        "with 5,000 queries among them. " + " ".join(f"{mark} {text}." for mark, text in MARKS.items()),
+        "The worst case is over all attacks but CW and all checks inside the strong epsilon, APGD-CE, APGD-T "
+        "and Square with 5,000 queries among them. "
+        + " ".join(f"{mark} {text}." for mark, text in MARKS.items()),
     ]
     if document["images"] != document["data"]:
         found.insert(
@@ -186,10 +190,10 @@ def _beyond(document: dict[str, Any]) -> Panel:
 
 
 def _small(document: dict[str, Any], trial: str) -> str:
-    row = next(iter(document["rows"].values()))
-    attack = row["attacks"].get(trial)
-    if attack is None:
+    found = [row["attacks"][trial] for row in document["rows"].values() if trial in row["attacks"]]
+    if not found:
         return "not run"
+    attack = found[0]
     if trial == CLEAN or attack["corruption"] or attack["epsilon"] is None:
         return f"{attack['count']:,} images"
     norm = {"linf": "Linf", "l2": "L2"}[attack["norm"]]

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from muquant import training
+from muquant.devices import computes_bf16, find_device
 from muquant.errors import InputError
 from muquant.training import EpochMetrics, OutOfTime, Progress, TrainingConfig
 from muquant_cli.options import root_option
@@ -85,6 +86,11 @@ def run_training(
     output: Output, config: TrainingConfig, out: Path, **options: Any
 ) -> training.TrainingResult:
     """Train with a progress bar, and say how it went."""
+    if config.precision == "bf16" and not computes_bf16(find_device(config.device)):
+        output.say(
+            "This processor has no instructions for bf16: a step may take over ten times as long as with "
+            "--precision float32."
+        )
     with output.progress(f"Training {config.model} on {config.data}") as update:
         place: tuple[int, int | None] = (0, None)
 

@@ -163,3 +163,13 @@ def test_an_epsilon_that_is_no_number_is_status_2(tmp_path: Path) -> None:
     result = invoke("train", "--method", "adversarial", "--epsilon", "much", "-o", tmp_path / "run")
     assert result.exit_code == 2
     assert "8/255" in result.stderr
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_slow_arithmetic_is_said_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    monkeypatch.setattr("muquant_cli.train.computes_bf16", lambda device: fast)
+    result = invoke("train", *QUICK, "--precision", "bf16", "-o", tmp_path / "run")
+    assert ("no instructions for bf16" in result.stdout + result.stderr) is not fast
+    assert "no instructions" not in invoke("train", *QUICK, "-o", tmp_path / "plain").output
