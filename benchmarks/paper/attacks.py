@@ -128,14 +128,13 @@ class Bench:
         return clean and all(self._has(row, trial) for trial in (*self.iterative(), *self.single()))
 
     def _has(self, row: dict[str, Any], trial: Trial) -> bool:
-        found = row["attacks"].get(trial.name)
-        if found is None:
-            return False
-        count = self.counts.cw if trial.name in CARLINI_WAGNER else None
-        if count is None:
-            count = len(self.drawn if trial.name in ITERATIVE else self.whole)
-        asked = json.loads(json.dumps(describe(trial.attack)))
-        return bool(found["count"] == count and found["parameters"] == asked)
+        found, asked = row["attacks"].get(trial.name), json.loads(json.dumps(describe(trial.attack)))
+        return found is not None and (found["count"], found["parameters"]) == (self._count(trial.name), asked)
+
+    def _count(self, trial: str) -> int:
+        if trial in CARLINI_WAGNER:
+            return self.counts.cw
+        return len(self.drawn if trial in ITERATIVE else self.whole)
 
     def _attack(self, subject: Subject, target: TorchTarget, digest: str) -> dict[str, Any]:
         runner = self._runner(subject.name, target, digest, self.drawn, Store(self.folder))

@@ -1,6 +1,8 @@
 """The source's tables: what is made, how it is attacked, what pages say of it."""
 
+import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 pytest.importorskip("paper", reason="needs the benchmarks of a checkout")
 
+import paper_tables
 from paper.attacks import BLACK_BOX, CARLINI_WAGNER, CLEAN, WHITE_BOX, Bench, Counts
 from paper.networks import OUR_ROWS, PUBLISHED_ROWS, ROWS, Made, map_weights, subject
 from paper.pages import mark_of, panels, to_html, to_markdown
@@ -198,6 +201,44 @@ def test_carlini_and_wagner_s_figures_are_added_to_a_row(
         assert [attack["count"] for attack in added] == [2, 2]
         assert found == row
     assert len(list(bench.folder.glob("surrogate-cw-*"))) == 1
+
+
+def test_rows_of_the_results_file_stay_while_network_and_attacks_do(
+    made: Made, bench: Bench, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {
+        "Orig.": {**document["rows"]["Orig."], "trained": made.digest("orig")},
+        "Orig.+mu (Q)": {**document["rows"]["Orig.+mu (Q)"], "trained": "of weights before these"},
+        "Adv., ours, trained": {**document["rows"]["Orig."], "trained": "of a run that is not here"},
+        "Orig. (Q)": {**document["rows"]["Orig."], "trained": made.digest("orig"), "attacks": {}},
+    }
+    monkeypatch.setattr(paper_tables, "RESULTS", tmp_path)
+    (tmp_path / "paper_cnn4.json").write_text(json.dumps({**document, "rows": rows}))
+    asked = json.loads(json.dumps(document))
+    assert set(paper_tables.rows_of_file(asked, bench, made)) == {"Orig.", "Adv., ours, trained"}
+    other = {**asked, "settings": {**asked["settings"], "epsilon": 0.25}}
+    assert paper_tables.rows_of_file(other, bench, made) == {}
+    assert paper_tables.rows_of_file({**asked, "model": "wrn-16-2"}, bench, made) == {}
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_runs_are_trained_in_arithmetic_that_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    """What has begun goes on as it is."""
+    monkeypatch.setattr(paper_tables, "computes_bf16", lambda device: fast)
+    bf16 = replace(CONFIG, precision="bf16")
+    runs = {"bf16": Run(bf16), "float32": Run(bf16, "bf16"), "new": Run(bf16, "bf16")}
+    for name in ("bf16", "float32"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"config": {"precision": name}}))
+    recipe = paper_tables.with_precision(Recipe(runs, layers="all", mu=1.0, said=""), tmp_path)
+    assert {name: run.config.precision for name, run in recipe.runs.items()} == {
+        "bf16": "bf16",
+        "float32": "float32",
+        "new": "bf16" if fast else "float32",
+    }
+    assert [run.init for run in recipe.runs.values()] == [None, "bf16", "bf16"]
 
 
 def test_pages_show_ours_and_the_source_side_by_side(document: dict[str, Any]) -> None:
