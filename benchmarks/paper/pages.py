@@ -1,6 +1,5 @@
 """The results as tables and a picture for people: Markdown, HTML, PNG."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         for each in document["targets"]
     ]
     lines += table(["", "target", "found"], "lll", asked)
-    lines += ["## Checks that fired", "", *(f"- {text}" for text in fired(document)), ""]
+    lines += ["## Checks that fired", "", *(f"- {text}" for text in fired(document) or ["None."]), ""]
     return "\n".join(lines)
 
 
@@ -101,7 +100,7 @@ def to_html(document: dict[str, Any]) -> str:
         title=title(document),
         notes=notes(document),
         panels=panels(document),
-        fired=list(fired(document)),
+        fired=fired(document),
         picture=f"paper_{document['model']}.png",
     )
 
@@ -215,12 +214,14 @@ def mark_of(row: dict[str, Any]) -> str:
     return DISQUALIFYING if "disqualifying" in kinds else ADVISORY if kinds else ""
 
 
-def fired(document: dict[str, Any]) -> Iterator[str]:
+def fired(document: dict[str, Any]) -> list[str]:
     """A sentence for each check that fired."""
-    for name, row in document["rows"].items():
-        for check in row["checks"]:
-            if check["fired"]:
-                yield f"{name}: {check['check']} ({check['kind']}): {check['explanation']}"
+    return [
+        f"{name}: {check['check']} ({check['kind']}): {check['explanation']}"
+        for name, row in document["rows"].items()
+        for check in row["checks"]
+        if check["fired"]
+    ]
 
 
 SHOWN = {

@@ -269,6 +269,9 @@ def test_a_row_in_which_a_check_fires_is_marked(document: dict[str, Any]) -> Non
     assert not cells[0].text.endswith("‡")  # clean accuracy is no robustness
     assert all(cell.text.endswith("‡") for cell in cells[2:])
     assert "Orig.: scale (disqualifying): so." in to_html(fired)
+    nothing = {**document, "rows": {name: {**row, "checks": []} for name, row in rows.items()}}
+    assert "<li>None.</li>" in to_html(nothing)
+    assert "## Checks that fired\n\n- None.\n" in to_markdown(nothing)
 
 
 def test_targets_are_met_and_missed() -> None:
