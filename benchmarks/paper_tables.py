@@ -51,17 +51,21 @@ def main() -> int:
     options = arguments()
     recipe = with_images(RECIPES[options.model or MODELS[options.data]], options.images)
     recipe = with_precision(recipe, options.runs)
-    if "WORLD_SIZE" not in os.environ:  # not one of several processes yet
-        try:
-            train_all(recipe, options)
-        except OutOfTime as stopped:
-            print(stopped)
-            return UNFINISHED
-        if options.train_only:
-            return 0
-        if find_device("auto").type == "cpu":
-            return attack_in_processes(options.processes)
-    return attack_all(recipe, options)
+    if "WORLD_SIZE" in os.environ:  # one of several processes
+        attack_all(recipe, options)
+        return 0
+    try:
+        train_all(recipe, options)
+    except OutOfTime as stopped:
+        print(stopped)
+        return UNFINISHED
+    if options.train_only:
+        return 0
+    if find_device("auto").type != "cpu":
+        attack_all(recipe, options)
+    elif failed := attack_in_processes(options.processes):
+        return failed
+    return judge(read_json(results_file(recipe.runs["orig"].config.model))["targets"])
 
 
 def arguments() -> argparse.Namespace:
@@ -153,11 +157,11 @@ def say_epochs(name: str) -> Callable[[Progress], None]:
 
 
 def attack_in_processes(count: int) -> int:
-    """Run this script again, so many times side by side, with a thread each."""
+    """Run this script again, so many times side by side, with a thread each; returns its exit status."""
     return subprocess.run([*torchrun(count), *sys.argv], env=os.environ | ONE_THREAD, check=False).returncode
 
 
-def attack_all(recipe: Recipe, options: argparse.Namespace) -> int:
+def attack_all(recipe: Recipe, options: argparse.Namespace) -> None:
     """Measure row by row, and write after each what there is."""
     console, device = Console(), find_device("auto")
     made, orig = Made(recipe, options.runs), recipe.runs["orig"].config
@@ -204,11 +208,13 @@ def attack_all(recipe: Recipe, options: argparse.Namespace) -> int:
                 document["rows"] = {name: rows[name] for name in ROWS if name in rows}
                 document["targets"] = targets(document)
                 write(document)
-    if not first:
-        return 0
-    for target in document["targets"]:
-        console.print(f"{'met' if target['met'] else 'MISSED':6} {target['target']}: {target['found']}")
-    return int(not all(target["met"] for target in document["targets"]))
+
+
+def judge(found: list[dict[str, Any]]) -> int:
+    """Say which targets are met; returns the exit status."""
+    for target in found:
+        print(f"{'met' if target['met'] else 'MISSED':6} {target['target']}: {target['found']}")
+    return int(not all(target["met"] for target in found))
 
 
 def rows_of_file(document: dict[str, Any], bench: Bench, made: Made) -> dict[str, Any]:
@@ -216,7 +222,7 @@ def rows_of_file(document: dict[str, Any], bench: Bench, made: Made) -> dict[str
 
     A network that is not there to be looked at, such as one of another machine, counts as the same.
     """
-    path = RESULTS / f"paper_{document['model']}.json"
+    path = results_file(document["model"])
     if not path.exists():
         return {}
     found = read_json(path)
@@ -230,6 +236,11 @@ def rows_of_file(document: dict[str, Any], bench: Bench, made: Made) -> dict[str
         for name, row in found["rows"].items()
         if same and bench.holds(row) and digests[ROWS[name][0]] in (None, row["trained"])
     }
+
+
+def results_file(model: str) -> Path:
+    """Where the table of a model is."""
+    return RESULTS / f"paper_{model}.json"
 
 
 def where_and_when() -> dict[str, str]:
@@ -250,7 +261,7 @@ def line(row: dict[str, Any]) -> str:
 
 def write(document: dict[str, Any]) -> None:
     """The results and their pages."""
-    path = write_results(f"paper_{document['model']}", SEED, document)
+    path = write_results(results_file(document["model"]).stem, SEED, document)
     write_pages(path, RESULTS)
 
 
