@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,8 @@ def attack_all(recipe: Recipe, options: argparse.Namespace) -> None:
             "device": device.type,
             "runs": {name: asdict(run) for name, run in recipe.runs.items()},
         }
-        known = processes.share(rows_of_file(document, bench, made) if first else None)
+        digests = {name: made.digest(name) for name in recipe.runs} if first else {}
+        known = processes.share(rows_of_file(document, bench, digests) if first else None)
         assert known is not None
         for name in options.rows:
             network = processes.share(subject(made, name) if first else None)
@@ -203,8 +204,8 @@ def attack_all(recipe: Recipe, options: argparse.Namespace) -> None:
             if first:
                 console.print(line(row), soft_wrap=True)
                 if row != known.get(name):
-                    row.update(trained=made.digest(ROWS[name][0]), **where_and_when())
-                rows = {**rows_of_file(document, bench, made), name: row}
+                    row.update(trained=digests[ROWS[name][0]], **where_and_when())
+                rows = {**rows_of_file(document, bench, digests), name: row}
                 document["rows"] = {name: rows[name] for name in ROWS if name in rows}
                 document["targets"] = targets(document)
                 write(document)
@@ -217,24 +218,25 @@ def judge(found: list[dict[str, Any]]) -> int:
     return int(not all(target["met"] for target in found))
 
 
-def rows_of_file(document: dict[str, Any], bench: Bench, made: Made) -> dict[str, Any]:
+def rows_of_file(document: dict[str, Any], bench: Bench, digests: Mapping[str, str | None]) -> dict[str, Any]:
     """The rows that the results file has, of the same attacks on the same images and networks.
 
-    A network that is not there to be looked at, such as one of another machine, counts as the same.
+    Args:
+        document: what is measured.
+        bench: which measures it.
+        digests: of the trained networks; None for one that is not there to be looked at, such as one of
+            another machine, which counts as the same.
     """
     path = results_file(document["model"])
     if not path.exists():
         return {}
-    found = read_json(path)
-    same = (
-        all(found[key] == document[key] for key in ("data", "images", "settings")) and found["seed"] == SEED
-    )
-    digests = {run: made.digest(run) for run, _ in ROWS.values()} if same else {}
-
+    found, asked = read_json(path), {**document, "seed": SEED}
+    if any(found[key] != asked[key] for key in ("data", "images", "settings", "seed")):
+        return {}
     return {
         name: row
         for name, row in found["rows"].items()
-        if same and bench.holds(row) and digests[ROWS[name][0]] in (None, row["trained"])
+        if bench.holds(row) and digests[ROWS[name][0]] in (None, row["trained"])
     }
 
 

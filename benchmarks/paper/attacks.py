@@ -112,7 +112,7 @@ class Bench:
         row = known
         if row is None or row["digest"] != digest or not self.holds(row):
             row = {"digest": digest, **self._attack(subject, target, digest)}
-        missing = [trial for trial in self._carlini_wagner() if not self._has(row, trial)]
+        missing = [trial for trial in self._carlini_wagner() if not self._has(row, trial.name)]
         for trial in missing:
             report = asdict(report_attack(self._entry(trial, target, digest, subject.name)))
             row = {**row, "attacks": {**row["attacks"], trial.name: report}}
@@ -125,16 +125,25 @@ class Bench:
         Carlini and Wagner's, which are added to a row, do not count.
         """
         clean = row["attacks"].get(CLEAN, {}).get("count") == len(self.dataset)
-        return clean and all(self._has(row, trial) for trial in (*self.iterative(), *self.single()))
+        return clean and all(self._has(row, name) for name in self._asked if name not in CARLINI_WAGNER)
 
-    def _has(self, row: dict[str, Any], trial: Trial) -> bool:
-        found, asked = row["attacks"].get(trial.name), json.loads(json.dumps(describe(trial.attack)))
-        return found is not None and (found["count"], found["parameters"]) == (self._count(trial.name), asked)
+    def _has(self, row: dict[str, Any], trial: str) -> bool:
+        found = row["attacks"].get(trial)
+        return found is not None and (found["count"], found["parameters"]) == self._asked[trial]
 
-    def _count(self, trial: str) -> int:
-        if trial in CARLINI_WAGNER:
-            return self.counts.cw
-        return len(self.drawn if trial in ITERATIVE else self.whole)
+    @cached_property
+    def _asked(self) -> dict[str, tuple[int, Any]]:
+        """Trial -> on how many images, and with which parameters, as a results file has them."""
+        groups = (
+            (len(self.drawn), self.iterative()),
+            (len(self.whole), self.single()),
+            (self.counts.cw, self._carlini_wagner()),
+        )
+        return {
+            trial.name: (count, json.loads(json.dumps(describe(trial.attack))))
+            for count, trials in groups
+            for trial in trials
+        }
 
     def _attack(self, subject: Subject, target: TorchTarget, digest: str) -> dict[str, Any]:
         runner = self._runner(subject.name, target, digest, self.drawn, Store(self.folder))
