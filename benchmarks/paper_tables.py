@@ -183,6 +183,7 @@ def attack_all(recipe: Recipe, options: argparse.Namespace) -> None:
         document: dict[str, Any] = {
             "data": options.data,
             "images": orig.data,
+            "images_digest": dataset.digest,
             "model": orig.model,
             "said": recipe.said,
             "mapping": {"layers": recipe.layers, "mu": recipe.mu},
@@ -231,7 +232,7 @@ def rows_of_file(document: dict[str, Any], bench: Bench, digests: Mapping[str, s
     if not path.exists():
         return {}
     found, asked = read_json(path), {**document, "seed": SEED}
-    if any(found[key] != asked[key] for key in ("data", "images", "settings", "seed")):
+    if any(found[key] != asked[key] for key in ("data", "images_digest", "settings", "seed")):
         return {}
     return {
         name: row

@@ -61,6 +61,7 @@ def document(made: Made, bench: Bench) -> dict[str, Any]:
     found = {
         "data": "mnist",
         "images": "mnist",
+        "images_digest": bench.dataset.digest,
         "model": "cnn4",
         "said": "Small.",
         "counts": asdict(bench.counts),
@@ -219,6 +220,7 @@ def test_rows_of_the_results_file_stay_while_network_and_attacks_do(
     assert set(paper_tables.rows_of_file(asked, bench, digests)) == {"Orig.", "Adv., ours, trained"}
     other = {**asked, "settings": {**asked["settings"], "epsilon": 0.25}}
     assert paper_tables.rows_of_file(other, bench, digests) == {}
+    assert paper_tables.rows_of_file({**asked, "images_digest": "of other pictures"}, bench, digests) == {}
     assert paper_tables.rows_of_file({**asked, "model": "wrn-16-2"}, bench, digests) == {}
 
 
