@@ -51,6 +51,7 @@ _HELP = {
     "seed": "Seed of everything random.",
     "validation": "Fraction of the training data held out.",
     "device": "auto, cpu or cuda.",
+    "average": "Keep the mean of the weights over this fraction of the steps, at the end.",
     "keep": "Keep the weights of the last epoch, or of the best on held-out images.",
     "compile": "Compile the steps: a minute at first, faster on GPUs.",
     "epsilon": "Linf radius to defend, such as 0.3 or 8/255.  [default: the usual one of the data set]",
@@ -123,7 +124,9 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for field in reversed(fields(TrainingConfig)):
         if field.name not in GROUPS:
             name = field.name.replace("_", "-")
-            values = click.Choice(list(_CHOICES[name])) if name in _CHOICES else type(field.default)
+            values: Any = float if field.default is None else type(field.default)
+            if name in _CHOICES:
+                values = click.Choice(list(_CHOICES[name]))
             function = click.option(f"--{name}", type=values, default=field.default, help=_HELP[name])(
                 function
             )

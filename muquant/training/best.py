@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from muquant.training.progress import EpochMetrics
+from muquant.training.state import copy_tensors
 
 
 class BestWeights:
@@ -29,11 +29,11 @@ class BestWeights:
     def take(self, history: Sequence[EpochMetrics]) -> None:
         """Copy the model as it is, if the last epoch of `history` is the best."""
         if len(history) >= self._first_epoch and self._best(history) == history[-1].epoch:
-            _copy(self._live(), self.tensors)
+            copy_tensors(self._live(), self.tensors)
 
     def restore(self, history: Sequence[EpochMetrics]) -> int:
         """Copy the best weights over the model's, and return the number of their epoch."""
-        _copy(self.tensors, self._live())
+        copy_tensors(self.tensors, self._live())
         return self._best(history)
 
     def _best(self, history: Sequence[EpochMetrics]) -> int:
@@ -42,12 +42,6 @@ class BestWeights:
 
     def _live(self) -> dict[str, Tensor]:
         return {f"best.{name}": tensor for name, tensor in self._model.state_dict().items()}
-
-
-def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in target.items():
-            tensor.copy_(source[name])
 
 
 def _score(record: EpochMetrics) -> float:

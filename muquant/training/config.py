@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from muquant.documents import field_values
@@ -57,6 +57,8 @@ class TrainingConfig:
         validation: the fraction of the training split that is held out to validate on, at least 0 and below
             1. The test split is only ever used once, after the last step.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        average: the fraction of the steps, at the end of the run, over which weights are averaged, above 0
+            and below 1; validated and kept are the averaged ones. None keeps those of a single step.
         keep: "last", the weights after the last step; or "best", those of the epoch after which the held-out
             robust accuracy was highest, or the held-out accuracy where the method measures no robustness.
         compile: run training steps through torch.compile, which needs a C++ compiler, takes a minute first
@@ -86,6 +88,7 @@ class TrainingConfig:
     seed: int = 0
     validation: float = 0.1
     device: str = "auto"
+    average: float | None = None
     keep: str = "last"
     compile: bool = False
     adversarial: AdversarialOptions | None = None
@@ -123,11 +126,11 @@ class TrainingConfig:
         """Read what `to_dict` wrote, from a source that is not trusted.
 
         Raises:
-            InputError: a field is missing, unknown, of another type or out of range. Groups of options may be
-                missing: runs from before there was one have none.
+            InputError: a field is missing, unknown, of another type or out of range. What is None by default
+                may be missing: runs from before there was such an option have none.
         """
         if isinstance(document, Mapping):
-            document = {**dict.fromkeys(OPTION_GROUPS), **document}
+            document = {**{each.name: None for each in fields(cls) if each.default is None}, **document}
         values = field_values(cls, document, "training options")
         for name, kind in OPTION_GROUPS.items():
             if values[name] is not None:
@@ -143,6 +146,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "momentum": (0, 1),
     "warmup": (0, 1),
     "label_smoothing": (0, 1),
+    "average": (1e-12, 1),
     "seed": (0, 2**63),
     "validation": (0, 1),
 }

@@ -84,14 +84,19 @@ def train(
             folder.begin({**identity, "versions": _versions()})
         if folder.model.exists():
             return _finished(folder)
+        average = stepper.average()
         best = BestWeights(model, stepper.first_judged_epoch) if config.keep == "best" else None
         say = on_note or (lambda note: None)
         session = Session(
-            folder, stepper, best, data.validation, identity, checkpoint_seconds, max_seconds, say
+            folder, stepper, average, best, data.validation, identity, checkpoint_seconds, max_seconds, say
         )
         with nullcontext() if processes.rank else folder.claim():
             history = session.to_end(session.start(), on_progress)
-            kept = best.restore(history) if best else config.epochs
+            kept = config.epochs
+            if best is not None:
+                kept = best.restore(history)
+            elif average is not None:
+                average.restore()
             stepper.finish(folder.path, say)
     model.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad(), decoded_once(model):

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections import ChainMap
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from muquant.data import Dataset
 from muquant.errors import InputError
 from muquant.evaluation import evaluate
 from muquant.tensor_files import read_tensors
+from muquant.training.average import AveragedWeights
 from muquant.training.best import BestWeights
 from muquant.training.progress import EpochMetrics, OnNote, OnProgress, Progress
 from muquant.training.qat import decoded_once
@@ -31,6 +34,7 @@ class Session:
     Attributes:
         folder: of the run.
         stepper: does its steps.
+        average: the mean of the weights so far, where that is to be kept.
         best: the weights of the best epoch, where they are to be kept.
         held_out: what epochs are validated on; None where nothing is held out.
         identity: JSON values that say whose checkpoint it is.
@@ -41,6 +45,7 @@ class Session:
 
     folder: RunFolder
     stepper: Stepper
+    average: AveragedWeights | None
     best: BestWeights | None
     held_out: Dataset | None
     identity: dict[str, Any]
@@ -99,6 +104,8 @@ class Session:
         if not place:
             self.stepper.begin_epoch(epoch, self.folder.path, self.on_note)
         outcome = self.stepper.run(position.step)
+        if self.average is not None:
+            self.average.take(position.step)
         return replace(
             position,
             step=position.step + 1,
@@ -110,6 +117,10 @@ class Session:
 
     def close_epoch(self, position: Position) -> Position:
         """Validate, and turn the epoch's sums into a line of the history."""
+        with self.average.in_place(position.step - 1) if self.average else nullcontext():
+            return self._judge(position)
+
+    def _judge(self, position: Position) -> Position:
         stepper = self.stepper
         record = EpochMetrics(
             epoch=len(position.history) + 1,
@@ -139,7 +150,8 @@ class Session:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a checkpoint holds, by name."""
-        return {**self.stepper.tensors(), **(self.best.tensors if self.best else {})}
+        copies = [copy.tensors for copy in (self.average, self.best) if copy is not None]
+        return dict(ChainMap(self.stepper.tensors(), *copies))
 
     def save(self, position: Position) -> None:
         """Write the checkpoint, and the metrics that it knows of."""

@@ -49,6 +49,13 @@ def live_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
+def copy_tensors(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Copy the values of tensors over those of the same names."""
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
+
+
 def create_state(optimizer: Optimizer) -> None:
     """Make a new optimizer allocate its state, which it does in its first step otherwise; all of it is zero.
 

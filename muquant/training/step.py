@@ -14,6 +14,7 @@ from muquant.data import Dataset
 from muquant.errors import InputError, first_line
 from muquant.seeds import derive_seed, generator_for
 from muquant.training.augmentations import AUGMENTATIONS
+from muquant.training.average import AveragedWeights
 from muquant.training.config import TrainingConfig
 from muquant.training.methods import METHODS, Batch, RunView
 from muquant.training.optimizers import build_optimizer
@@ -75,6 +76,15 @@ class Stepper:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a step or an epoch changes, by name."""
         return {**live_tensors(self.model, self.optimizer), **self.data.tensors()}
+
+    def average(self) -> AveragedWeights | None:
+        """What averages the weights, none of them in float where they are trained for few bits."""
+        share = self._config.average
+        if share is None:
+            return None
+        first = min(round((1 - share) * self.steps), self.steps - 1)
+        quantized = self.quantization.first if self.quantization else 0
+        return AveragedWeights(self.model, self.data.part, max(first, quantized))
 
     @property
     def first_judged_epoch(self) -> int:

@@ -35,6 +35,8 @@ def adversarial(run: Path) -> Any:
 
 def test_adversarial_options_reach_the_run(tmp_path: Path) -> None:
     options = (
+        "--method",
+        "adversarial",
         "--epsilon",
         "26/255",
         "--attack-steps",
@@ -45,7 +47,7 @@ def test_adversarial_options_reach_the_run(tmp_path: Path) -> None:
         0.5,
     )
     document = invoke_json(
-        "train", *QUICK, "--method", "adversarial", *options, "--keep", "best", "-o", tmp_path / "run"
+        "train", *QUICK, *options, "--keep", "best", "--average", 0.5, "-o", tmp_path / "run"
     )
     expected = {
         "epsilon": 26 / 255,
@@ -55,7 +57,8 @@ def test_adversarial_options_reach_the_run(tmp_path: Path) -> None:
         "trades": 0.0,
     }
     assert adversarial(tmp_path / "run") == document["config"]["adversarial"] == expected
-    assert read_run(tmp_path / "run").config.adversarial is not None
+    config = read_run(tmp_path / "run").config
+    assert (config.adversarial is not None, config.average) == (True, 0.5)
     assert 0 <= document["robust_accuracy"] <= document["validation_accuracy"] <= 1
     assert document["kept_epoch"] == 1
 

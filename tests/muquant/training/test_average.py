@@ -1,0 +1,114 @@
+"""The mean of weights, against sums over every step in numpy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from muquant.data import load_dataset
+from muquant.errors import InputError
+from muquant.training import METHODS, Batch, BatchLoss, QatOptions, TrainingConfig, train
+from muquant.training.average import AveragedWeights
+
+from .conftest import method_of
+
+Tiny = Callable[..., TrainingConfig]
+STEPS = 6
+"""Of an epoch of "tiny"."""
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """The weights before each step of what is trained by the method "watched"."""
+    found: list[dict[str, Tensor]] = []
+
+    def loss(batch: Batch) -> BatchLoss:
+        found.append({name: each.detach().clone() for name, each in batch.model.named_parameters()})
+        logits = batch.model(batch.inputs)
+        return BatchLoss(functional.cross_entropy(logits, batch.labels), logits)
+
+    monkeypatch.setitem(METHODS, "watched", method_of(loss))
+    return found
+
+
+def mean_of(weights: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    return {name: np.mean([each[name].double().numpy() for each in weights], axis=0) for name in weights[0]}
+
+
+@pytest.mark.parametrize(("share", "counted"), [(0.5, 9), (1 / 3, 6), (0.001, 1), (0.999, 18)])
+def test_the_last_steps_count_alike(
+    share: float, counted: int, tiny: Tiny, passed: list[dict[str, Tensor]], tmp_path: Path
+) -> None:
+    settings = {"method": "watched", "optimizer": "sgd", "schedule": "constant", "warmup": 0.0}
+    train(tiny(epochs=4, **settings), tmp_path / "longer")  # whose fourth epoch begins where the third ends
+    after = passed[1 : 3 * STEPS + 1].copy()
+    averaged = train(tiny(epochs=3, average=share, **settings), tmp_path / "averaged")
+    for name, mean in mean_of(after[-counted:]).items():
+        found = averaged.model.get_parameter(name).detach().numpy()
+        np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_averaging_does_not_change_the_steps(
+    tiny: Tiny, passed: list[dict[str, Tensor]], tmp_path: Path
+) -> None:
+    for share in (None, 0.7):
+        train(tiny(method="watched", model="wrn-10-1", epochs=2, average=share), tmp_path / str(share))
+    plain, averaged = passed[: 2 * STEPS], passed[2 * STEPS :]
+    for before, beside in zip(plain, averaged, strict=True):
+        assert all(torch.equal(before[name], beside[name]) for name in before)
+
+
+def test_statistics_are_those_of_the_averaged_weights() -> None:
+    images = load_dataset("tiny", "train")
+    linear, norm = nn.Linear(64, 2, bias=False), nn.BatchNorm1d(2)
+    model = nn.Sequential(nn.Flatten(), linear, norm, nn.Dropout())
+    average = AveragedWeights(model, images, first=0)
+    for step, value in enumerate((1.0, 2.0, 6.0)):
+        nn.init.constant_(linear.weight, value)
+        average.take(step)
+    live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with average.in_place(2):
+        given = images.inputs().flatten(1).double().numpy() @ np.full((64, 2), 3.0)
+        averaged = {name: tensor.numpy() for name, tensor in norm.state_dict().items()}
+        np.testing.assert_allclose(averaged["running_mean"], given.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(averaged["running_var"], given.var(0, ddof=1), rtol=1e-4)
+    assert all(torch.equal(tensor, live[name]) for name, tensor in model.state_dict().items())
+    assert model.training
+
+
+def test_the_model_has_its_own_weights_before_the_first_that_count() -> None:
+    model = nn.Linear(2, 2)
+    average = AveragedWeights(model, load_dataset("tiny", "train"), first=5)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    expected = model.weight.clone()
+    with average.in_place(4):
+        assert torch.equal(model.weight, expected)
+
+
+def test_the_kept_epoch_is_the_one_that_was_judged(tiny: Tiny, tmp_path: Path) -> None:
+    result = train(tiny(average=0.8, keep="best", epochs=4), tmp_path / "run")
+    assert result.kept.validation_accuracy == max(
+        record.validation_accuracy or 0.0 for record in result.history
+    )
+
+
+def test_weights_in_float_do_not_count_where_few_bits_are_trained_for(
+    tiny: Tiny, passed: list[dict[str, Tensor]], tmp_path: Path
+) -> None:
+    settings = {"method": "watched", "schedule": "constant", "qat": QatOptions(start=0.5, rate=0.0)}
+    result = train(tiny(average=0.9, epochs=2, **settings), tmp_path / "run")
+    scales = [name for name in passed[0] if name.endswith("scale")]
+    assert scales
+    for name in scales:  # which learn nothing here, and are searched for at the beginning
+        assert torch.allclose(result.model.get_parameter(name), passed[STEPS][name])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_a_share_is_a_share(share: float, tiny: Tiny) -> None:
+    with pytest.raises(InputError, match="average"):
+        tiny(average=share)
