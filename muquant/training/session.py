@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import ChainMap
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -150,8 +149,10 @@ class Session:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a checkpoint holds, by name."""
-        copies = [copy.tensors for copy in (self.average, self.best) if copy is not None]
-        return dict(ChainMap(self.stepper.tensors(), *copies))
+        tensors = self.stepper.tensors()
+        for copy in (self.average, self.best):
+            tensors |= copy.tensors if copy is not None else {}
+        return tensors
 
     def save(self, position: Position) -> None:
         """Write the checkpoint, and the metrics that it knows of."""
