@@ -29,9 +29,8 @@ class Recipe:
 
     Attributes:
         runs: name -> training, each after those that it begins with. "orig", "adv" and "fl" are the source's
-            three; "orig" may go on from others of standard training. "surrogate" is another network of that,
-            with its own seed; "adv-qat" and "fl-qat" go on from "adv" and "fl" at 3 bits in every layer, each
-            by its own method.
+            three; "surrogate" is another one like "orig", with its own seed; "adv-qat" and "fl-qat" go on
+            from "adv" and "fl" at 3 bits in every layer, each by its own method.
         layers: which of them "+mu" maps.
         mu: of the mapping.
         said: what differs from the source, in words for the reader of the table.
@@ -65,18 +64,9 @@ def _mnist() -> Recipe:
 
 @dataclass(frozen=True)
 class Epochs:
-    """How long the networks of a recipe are trained.
+    """How long the networks of a recipe are trained."""
 
-    Attributes:
-        cycle: the first, or only, cycle of standard training.
-        plateau: at a constant rate after it, whose weights are averaged; 0 for none.
-        second: a second cycle, down from there.
-        surrogate: of the networks of these names, as the others below.
-    """
-
-    cycle: int
-    plateau: int
-    second: int
+    orig: int
     surrogate: int
     fl: int
     fl_qat: int
@@ -95,13 +85,13 @@ def _cifar10(
         feedback: how its examples are made.
         attack_steps: of adversarial training.
         said: as in `Recipe`.
-        short: for a CPU: adversarial training begins with the weights of standard training, and steps are not
-            compiled, which pays on GPUs alone.
+        short: for a CPU: adversarial training begins with the weights of "orig", and steps are not compiled,
+            which pays on GPUs alone.
     """
-    cycle = TrainingConfig(
+    orig = TrainingConfig(
         data="cifar10",
         model=model,
-        epochs=epochs.cycle,
+        epochs=epochs.orig,
         optimizer="sgd",
         lr=0.1,
         weight_decay=5e-4,
@@ -110,29 +100,23 @@ def _cifar10(
         validation=0.05,
         compile=not short,
     )
-    fl = replace(cycle, method="feedback", feedback=feedback, epochs=epochs.fl, lr=0.02)
+    fl = replace(orig, method="feedback", feedback=feedback, epochs=epochs.fl, lr=0.02)
     adv = replace(
-        cycle,
+        orig,
         method="adversarial",
         adversarial=AdversarialOptions(epsilon=8 / 255, attack_steps=attack_steps, epsilon_warmup=0.1),
         epochs=epochs.adv,
-        lr=0.05 if short else cycle.lr,
+        lr=0.05 if short else orig.lr,
         augment="flip-crop",
         keep="best",
     )
-    standard = {"orig": Run(cycle)}
-    if epochs.plateau:
-        mean = replace(cycle, epochs=epochs.plateau, lr=0.05, schedule="constant", warmup=0.0, average=0.7428)
-        down = replace(mean, epochs=epochs.second, lr=0.03, schedule="cosine", average=0.2)
-        standard = {"cycle": Run(cycle), "plateau": Run(mean, "cycle"), "orig": Run(down, "plateau")}
-    begin = next(iter(standard))
     return Recipe(
         {
-            **standard,
-            "surrogate": Run(replace(cycle, seed=1, epochs=epochs.surrogate)),
-            "fl": Run(fl, begin),
+            "orig": Run(orig),
+            "surrogate": Run(replace(orig, seed=1, epochs=epochs.surrogate)),
+            "fl": Run(fl, "orig"),
             "fl-qat": Run(replace(fl, epochs=epochs.fl_qat, lr=0.01, qat=QatOptions()), "fl"),
-            "adv": Run(adv, begin if short else None),
+            "adv": Run(adv, "orig" if short else None),
             "adv-qat": Run(replace(adv, epochs=epochs.adv_qat, lr=0.01, qat=QatOptions()), "adv"),
         },
         layers="last:3",
@@ -145,7 +129,7 @@ RECIPES: dict[str, Recipe] = {
     "cnn4": _mnist(),
     "wrn-16-2": _cifar10(
         "wrn-16-2",
-        Epochs(cycle=55, plateau=7, second=15, surrogate=6, fl=2, fl_qat=3, adv=4, adv_qat=2),
+        Epochs(orig=55, surrogate=6, fl=2, fl_qat=3, adv=4, adv_qat=2),
         FeedbackConfig(
             rounds=2,
             start=0.0,
@@ -159,16 +143,15 @@ RECIPES: dict[str, Recipe] = {
         ),
         attack_steps=2,
         said="wrn-16-2 (0.7 million weights) for two CPU cores instead of the source's wide ResNet of 46 "
-        "million. Standard training is a cycle of 55 epochs; Orig. goes on for 7 at a constant rate, and "
-        "comes down in 15 from the mean of their weights. Adversarial training is shortened: 4 epochs of 2 "
-        "attack steps after the first cycle, where the source trains with PGD throughout. F.L. goes on from"
-        " that cycle for 2 epochs with 2 rounds of feedback, each with two fifths of the source's seed "
-        "samples and a quarter of its directions. The surrogate is trained for 6 epochs.",
+        "million. Adversarial training is shortened: 4 epochs of 2 attack steps from the weights of Orig., "
+        "where the source trains with PGD throughout. Orig. is trained for 55 epochs, the surrogate for 6; "
+        "F.L. goes on from Orig. for 2 epochs with 2 rounds of feedback, each with two fifths of the "
+        "source's seed samples and a quarter of its directions.",
         short=True,
     ),
     "wrn-28-4": _cifar10(
         "wrn-28-4",
-        Epochs(cycle=60, plateau=0, second=0, surrogate=60, fl=12, fl_qat=8, adv=40, adv_qat=8),
+        Epochs(orig=60, surrogate=60, fl=12, fl_qat=8, adv=40, adv_qat=8),
         FeedbackConfig(start=0.0),
         attack_steps=10,
         said="wrn-28-4 (5.9 million weights) for one GPU, in pieces: --max-seconds 540 stops a call in time, "
@@ -176,7 +159,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "wrn-34-10": _cifar10(
         "wrn-34-10",
-        Epochs(cycle=200, plateau=0, second=0, surrogate=200, fl=30, fl_qat=20, adv=110, adv_qat=20),
+        Epochs(orig=200, surrogate=200, fl=30, fl_qat=20, adv=110, adv_qat=20),
         FeedbackConfig(start=0.0),
         attack_steps=10,
         said="wrn-34-10 (46 million weights), the size that the source's 'wide ResNet-32' most likely has.",

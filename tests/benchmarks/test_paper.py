@@ -324,9 +324,9 @@ def test_recipes_begin_with_what_is_trained_before(name: str) -> None:
         assert training.init is None or training.init in before
         assert training.config.precision == "bf16"
         before.append(run)
-    standard, surrogate = next(iter(recipe.runs.values())).config, recipe.runs["surrogate"].config
-    assert surrogate.seed != standard.seed
-    assert surrogate == replace(standard, seed=surrogate.seed, epochs=surrogate.epochs)
+    orig, surrogate = (recipe.runs[run].config for run in ("orig", "surrogate"))
+    assert surrogate.seed != orig.seed
+    assert surrogate == replace(orig, seed=surrogate.seed, epochs=surrogate.epochs)
     assert {run for run, _ in ROWS.values()} <= set(before)
     for run in ("adv-qat", "fl-qat"):
         qat = recipe.runs[run].config.qat
