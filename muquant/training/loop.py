@@ -96,7 +96,7 @@ def train(
             if best is not None:
                 kept = best.restore(history)
             elif average is not None:
-                average.restore()
+                average.restore(stepper.steps - 1)
             stepper.finish(folder.path, say)
     model.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad(), decoded_once(model):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from muquant.data import Dataset
 from muquant.errors import InputError, first_line
@@ -24,6 +25,9 @@ from muquant.training.qat import Quantization, decoded_once, penalty
 from muquant.training.schedules import learning_rate
 from muquant.training.state import create_state, live_tensors
 from muquant.training.training_set import TrainingSet
+
+STATISTICS_STEPS = 20
+"""The last steps whose batches BatchNorm statistics of averaged weights are estimated from."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,25 @@ class Stepper:
             return None
         first = min(round((1 - share) * self.steps), self.steps - 1)
         quantized = self.quantization.first if self.quantization else 0
-        return AveragedWeights(self.model, self.data.part, max(first, quantized))
+        return AveragedWeights(self.model, max(first, quantized), self.estimate_statistics)
+
+    def estimate_statistics(self, step: int) -> None:
+        """Estimate BatchNorm's running statistics anew for the model's weights as they are.
+
+        They are the mean of those of the batches of the last steps up to `step`, shuffled, augmented and
+        attacked as in training: those of bare images do not fit a network that was trained with cutout.
+        """
+        norms = _norms(self.model)
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over the batches
+        if norms:
+            for each in range(max(step + 1 - STATISTICS_STEPS, 0), step + 1):
+                self._loss(self._batch(each))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self.processes.average(_statistics(self.model))
 
     @property
     def first_judged_epoch(self) -> int:
@@ -197,6 +219,9 @@ def compiling() -> Iterator[None]:
 
 def _statistics(model: nn.Module) -> list[Tensor]:
     """The running statistics of a model, which every process takes from its own images."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    pairs = [(norm.running_mean, norm.running_var) for norm in norms]
+    pairs = [(norm.running_mean, norm.running_var) for norm in _norms(model)]
     return [tensor for pair in pairs for tensor in pair if tensor is not None]
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
