@@ -1,7 +1,9 @@
 """BatchNorm re-estimation: the statistics that a compressed network's activations have, on a few samples."""
 
+import copy
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -44,6 +46,25 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     }
+
+
+@contextmanager
+def mean_over_batches(model: nn.Module) -> Iterator[None]:
+    """Let BatchNorm layers in training mode average their statistics over the batches that run inside.
+
+    What they had before does not count; a layer that is not reached keeps it.
+    """
+    layers = batch_norms(model).values()
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        assert layer.num_batches_tracked is not None
+        layer.num_batches_tracked.zero_()
+        layer.momentum = None  # the mean over the batches
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def reestimate_batch_norms(
@@ -109,26 +130,20 @@ def _tensors(result: Any) -> list[Tensor]:
 def _statistics(model: nn.Module, inputs: Inputs) -> dict[str, tuple[Tensor, Tensor]]:
     """Means and variances of what BatchNorm layers are given, each normalizing by those of its batch.
 
-    With momentum None a layer averages them over its batches, whatever it began with. One that is not reached
-    keeps what it has.
+    The model is as before afterwards.
     """
     layers = batch_norms(model)
-    old = {name: (_state(module), module.momentum) for name, module in layers.items()}
-    tracked = {name: module.num_batches_tracked for name, module in layers.items()}
+    old = {name: copy.deepcopy(module.state_dict()) for name, module in layers.items()}
     for module in layers.values():
-        module.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        module.momentum = None  # the mean over the batches
         module.train()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), mean_over_batches(model):
             for batch in _batches(inputs):
                 batch.call(model)
         return {name: _state(module) for name, module in layers.items()}
     finally:
         for name, module in layers.items():
-            state, module.momentum = old[name]
-            _set(module, *state)
-            module.num_batches_tracked = tracked[name]
+            module.load_state_dict(old[name])
             module.eval()
 
 

@@ -124,12 +124,9 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for field in reversed(fields(TrainingConfig)):
         if field.name not in GROUPS:
             name = field.name.replace("_", "-")
-            values: Any = float if field.default is None else type(field.default)
-            if name in _CHOICES:
-                values = click.Choice(list(_CHOICES[name]))
-            function = click.option(f"--{name}", type=values, default=field.default, help=_HELP[name])(
-                function
-            )
+            function = click.option(
+                f"--{name}", type=_kind(name, field.default), default=field.default, help=_HELP[name]
+            )(function)
     return function
 
 
@@ -156,17 +153,21 @@ def read_config(qat: bool, options: dict[str, Any]) -> TrainingConfig:
     return TrainingConfig(**plain, **{name: GROUPS[name][0](**given) for name, given in groups.items()})
 
 
+def _kind(name: str, default: Any) -> Any:
+    """What an option takes; a number where its default is None."""
+    if name in _CHOICES:
+        return click.Choice(list(_CHOICES[name]))
+    return _Number() if default is None else type(default)
+
+
 def _group_option(group: str, prefix: str, field: "Field[Any]") -> Callable[..., Any]:
     """The option of a field of a group; None where it is not given, so that its group can be left out."""
     name = prefix + field.name.replace("_", "-")
     known = field.default is not None
-    kind: Any = type(field.default) if known else _Number()
-    if name in _CHOICES:
-        kind = click.Choice(list(_CHOICES[name]))
     return click.option(
         f"--{name}",
         f"{group}{_WITHIN}{field.name}",
-        type=str if field.name == "bits" else kind,
+        type=str if field.name == "bits" else _kind(name, field.default),
         show_default=False,
         help=_HELP[name] + (f"  [default: {field.default}]" if known else ""),
     )

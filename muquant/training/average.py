@@ -39,10 +39,12 @@ class AveragedWeights:
     @contextmanager
     def in_place(self, step: int) -> Iterator[None]:
         """Give the model the averaged weights meanwhile, if step 0..steps - 1, the last one, counts."""
+        if step < self._first:
+            yield
+            return
         live = {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
         try:
-            if step >= self._first:
-                self.restore(step)
+            self.restore(step)
             yield
         finally:
             copy_tensors(live, self._model.state_dict())

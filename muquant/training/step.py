@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from muquant.batch_norm import batch_norms, mean_over_batches
 from muquant.data import Dataset
 from muquant.errors import InputError, first_line
 from muquant.seeds import derive_seed, generator_for
@@ -96,17 +96,13 @@ class Stepper:
         They are the mean of those of the batches of the last steps up to `step`, shuffled, augmented and
         attacked as in training: those of bare images do not fit a network that was trained with cutout.
         """
-        norms = _norms(self.model)
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over the batches
-        if norms:
+        statistics = _statistics(self.model)
+        if not statistics:
+            return
+        with mean_over_batches(self.model):
             for each in range(max(step + 1 - STATISTICS_STEPS, 0), step + 1):
                 self._loss(self._batch(each))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        self.processes.average(_statistics(self.model))
+        self.processes.average(statistics)
 
     @property
     def first_judged_epoch(self) -> int:
@@ -219,9 +215,5 @@ def compiling() -> Iterator[None]:
 
 def _statistics(model: nn.Module) -> list[Tensor]:
     """The running statistics of a model, which every process takes from its own images."""
-    pairs = [(norm.running_mean, norm.running_var) for norm in _norms(model)]
+    pairs = [(norm.running_mean, norm.running_var) for norm in batch_norms(model).values()]
     return [tensor for pair in pairs for tensor in pair if tensor is not None]
-
-
-def _norms(model: nn.Module) -> list[_BatchNorm]:
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]

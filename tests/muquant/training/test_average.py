@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from muquant.errors import InputError
+from muquant.evaluation import evaluate
 from muquant.training import METHODS, Batch, BatchLoss, QatOptions, TrainingConfig, train
 from muquant.training.average import AveragedWeights
+from muquant.training.run_data import load_run_data
 
 from .conftest import method_of
 
@@ -111,7 +113,11 @@ def test_the_model_has_its_own_weights_before_the_first_that_count() -> None:
 
 
 def test_the_kept_epoch_is_the_one_that_was_judged(tiny: Tiny, tmp_path: Path) -> None:
-    result = train(tiny(average=0.8, keep="best", epochs=4), tmp_path / "run")
+    config = tiny(average=0.8, keep="best", epochs=4)
+    result = train(config, tmp_path / "run")
+    held_out = load_run_data(config).validation
+    assert held_out is not None
+    assert evaluate(result.model, held_out) == result.kept.validation_accuracy
     assert result.kept.validation_accuracy == max(
         record.validation_accuracy or 0.0 for record in result.history
     )
