@@ -107,11 +107,11 @@ class _Number(click.ParamType[float]):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it, or fail as click does."""
+        """Read it, or fail as click does, which names the option."""
         try:
             return parse_epsilon(value)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
+        except InputError:
+            self.fail(f'expected a number >= 0 such as 0.3 or "8/255", found {value!r}', param, ctx)
 
 
 def config_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -168,6 +168,13 @@ def test_an_epsilon_that_is_no_number_is_status_2(tmp_path: Path) -> None:
     assert "8/255" in result.stderr
 
 
+def test_a_share_that_is_no_number_is_not_called_an_epsilon(tmp_path: Path) -> None:
+    result = invoke("train", "--average", "half", "-o", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "'--average': expected a number" in result.stderr
+    assert "epsilon" not in result.stderr
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_slow_arithmetic_is_said_before_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
