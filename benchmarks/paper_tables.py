@@ -8,8 +8,9 @@ and attacks them (`paper/attacks.py`) with the suites `seed` and `headline` and 
 processes as there are cores, or on one GPU. After each row it writes `results/paper_MODEL.json`, `.md`,
 `.html` and `.png`, where every cell is `ours (source)`. Started again, it goes on: a row of that file stays
 while its network, attacks and counts are the same, and `--rows` adds to the others, also from a second call
-beside the first. On two cores MNIST takes three hours, CIFAR-10 a night, or three hours with `--iterative 100
---cw 0 --whole 1000`. The exit status is 1 where a target is missed, 75 where `--max-seconds` ended training.
+beside the first. On two cores MNIST takes three and a half hours, nearly half of them for Carlini and
+Wagner's attack, and CIFAR-10 a night, or three hours with `--iterative 100 --cw 0 --whole 1000`. The exit
+status is 1 where a target is missed, 75 where `--max-seconds` ended training.
 
 `--images` names what stands in for CIFAR-10 where that cannot be had, such as the same images as JPEG files
 in a folder for each class. `--model` picks another size of recipe.
