@@ -39,7 +39,7 @@ def collect_moments(
         on_batch: called after each batch with the samples that were run, and their number.
 
     Raises:
-        InputError: the model does not run on the inputs.
+        InputError: the model does not run on the inputs, or makes NaN, infinity or too large numbers of them.
     """
     sums = {
         weight.value.data_ptr(): MomentSums(name, to_matrix(weight.value, weight.channel_axis).shape)

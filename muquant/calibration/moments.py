@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from muquant.errors import InputError
+
+LARGEST = torch.finfo(torch.float32).max / 16
+"""Of a sum of fourth powers: `Moments.about` computes with up to 16 times as much."""
 LEAST_SHRINKAGE = 0.003
 """Patches of one image are no independent samples, which the estimate of the shrinkage takes them for."""
 
@@ -102,6 +106,7 @@ class MomentSums:
         shape: of its matrix, [channels, inputs].
         first: sum of x so far; those of the other moments likewise.
         count: vectors that were seen.
+        too_large: the largest input, or NaN, when the moments first were more than float32 holds.
     """
 
     name: str
@@ -111,6 +116,7 @@ class MomentSums:
     third: Tensor | float = 0.0
     fourth: Tensor | float = 0.0
     count: int = 0
+    too_large: float | None = None
 
     def add(self, vectors: Tensor) -> None:
         """Take in float32 [blocks, n, inputs]."""
@@ -120,9 +126,23 @@ class MomentSums:
         self.third = (square[:, None] @ vectors).squeeze(1) + self.third
         self.fourth = square.square().sum(1) + self.fourth
         self.count += vectors.shape[1]
+        if self.too_large is None and not (self.fourth <= LARGEST).all():  # NaN is not either
+            self.too_large = float(vectors.abs().max())
 
     def moments(self) -> Moments:
-        """Divide by the number of vectors, which must not be 0."""
+        """Divide by the number of vectors, which must not be 0.
+
+        Raises:
+            InputError: a vector held NaN or infinity, or their fourth powers are more than float32 holds.
+        """
+        if self.too_large is not None:
+            finite = math.isfinite(self.too_large)
+            found = f"inputs up to {self.too_large:.3g}" if finite else "NaN or infinity"
+            raise InputError(
+                f"{self.name}: calibration: expected finite inputs of its layer, with fourth powers that add "
+                f"up in float32, found {found}; give samples like those that the model was trained on, "
+                "or leave the layer out"
+            )
         sums = (self.first, self.second, self.third, self.fourth)
         first, second, third, fourth = (torch.as_tensor(each) / self.count for each in sums)
         return Moments(first, second, third, fourth, self.count)

@@ -40,12 +40,20 @@ def split(calibration: Example) -> tuple[Inputs, Inputs]:
     """Return the samples [N, ...] to fit to, and those held out.
 
     Raises:
-        InputError: there are fewer than 4, or their tensors disagree in number.
+        InputError: there are fewer than 4, their tensors disagree in number, or one holds NaN or infinity.
     """
     inputs = Inputs.of(calibration)
     count = inputs.count
     if count < HELD_OUT:
         raise InputError(f"calibration: expected at least {HELD_OUT} samples, found {count}; give more")
+    for name, tensor in zip(inputs.names or range(len(inputs.tensors)), inputs.tensors, strict=True):
+        finite = tensor.isfinite()
+        if not finite.all():
+            first = int((~finite).nonzero()[0, 0])
+            raise InputError(
+                f"calibration: input {name}: expected finite numbers, found NaN or infinity in sample "
+                f"{first}; mend it or leave it out (in a mask the lowest finite number does for -inf)"
+            )
     held_out = torch.arange(count) % HELD_OUT == HELD_OUT - 1
     return inputs.map(lambda tensor: tensor[~held_out]), inputs.map(lambda tensor: tensor[held_out])
 
@@ -67,7 +75,8 @@ def samples_of(
         on_batch: called as in `collect_moments`.
 
     Raises:
-        InputError: the model does not run on the samples, or there are too few.
+        InputError: the model does not run on the samples, there are too few, one holds NaN or infinity, or
+            the model makes such numbers or too large ones of them.
     """
     inputs = {name: to_matrix(weight.value, weight.channel_axis).shape[1] for name, weight in weights.items()}
 

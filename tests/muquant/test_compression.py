@@ -228,6 +228,17 @@ def test_a_weight_that_is_not_finite_is_named() -> None:
         mq.compress(model)
 
 
+@pytest.mark.parametrize("corrections", [True, False])
+@pytest.mark.parametrize("row", [0, 3])
+def test_calibration_that_is_not_finite_is_refused(row: int, corrections: bool) -> None:
+    x = torch.rand(16, 6)
+    x[row, 2] = float("inf")
+    with pytest.raises(InputError, match=f"^calibration: input 0: .* in sample {row};"):
+        mq.compress(mlp(), calibration=x, corrections=corrections)
+    with pytest.raises(InputError, match=r"^0\.weight: calibration: .* found inputs up to"):
+        mq.compress(mlp(), calibration=torch.full((16, 6), 1e10), corrections=corrections)
+
+
 def test_other_parametrizations_are_computed_out() -> None:
     model = mlp()
     parametrizations.weight_norm(model[0])

@@ -127,6 +127,10 @@ def test_a_weight_of_nothing_but_zeros_is_as_narrow_as_can_be() -> None:
     assert [point.noise for point in plan.curves[1].points] == [0.0] * 7
 
 
+BROKEN = torch.ones(8, 3)
+BROKEN[3, 1] = float("nan")
+
+
 class Nothing(nn.Linear):
     def forward(self, _: Tensor) -> None:  # type: ignore[override]
         return None
@@ -147,6 +151,9 @@ class Nothing(nn.Linear):
         (network(), {"max_drop": 1}, "give a calibration"),
         (network(), {"max_drop": 1, "calibration": tokens(3)}, "at least 4 samples"),
         (network(), {"max_drop": 1, "calibration": torch.zeros(8, 3)}, "does not run on inputs"),
+        (nn.Linear(3, 2), {"max_drop": 1, "calibration": BROKEN}, "input 0: .* sample 3;"),
+        (nn.Linear(3, 2), {"max_bytes": 900, "calibration": BROKEN}, "input 0: .* sample 3;"),
+        (nn.Linear(3, 2), {"max_bytes": 900, "calibration": BROKEN[:3].repeat(3, 1) * 1e10}, "weight: .*1e"),
         (nn.ReLU(), {"max_bytes": 900}, "no layer with a weight"),
         (nn.Linear(3, 1), {"max_drop": 1, "calibration": torch.zeros(8, 3)}, "which class is answered"),
         (Nothing(3, 4), {"max_drop": 1, "calibration": torch.zeros(8, 3)}, "returns no tensor"),

@@ -9,9 +9,9 @@ from hypothesis import given, settings, strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor, nn
 
-from muquant.calibration import Moments, MomentSums, collect_moments, operators
+from muquant.calibration import Moments, MomentSums, collect_moments, operators, split
 from muquant.errors import InputError
-from muquant.inputs import Inputs
+from muquant.inputs import Example, Inputs
 from muquant.layers import quantizable_weights
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -190,3 +190,67 @@ def test_inputs_that_never_change_leave_it_invertible(value: float) -> None:
     known = sums(torch.full((1, 40, 6), value))
     for moments in (known, known.about(known.mean)):
         assert math.isfinite(float(torch.linalg.cholesky(moments.shrunk()).sum()))
+
+
+def bad(value: float, *rows: int) -> Tensor:
+    x = uniform(9, 3, 2)
+    x[list(rows), 1, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (bad(math.nan, 7, 3), "input 0: expected finite numbers, found NaN or infinity in sample 3; mend"),
+        (bad(math.inf, 0).double(), "input 0: .* sample 0;"),
+        ((torch.arange(9), bad(-math.inf, 8).bfloat16()), "input 1: .* sample 8;"),
+        ({"ids": torch.arange(9), "mask": bad(math.nan, 5)[:, 1, 1]}, "input mask: .* sample 5;"),
+    ],
+    ids=["first", "double", "place", "name"],
+)
+def test_samples_that_are_not_finite_are_named(calibration: Example, message: str) -> None:
+    with pytest.raises(InputError, match=f"^calibration: {message}"):
+        split(calibration)
+
+
+def test_what_is_finite_is_a_sample() -> None:
+    large = torch.full((4, 2), torch.finfo(torch.float64).max, dtype=torch.float64)
+    tensors = (large, torch.arange(4), torch.arange(4) > 1, torch.ones(4, 0))
+    fit, held_out = split(tensors)
+    for tensor, one, other in zip(tensors, fit.tensors, held_out.tensors, strict=True):
+        assert torch.equal(tensor, torch.cat((one, other)))
+
+
+class Root(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sqrt()
+
+
+def test_a_layer_whose_inputs_the_model_makes_not_finite_is_named() -> None:
+    model, x = nn.Sequential(nn.Linear(6, 4), Root(), nn.Linear(4, 2)), uniform(70, 6).abs()
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
+    assert set(collect(model, x)) == {"0.weight", "2.weight"}
+    x[40] = -9
+    with pytest.raises(InputError, match=r"^2\.weight: calibration: .*found NaN or infinity; give samples"):
+        collect(model, x)
+
+
+def test_inputs_too_large_for_moments_are_named_and_smaller_ones_are_kept_whole() -> None:
+    layer, x = nn.Linear(6, 4), uniform(12, 6)
+    with pytest.raises(InputError, match=r"^weight: calibration: .*found inputs up to 6\.9\de\+09; give"):
+        collect(layer, x * 1e10)
+    fourth = float(x.double().square().sum(1).square().sum())
+    scale = (torch.finfo(torch.float32).max / 16 / fourth) ** 0.25
+    with pytest.raises(InputError, match="found inputs up to"):
+        collect(layer, x * (scale * 1.01))
+    known = collect(layer, x * (scale * 0.99))["weight"]
+    for center in (known.mean, -known.mean, 2 * known.mean):
+        for name in ("mean", "second", "third", "fourth"):
+            assert getattr(known.about(center), name).isfinite().all()
+
+
+def test_moments_that_only_all_batches_make_too_large() -> None:
+    x = torch.full((8 * 32, 1), 2.0**29)  # a batch of fourth powers is 2^121, and 2^124 is too much
+    assert collect(nn.Linear(1, 1), x[32:])["weight"].fourth == 2.0**116
+    with pytest.raises(InputError, match=r"up to 5\.37e\+08"):
+        collect(nn.Linear(1, 1), x)

@@ -270,6 +270,12 @@ X = torch.from_numpy(samples([COUNT, 12]))
         ([-1, 12], {"x": X[:, :7]}, r"input x has the shape \[N, 7\], expected \[N, 12\]"),
         ([-1, 12], {"x": X[:, 0]}, r"input x has the shape \[N\], expected \[N, 12\]"),
         ([-1, 12], {"x": X[:3]}, "at least 4 samples, found 3"),
+        (
+            [-1, 12],
+            {"x": torch.where(torch.arange(COUNT)[:, None] < 5, X, torch.inf)},
+            "input x: .* sample 5;",
+        ),
+        ([-1, 12], {"x": X * 1e10}, r"^w: calibration: .* found inputs up to \d.*e\+1\d; give"),
         ([20, 12], {"x": X}, "takes 20 samples at a time, and 16 are there"),
     ],
 )
@@ -278,3 +284,16 @@ def test_samples_that_do_not_fit(sizes: list[int], calibration: Any, message: st
     with pytest.raises(InputError, match=message):
         compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", calibration=calibration)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_weight_whose_inputs_the_graph_makes_not_finite_is_named(tmp_path: Path) -> None:
+    model = layer("MatMul", numbers(0, 12, 9), [-1, 12])
+    model.graph.node[0].input[0] = "root"
+    model.graph.node.insert(0, helper.make_node("Sqrt", ["x"], ["root"]))
+    onnx.save(model, tmp_path / "model.onnx")
+    x = X.abs()
+    compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", calibration=x)
+    x[7] = -1
+    with pytest.raises(InputError, match=r"^w: calibration: .* found NaN or infinity; give samples"):
+        compress_onnx(tmp_path / "model.onnx", tmp_path / "other.onnx", calibration=x)
+    assert not (tmp_path / "other.onnx").exists()
