@@ -8,11 +8,14 @@ import onnx
 
 from muquant.errors import InputError, first_line
 from muquant_onnx.onnx_files.external import tensors_of
-from muquant_onnx.onnx_files.wire import detach, is_external, refer
+from muquant_onnx.onnx_files.wire import detach, is_external, refer, settle
 
 
 def parse(path: Path) -> onnx.ModelProto:
     """Return the model at `path`; large tensors refer to the file as external data, by its name.
+
+    What onnxruntime passes over is left out, so that no reader need know of it: entries of external data
+    where a tensor is not external, raw bytes where it is.
 
     Raises:
         InputError: the file is missing, or is no whole ONNX file.
@@ -28,6 +31,8 @@ def parse(path: Path) -> onnx.ModelProto:
         proto.ParseFromString(skeleton)
         for entry in proto.opset_import:
             entry.domain = "" if entry.domain == "ai.onnx" else entry.domain  # two names of one domain
+        for tensor in tensors_of(proto):
+            settle(tensor)
         return proto
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error

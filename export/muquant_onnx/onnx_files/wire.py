@@ -5,6 +5,7 @@ strings, bytes and messages begin with their length. `detach` leaves large tenso
 to them as external data, `attach` puts in their place what such references point to.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 """Kind of message -> the fields in which tensors may be found, and their kinds."""
-_RAW_DATA = 9
+_MERGED = frozenset({5, 6})
+"""Fields of an attribute that protobuf merges where there are several of them: these stay as they are."""
+_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_LOCATIONS = onnx.TensorProto.DataLocation.values()
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
 _CHUNK = 1 << 20
@@ -66,20 +70,54 @@ def detach(message: memoryview, location: str) -> bytes:
 
 
 def _detach(data: memoryview, start: int, end: int, kind: str, location: str) -> bytearray:
+    if kind == "tensor":
+        return _detach_tensor(data, start, end, location)
     out = bytearray()
+    merged = _repeated(data, start, end) & _MERGED if kind == "attribute" else frozenset[int]()
     for field in _fields(data, start, end):
-        size = field.end - field.start
         child = _CHILDREN[kind].get(field.number) if field.wire == _BYTES else None
-        if child is not None and size >= LARGE:
+        if child is not None and field.end - field.start >= LARGE and field.number not in merged:
             inner = _detach(data, field.start, field.end, child, location)
             out += _header(field.number, len(inner)) + inner
-        elif (kind, field.number, field.wire) == ("tensor", _RAW_DATA, _BYTES) and size >= LARGE:
-            stub = onnx.TensorProto()
-            refer(stub, location, field.start, size)
-            out += stub.SerializeToString()
         else:
             out += data[field.key : field.end]
     return out
+
+
+def _repeated(data: memoryview, start: int, end: int) -> frozenset[int]:
+    counts = Counter(field.number for field in _fields(data, start, end))
+    return frozenset(number for number, count in counts.items() if count > 1)
+
+
+def _detach_tensor(data: memoryview, start: int, end: int, location: str) -> bytearray:
+    stated, raw = 0, None
+    for field in _fields(data, start, end):  # of several, the last one holds
+        if (field.number, field.wire) == (_RAW_DATA, _BYTES):
+            raw = field
+        elif (field.number, field.wire) == (_DATA_LOCATION, _VARINT):
+            value = _varint(data, field.start, field.end)[0] & 0xFFFFFFFF
+            stated = value if value in _LOCATIONS else stated  # protobuf passes over unknown ones
+    dropped, stub = frozenset[int](), onnx.TensorProto()
+    if stated == onnx.TensorProto.EXTERNAL:
+        dropped = frozenset({_RAW_DATA})
+    elif raw is not None and raw.end - raw.start >= LARGE:
+        dropped = frozenset({_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION})
+        refer(stub, location, raw.start, raw.end - raw.start)
+    out = bytearray()
+    for field in _fields(data, start, end):
+        if field.number not in dropped:
+            out += data[field.key : field.end]
+    out += stub.SerializeToString()
+    return out
+
+
+def settle(tensor: onnx.TensorProto) -> None:
+    """Leave in `tensor` what onnxruntime looks at: no raw bytes where it is external, else no entries of
+    external data."""
+    if is_external(tensor):
+        tensor.ClearField("raw_data")
+    else:
+        _make_internal(tensor)
 
 
 def refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:

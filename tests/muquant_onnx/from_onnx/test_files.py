@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings, strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -14,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 import muquant_onnx.onnx_files.write as writer
 from muquant_onnx import compress_onnx, decode_file, load_session
 from muquant_onnx.onnx_files.external import locate, tensors_of
-from muquant_onnx.onnx_files.wire import LARGE, attach, detach, total, write_pieces
+from muquant_onnx.onnx_files.parse import check, parse
+from muquant_onnx.onnx_files.wire import LARGE, attach, detach, is_external, range_of, total, write_pieces
 
 FLOAT = TensorProto.FLOAT
 
@@ -67,6 +71,122 @@ def test_external_data_makes_no_difference(tmp_path: Path) -> None:
     assert sizes[1] == (tmp_path / "external.onnx").stat().st_size + data
     inline, external = ((tmp_path / f"{kind}-small.onnx").read_bytes() for kind in ("inline", "external"))
     assert inline == external
+
+
+def everywhere(size: int) -> onnx.ModelProto:
+    """A chain with tensors in initializers, attributes, branches and a function."""
+    proto = chain(size)
+    moved = next(each for each in proto.graph.initializer if each.name == "w1")
+    constant = helper.make_node("Constant", [], ["w1"], value=moved)
+    proto.graph.initializer.remove(moved)
+    inner = helper.make_node("Constant", [], ["k"], value=proto.graph.initializer[0])
+    add = helper.make_node("MatMul", ["a", "k"], ["b"])
+    proto.functions.append(
+        helper.make_function("f", "F", ["a"], ["b"], [inner, add], [helper.make_opsetid("", 17)])
+    )
+    proto.opset_import.append(helper.make_opsetid("f", 1))
+    proto.graph.node.insert(0, constant)
+    proto.graph.node[-1].output[0] = "last"
+    proto.graph.node.append(helper.make_node("F", ["last"], ["y"], domain="f"))
+    return proto
+
+
+ENTRIES = {"location": "other.data", "offset": "0", "length": "64"}
+
+
+@pytest.mark.parametrize("entries", [{}, ENTRIES], ids=["no entries", "entries"])
+@pytest.mark.parametrize("location", [None, TensorProto.DEFAULT], ids=["no location", "default"])
+@pytest.mark.parametrize("size", [16, 256], ids=["small", "large"])
+def test_a_tensor_with_its_own_bytes_is_not_external(
+    size: int, location: Any, entries: dict[str, str], tmp_path: Path
+) -> None:
+    proto = everywhere(size)
+    (tmp_path / "clean.onnx").write_bytes(proto.SerializeToString())
+    (tmp_path / "other.data").write_bytes(bytes(4 * size**2))
+    for tensor in tensors_of(proto):
+        if location is not None:
+            tensor.data_location = location
+        for key, value in entries.items():
+            tensor.external_data.add(key=key, value=value)
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    for name in ("clean", "model"):
+        compress_onnx(tmp_path / f"{name}.onnx", tmp_path / f"{name}-small.onnx")
+    assert (tmp_path / "model-small.onnx").read_bytes() == (tmp_path / "clean-small.onnx").read_bytes()
+
+
+def test_a_model_with_external_data_may_be_loaded_and_saved_whole(tmp_path: Path) -> None:
+    save_external(chain(), tmp_path / "external.onnx")
+    whole = onnx.load(tmp_path / "external.onnx")
+    assert whole.graph.initializer[0].HasField("data_location")
+    onnx.save(whole, tmp_path / "whole.onnx")
+    for name in ("external", "whole"):
+        compress_onnx(tmp_path / f"{name}.onnx", tmp_path / f"{name}-small.onnx")
+    assert (tmp_path / "whole-small.onnx").read_bytes() == (tmp_path / "external-small.onnx").read_bytes()
+
+
+LOCATION = bytes([14 << 3])
+"""Key of a tensor's field data_location."""
+ZEROS, EYE = np.zeros((64, 64), np.float32), np.eye(64, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tail", "external"),
+    [
+        (b"", False),
+        (LOCATION + b"\1", True),
+        (LOCATION + b"\1" + LOCATION + b"\0", False),
+        (LOCATION + b"\0" + LOCATION + b"\1", True),
+        (LOCATION + b"\1" + LOCATION + b"\2", True),  # 2 is no location
+        (LOCATION + b"\x81\x80\x80\x80\x10", True),  # 2 ** 32 + 1, of which 32 bits count
+    ],
+    ids=["none", "external", "default last", "external last", "unknown last", "long"],
+)
+@pytest.mark.parametrize("kind", ["initializer", "constant", "merged constant"])
+def test_bytes_of_a_tensor_that_has_two_kinds_are_those_onnxruntime_takes(
+    kind: str, tail: bytes, external: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "other.data").write_bytes(EYE.tobytes())
+    tensor = numpy_helper.from_array(ZEROS, "w")
+    for key, value in {**ENTRIES, "length": str(EYE.nbytes)}.items():
+        tensor.external_data.add(key=key, value=value)
+    parts = [tensor.SerializeToString(), tail]
+    info = [helper.make_tensor_value_info(name, FLOAT, (5, 64)) for name in "xy"]
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([product], "g", info[:1], info[1:])
+    if kind == "initializer":
+        last = field(5, b"".join(parts))
+    else:  # node 1, attribute 5, tensor 5
+        values = b"".join(map(partial(field, 5), parts if kind == "merged constant" else [b"".join(parts)]))
+        attribute = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR).SerializeToString()
+        node = helper.make_node("Constant", [], ["w"]).SerializeToString()
+        del graph.node[:]
+        last = field(1, node + field(5, attribute + values)) + field(1, product.SerializeToString())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString() + field(7, last))  # graphs are merged
+
+    (found,) = tensors_of(read_proto(path))
+    taken = b"".join(range_of(found).chunks()) if is_external(found) else found.raw_data
+    x = np.arange(320, dtype=np.float32).reshape(5, 64)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x if external else 0 * x)
+    assert taken == (EYE if external else ZEROS).tobytes()
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of bytes, as protobuf encodes it."""
+    size, length = len(content), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + content
+
+
+def read_proto(path: Path) -> onnx.ModelProto:
+    proto = parse(path)
+    locate(proto, path)
+    check(proto)
+    return proto
 
 
 def test_what_one_file_cannot_hold_is_written_beside_it(
