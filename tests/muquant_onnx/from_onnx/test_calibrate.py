@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from muquant import InputError
-from muquant_onnx import compress_onnx, load_session
+from muquant_onnx import compress_onnx, load_session, plan_onnx
 
 Array = NDArray[Any]
 COUNT = 64
@@ -248,6 +248,23 @@ def test_what_is_not_known_goes_to_the_nearest_levels(tmp_path: Path) -> None:
     ).weights
     assert (table.rounding, table.output_sqnr) == ("nearest", None)
     assert weight.output_sqnr is not None
+
+
+def test_a_negative_batch_is_an_open_one(tmp_path: Path) -> None:
+    model = layer("MatMul", numbers(0, 12, 9), [-1, 12])
+    onnx.save(model, tmp_path / "open.onnx")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, tmp_path / "model.onnx")
+    x = torch.from_numpy(samples([COUNT, 12]))
+    weights = []
+    for name in ("open", "model"):
+        report = compress_onnx(tmp_path / f"{name}.onnx", tmp_path / f"{name}-small.onnx", calibration=x)
+        plan = plan_onnx(tmp_path / f"{name}.onnx", max_drop=50, calibration=x)
+        weights.append([(each.rounding, each.output_sqnr, plan.drop) for each in report.weights])
+    assert weights[0] == weights[1]
+    assert weights[1][0][1] is not None
+    assert load_session(tmp_path / "model-small.onnx").get_inputs()[0].shape == [None, 12]
 
 
 def test_a_graph_with_a_batch_of_its_own_is_run_by_it(tmp_path: Path) -> None:

@@ -124,6 +124,31 @@ def test_a_model_with_external_data_may_be_loaded_and_saved_whole(tmp_path: Path
     assert (tmp_path / "whole-small.onnx").read_bytes() == (tmp_path / "external-small.onnx").read_bytes()
 
 
+def test_negative_sizes_are_open_in_every_graph_and_type(tmp_path: Path) -> None:
+    proto = chain()
+    kind = helper.make_tensor_type_proto(FLOAT, [-1, 0, 5, "n"])
+    for each in (
+        kind,
+        helper.make_sequence_type_proto(kind),
+        helper.make_optional_type_proto(helper.make_sequence_type_proto(kind)),
+        helper.make_map_type_proto(TensorProto.INT64, kind),
+        helper.make_sparse_tensor_type_proto(FLOAT, [-7, 0, 5, "n"]),
+    ):
+        value = helper.make_value_info("v", each)
+        branch = next(node for node in proto.graph.node if node.op_type == "If").attribute[0].g
+        for graph in (proto.graph, branch):
+            graph.value_info.append(value)
+            graph.input.append(value)
+            graph.output.append(value)
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    again = parse(tmp_path / "model.onnx")
+    whole = str(again)
+    assert "dim_value: -" not in whole
+    assert whole.count("dim {\n") == str(proto).count("dim {\n")
+    assert whole.count("dim_value: 0\n") == 5 * 6
+    assert whole.count('dim_param: "n"') == 5 * 6
+
+
 LOCATION = bytes([14 << 3])
 """Key of a tensor's field data_location."""
 ZEROS, EYE = np.zeros((64, 64), np.float32), np.eye(64, dtype=np.float32)
