@@ -27,7 +27,8 @@ def graph_samples(
     """Yield `weights` with what is known of their layers' inputs.
 
     Nothing is known of embeddings, of transposed convolutions, of left-hand weights, of those behind a
-    Reshape, and of those inside branches and loops.
+    Reshape, of stacked ones (of a MatMul, with other than two axes), of those whose uses differ in the axis
+    of their channels, and of those inside branches and loops.
 
     Args:
         source: the ONNX file in which `weights` were found.
@@ -51,7 +52,7 @@ def _collect(source: Path, names: Sequence[str], samples: Inputs) -> dict[str, M
     """Return moments for those of the weights for which they can be known."""
     model = read_graph(source).model
     found = [weight for weight in find_weights(model)[0] if weight.name in names]
-    seen = [weight for weight in found if all(_seen(use, model.graph) for use in weight.uses)]
+    seen = [weight for weight in found if all(_seen(weight, use, model.graph) for use in weight.uses)]
     sums = {weight.name: MomentSums(weight.name, _matrix_shape(weight)) for weight in seen}
     uses = [(weight, use) for weight in seen for use in weight.uses]
     feeds = Feeds.of(model.graph, samples, source)
@@ -70,11 +71,13 @@ def _collect(source: Path, names: Sequence[str], samples: Inputs) -> dict[str, M
     return {name: each.moments() for name, each in sums.items() if each.count}
 
 
-def _seen(use: Use, graph: ir.Graph) -> bool:
+def _seen(weight: FoundWeight, use: Use, graph: ir.Graph) -> bool:
     """Whether the weight's matrix, as it is stored, is multiplied by vectors that can be looked at."""
     return (
         use.kind in OPERANDS
         and use.index == 1
+        and use.channel_axis == weight.channel_axis
+        and (use.kind != "MatMul" or len(weight.tensor.shape) == 2)
         and use.activation is not None
         and use.node.graph is graph
         and OPERANDS[use.kind].views >= {node.op_type for node in use.path}

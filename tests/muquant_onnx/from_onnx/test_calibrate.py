@@ -250,6 +250,41 @@ def test_what_is_not_known_goes_to_the_nearest_levels(tmp_path: Path) -> None:
     assert weight.output_sqnr is not None
 
 
+@pytest.mark.parametrize("experts", [1, 3, 4])
+def test_stacked_weights_go_to_the_nearest_levels(experts: int, tmp_path: Path) -> None:
+    """Three experts, of one sample each, leave rows that fit no matrix."""
+    onnx.save(layer("MatMul", numbers(0, experts, 12, 9), [-1, 12]), tmp_path / "model.onnx")
+    reports = [
+        compress_onnx(tmp_path / "model.onnx", tmp_path / f"{name}.onnx", calibration=calibration)
+        for name, calibration in (("without", None), ("with", torch.from_numpy(samples([COUNT, 12]))))
+    ]
+    assert (tmp_path / "with.onnx").read_bytes() == (tmp_path / "without.onnx").read_bytes()
+    (weight,) = reports[1].weights
+    assert (weight.rounding, weight.nearest_output_sqnr, weight.output_sqnr) == ("nearest", None, None)
+
+
+def test_a_plan_measures_a_stacked_weight_by_its_own_error(tmp_path: Path) -> None:
+    onnx.save(layer("MatMul", numbers(0, 3, 12, 9), [-1, 12]), tmp_path / "model.onnx")
+    plain, sampled = (
+        plan_onnx(tmp_path / "model.onnx", max_bytes=400, calibration=calibration)
+        for calibration in (None, torch.from_numpy(samples([COUNT, 12])))
+    )
+    assert sampled.curves == plain.curves
+    assert sampled.overrides == plain.overrides
+
+
+@pytest.mark.parametrize("size", [12, 9, 7])
+def test_a_weight_that_is_used_both_ways_goes_to_the_nearest_levels(size: int, tmp_path: Path) -> None:
+    model = layer("MatMul", numbers(0, 12, size), [-1, 12])
+    model.graph.node.extend([*TURN, helper.make_node("MatMul", ["y", "t"], ["back"])])
+    model.graph.output.append(helper.make_tensor_value_info("back", TensorProto.FLOAT, ["n", 12]))
+    onnx.save(model, tmp_path / "model.onnx")
+    (weight,) = compress_onnx(
+        tmp_path / "model.onnx", tmp_path / "small.onnx", calibration=torch.from_numpy(samples([COUNT, 12]))
+    ).weights
+    assert (weight.rounding, weight.output_sqnr) == ("nearest", None)
+
+
 def test_a_negative_batch_is_an_open_one(tmp_path: Path) -> None:
     model = layer("MatMul", numbers(0, 12, 9), [-1, 12])
     onnx.save(model, tmp_path / "open.onnx")
