@@ -73,8 +73,9 @@ def compress(
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
-        InputError: no layer is picked, a weight holds NaN or infinity, a name is unknown, the model does not
-            run on `example` or `calibration`, or `rounding` needs a calibration that is not there.
+        InputError: no layer is picked, a weight holds NaN or infinity or has a parametrization besides fake
+            quantization, a name is unknown, the model does not run on `example` or `calibration`, or
+            `rounding` needs a calibration that is not there.
     """
     module = copy.deepcopy(model).cpu().float().eval()
     trained = unwrap(module)
@@ -204,28 +205,41 @@ def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
     Under our fake quantization that is the float weight, under any other parametrization the value that it
     gives. Torch's own `remove_parametrizations` would also break the model that `model` was copied from:
     copies share the class it edits.
+
+    Raises:
+        InputError: a tensor has other parametrizations besides our fake quantization, so that its value is
+            not what the fake quantization gives.
     """
     fakes: dict[int, MuLawFakeQuantize] = {}
-    for module in list(model.modules()):
-        if isinstance(
-            getattr(module, "weight_fake_quant", None), MuLawFakeQuantize
-        ):  # torch.ao's prepare_qat
-            fakes[id(module.weight)] = module.weight_fake_quant  # type: ignore[assignment]
+    for path, module in list(model.named_modules()):
+        if parametrize.is_parametrized(module):
+            plain = {}
+            for name, steps in module.parametrizations.items():
+                if any(isinstance(step, MuLawFakeQuantize) for step in steps):
+                    _check_alone(f"{path}.{name}".lstrip("."), steps)
+                    plain[name] = steps.original
+                    fakes[id(steps.original)] = steps[0]
+                else:
+                    plain[name] = nn.Parameter(getattr(module, name).detach(), requires_grad=False)
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]
+            for name, value in plain.items():
+                setattr(module, name, value)
+        fake = getattr(module, "weight_fake_quant", None)
+        if isinstance(fake, MuLawFakeQuantize):  # torch.ao's prepare_qat, behind any parametrization
+            fakes[id(module.weight)] = fake
             module.weight_fake_quant = nn.Identity()
-        if not parametrize.is_parametrized(module):
-            continue
-        plain = {}
-        for name, steps in module.parametrizations.items():  # type: ignore[union-attr, operator]
-            if isinstance(steps[0], MuLawFakeQuantize):
-                plain[name] = steps.original
-                fakes[id(steps.original)] = steps[0]
-            else:
-                plain[name] = nn.Parameter(getattr(module, name).detach(), requires_grad=False)
-        del module.parametrizations
-        module.__class__ = type(module).__bases__[0]
-        for name, value in plain.items():
-            setattr(module, name, value)
     return fakes
+
+
+def _check_alone(path: str, steps: Collection[nn.Module]) -> None:
+    if len(steps) > 1:
+        kinds = ", ".join(type(step).__name__ for step in steps if not isinstance(step, MuLawFakeQuantize))
+        raise InputError(
+            f"{path}: expected fake quantization alone on the weight, found also {kinds or 'another one'}: "
+            "the model does not compute with the quantized weight itself; "
+            "torch.nn.utils.parametrize.remove_parametrizations makes a float weight of what it computes with"
+        )
 
 
 def _report(

@@ -7,7 +7,7 @@ from torch.nn.utils import parametrize
 
 from muquant.errors import InputError, naming
 from muquant.fake_quantize import MuLawFakeQuantize
-from muquant.layers import Override, override_formats, select_weights
+from muquant.layers import Override, Weight, override_formats, select_weights
 from muquant.observers import SearchObserver, WeightObserver
 from muquant.spec import MuLawSpec
 from muquant.torch_ao import QConfig
@@ -35,15 +35,12 @@ def prepare_qat(
         observer: how scale and mu start.
 
     Raises:
-        InputError: `layers` or an override picks no layer, one is prepared already, or a weight holds NaN or
-            infinity.
+        InputError: `layers` or an override picks no layer, a weight is prepared or parametrized already, or
+            holds NaN or infinity.
     """
     picked = select_weights(model, layers)
     for weight in picked:
-        if parametrize.is_parametrized(weight.module, weight.attribute):
-            raise InputError(
-                f"{weight.name} is parametrized already; prepare a model once, before other parametrizations"
-            )
+        _check_plain(weight)
     spec = spec or MuLawSpec()
     own = override_formats(picked, spec, overrides or {})
     fakes = {
@@ -58,6 +55,22 @@ def prepare_qat(
     for weight, fake in placed:
         parametrize.register_parametrization(weight.module, weight.attribute, fake)
     return model
+
+
+def _check_plain(weight: Weight) -> None:
+    module, name = weight.module, weight.attribute
+    steps = [*module.parametrizations[name]] if parametrize.is_parametrized(module, name) else []  # type: ignore[index]
+    of_torch_ao = getattr(module, f"{name}_fake_quant", None)
+    if any(isinstance(step, MuLawFakeQuantize) for step in (*steps, of_torch_ao)):
+        raise InputError(
+            f"{weight.name} is prepared already; expected a float weight; train it as it is, or pick others"
+        )
+    if steps:
+        raise InputError(
+            f"{weight.name} is parametrized already, by {', '.join(type(step).__name__ for step in steps)}; "
+            "expected a plain weight, on which fake quantization stays alone; make it one by "
+            f'torch.nn.utils.parametrize.remove_parametrizations(module, "{name}"), or pick others'
+        )
 
 
 def mulaw_qconfig(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fusion, parametrizations
+from torch.nn.utils import fusion, parametrizations, parametrize
 
 import muquant as mq
 from muquant import InputError, MuLawSpec
@@ -361,7 +361,7 @@ def test_what_cannot_be_prepared_is_refused_and_left_alone() -> None:
     assert not hasattr(model[0], "parametrizations")
     model = mlp()
     mq.prepare_qat(model, layers="0")
-    with pytest.raises(InputError, match=r"0\.weight is parametrized already"):
+    with pytest.raises(InputError, match=r"^0\.weight is prepared already"):
         mq.prepare_qat(model)
     with pytest.raises(InputError, match="no option"):
         mq.compress(model, MuLawSpec())
@@ -371,6 +371,74 @@ def test_what_cannot_be_prepared_is_refused_and_left_alone() -> None:
         mq.compress(model, overrides={"0": 8})
     with pytest.raises(InputError, match="mapped"):
         mq.prepare_qat(mlp(), MuLawSpec(mu=5.0, domain="mapped"))
+
+
+class Quarter(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / 4
+
+
+def on_top(weight: Any) -> Any:
+    parametrize.register_parametrization(weight, "weight", Quarter())
+
+
+def beneath(weight: Any) -> Any:
+    parametrize.remove_parametrizations(weight, "weight")
+    on_top(weight)
+    fake = mq.MuLawFakeQuantize(MuLawSpec(), 0)
+    fake.observe(weight.weight)
+    parametrize.register_parametrization(weight, "weight", fake)
+
+
+def twice(weight: Any) -> Any:
+    parametrize.register_parametrization(
+        weight, "weight", copy.deepcopy(weight.parametrizations.weight[0]), unsafe=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (on_top, "Quarter"),
+        (beneath, "Quarter"),
+        (parametrizations.spectral_norm, "_SpectralNorm"),
+        (twice, "another one"),
+    ],
+)
+def test_more_than_fake_quantization_on_a_weight_is_refused(change: Any, found: str) -> None:
+    model: Any = nn.Sequential(mlp(), nn.Linear(4, 3))
+    mq.prepare_qat(model)
+    change(model[0][2])
+    model.eval()
+    expected = model(torch.ones(2, 6))
+    for refused in (mq.compress, lambda model: mq.plan_widths(model, max_bytes=900)):
+        with pytest.raises(InputError, match=rf"^0\.2\.weight: .* found also {found}: .*remove_param"):
+            refused(model)
+    assert torch.equal(model(torch.ones(2, 6)), expected)
+    parametrize.remove_parametrizations(model[0][2], "weight")  # as the message says
+    compressed: Any = mq.compress(model)
+    assert "0.2.weight" not in compressed.tensors
+    assert torch.equal(compressed.module(torch.ones(2, 6)), expected)
+
+
+def test_other_tensors_of_a_prepared_layer_may_be_parametrized() -> None:
+    model = mq.prepare_qat(mlp()).eval()
+    parametrize.register_parametrization(model[0], "bias", Quarter())  # type: ignore[index]
+    compressed = mq.compress(model)
+    assert torch.equal(compressed.module(torch.ones(2, 6)), model(torch.ones(2, 6)))
+
+
+def test_a_parametrized_weight_is_prepared_once_it_is_plain() -> None:
+    model = mlp()
+    parametrizations.weight_norm(model[2])
+    message = (
+        r'^2\.weight is parametrized already, by _WeightNorm; .*remove_parametrizations\(module, "weight"\)'
+    )
+    with pytest.raises(InputError, match=message):
+        mq.prepare_qat(model)
+    assert not hasattr(model[0], "parametrizations")
+    parametrize.remove_parametrizations(model[2], "weight")
+    assert len(mq.compress(mq.prepare_qat(model)).tensors) == 3
 
 
 @pytest.mark.filterwarnings(
@@ -395,3 +463,9 @@ def test_the_qconfig_works_with_torch_ao(name: str, learn: bool) -> None:
     assert compressed.tensors["0.weight"].spec.bits == 4
     assert torch.equal(compressed.module(x), expected)
     assert torch.equal(prepared(x), expected)
+    with pytest.raises(InputError, match=r"^0\.weight is prepared already"):
+        mq.prepare_qat(prepared)
+    parametrizations.spectral_norm(prepared[0])  # the fake quantization comes after it
+    normed: Tensor = prepared.eval()(x)
+    assert not torch.equal(normed, expected)
+    assert torch.equal(mq.compress(prepared).module(x), normed)
