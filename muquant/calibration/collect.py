@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -29,7 +29,8 @@ def collect_moments(
     """Return the moments of the inputs of `weights`.
 
     A weight is missing where it is never multiplied as a whole: an embedding, a transposed convolution, an
-    attention whose query, key and value differ, a layer that these inputs do not reach.
+    attention whose query, key and value differ, a layer that these inputs do not reach. Of a square weight
+    that is used transposed too, only the uses as it is count.
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -42,7 +43,10 @@ def collect_moments(
         InputError: the model does not run on the inputs, or makes NaN, infinity or too large numbers of them.
     """
     sums = {
-        weight.value.data_ptr(): MomentSums(name, to_matrix(weight.value, weight.channel_axis).shape)
+        weight.value.data_ptr(): _Watched(
+            MomentSums(name, to_matrix(weight.value, weight.channel_axis).shape),
+            weight.value.stride(weight.channel_axis),
+        )
         for name, weight in weights.items()
     }
     generator = torch.Generator().manual_seed(seed)
@@ -54,7 +58,7 @@ def collect_moments(
             done += batch.count
             if on_batch is not None:
                 on_batch(done, inputs.count)
-    return {each.name: each.moments() for each in sums.values() if each.count}
+    return {each.name: each.moments() for each, _ in sums.values() if each.count}
 
 
 def run_samples(model: nn.Module, samples: Inputs) -> Any:
@@ -72,10 +76,17 @@ def run_samples(model: nn.Module, samples: Inputs) -> Any:
         ) from error
 
 
+class _Watched(NamedTuple):
+    """Sums for a weight, and how far apart its channels are in memory."""
+
+    sums: MomentSums
+    stride: int
+
+
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at every operator that runs."""
 
-    def __init__(self, sums: Mapping[int, MomentSums], generator: torch.Generator) -> None:
+    def __init__(self, sums: Mapping[int, _Watched], generator: torch.Generator) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._sums, self._generator = sums, generator
 
@@ -95,9 +106,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if own is None:
             return
         vectors = product.vectors(self._generator).float()
-        channels = product.weight.shape[1 if product.transposed else 0]
-        if (channels, vectors.shape[-1]) == own.shape:  # else a part of it, or another view of its memory
-            own.add(vectors)
+        axis = 1 if product.transposed else 0
+        shape = (product.weight.shape[axis], vectors.shape[-1])
+        alike = product.weight.stride(axis) == own.stride or 1 in shape  # else it is turned round
+        if shape == own.sums.shape and alike:  # else a part of it, or another view of its memory
+            own.sums.add(vectors)
 
 
 @contextmanager
