@@ -96,6 +96,22 @@ def test_weights_used_by_hand_are_seen() -> None:
     torch.testing.assert_close(collect(ByHand(), x)["layer.weight"].second[0], x.T @ x / 9)
 
 
+def test_a_square_weight_s_inputs_are_not_those_of_its_transpose() -> None:
+    class BothWays(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            both: Tensor = self.layer(x) @ self.layer.weight
+            return both
+
+    x = uniform(9, 6)
+    moments = collect(BothWays(), x)["layer.weight"]
+    assert moments.count == 9
+    torch.testing.assert_close(moments.second[0], x.T @ x / 9)
+
+
 def test_attention_s_projections_are_seen() -> None:
     encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     x = uniform(5, 3, 8)
