@@ -56,18 +56,19 @@ def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, p
         _replace(store.graph, output, _with_steps(store, result, steps, bias, rank=2))
         return
     if bias is not None:
-        fusible = any(node.op_type in _GEMM_ACTIVATIONS for node, _ in output.uses())
+        clipped = _is_clipped(output)
+        fusible = clipped or any(node.op_type in _GEMM_ACTIVATIONS for node, _ in output.uses())
         if fusible and bias.const_value is not None and not bias.is_graph_input():
             # Add and activation would become one Gemm and lose the integer kernel
             number = store.count("negated_bias")
             negated = store.constant(f"negated_bias{number}", -bias.const_value.numpy())
             result = store.node("Sub", [result, negated], "biased", ir.DataType.FLOAT, output.shape)
         else:
-            vector = bias.shape is None or len(bias.shape) == 1
-            result = store.node(
-                "Add" if vector else "Sum", [result, bias], "biased", ir.DataType.FLOAT, output.shape
-            )
+            add = "Add" if not clipped and (bias.shape is None or len(bias.shape) == 1) else "Sum"
+            result = store.node(add, [result, bias], "biased", ir.DataType.FLOAT, output.shape)
     _replace(store.graph, output, result)
+    if bias is None:
+        _keep_kernel(store, result)
 
 
 def _matmul(kernel: MatrixKernel, store: WeightStore, matmul: ir.Node, index: int, pays: bool) -> None:
@@ -156,7 +157,7 @@ def _multiply_all(
         matrix, steps = kernel.matrix(store, x, rank, transpose=transpose)
         if steps is None:
             matmul.replace_input_with(1, matrix)
-            _keep_sums_apart(store, matmul.outputs[0])
+            _keep_kernel(store, matmul.outputs[0])
             continue
         output, bias, add = matmul.outputs[0], None, _bias_behind(matmul)
         if add is not None:
@@ -188,15 +189,72 @@ def _with_steps(
     return store.node("Sum", terms, "with_steps", ir.DataType.FLOAT, shape)
 
 
-def _keep_sums_apart(store: WeightStore, product: ir.Value) -> None:
-    """Add matrices to a product by `Sum`: an `Add` would become one Gemm with it, which no kernel takes."""
-    for add, place in list(product.uses()):
+def _keep_kernel(store: WeightStore, product: ir.Value) -> None:
+    """Part a product from what would cost it its kernel, by a `Sum`, which onnxruntime leaves alone.
+
+    An `Add` of a matrix becomes one Gemm with it, which no kernel takes, and so does the `Add` of a bias in
+    front of a Relu or Clip. With one of these right behind it a product gets no kernel either: there the Sum
+    has nothing to add.
+    """
+    for add, place in _uses(product):
         if add.op_type != "Add" or add.domain != "" or add.graph is not store.graph:
             continue
-        other = add.inputs[1 - place]
-        if other is not None and other is not product and other.shape is not None and len(other.shape) == 2:
-            total = store.node("Sum", [product, other], "added", ir.DataType.FLOAT, add.outputs[0].shape)
+        term, other = add.inputs[place], add.inputs[1 - place]
+        assert term is not None
+        if other is not None and other is not term and _loses_kernel(store, product, other, add):
+            total = store.node("Sum", [term, other], "added", ir.DataType.FLOAT, add.outputs[0].shape)
             _replace(store.graph, add.outputs[0], total)
+    if _is_clipped(product):
+        uses = list(product.uses())
+        alone = store.node("Sum", [product], "alone", ir.DataType.FLOAT, product.shape)
+        for node, place in uses:
+            node.replace_input_with(place, alone)
+
+
+def _loses_kernel(store: WeightStore, product: ir.Value, other: ir.Value, add: ir.Node) -> bool:
+    """Whether the `Add` of `other` to a product costs it its kernel."""
+    if other.shape is None or len(other.shape) == 2:
+        return other.shape is not None
+    matrix = product.shape is None or len(product.shape) == 2
+    bias = other.shape == [store.quantized.shape[store.quantized.channel_axis]]
+    return matrix and bias and len(_uses(product)) == 1 and _is_clipped(add.outputs[0])
+
+
+def _is_clipped(value: ir.Value) -> bool:
+    """Whether all that becomes of a product is a Relu or Clip, with one user in turn.
+
+    onnxruntime takes the pair for one that ends in `QuantizeLinear`, and then fuses neither.
+    """
+    uses = _uses(value)
+    if len(uses) != 1 or uses[0][0].domain != "" or uses[0][0].op_type not in {"Relu", "Clip"}:
+        return False
+    clipped = uses[0][0].outputs[0]
+    return len(_uses(clipped)) == 1 and not clipped.is_graph_output()
+
+
+def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """The uses of a value when onnxruntime has removed what does nothing: node, and place of its input."""
+    found = []
+    for node, place in value.uses():
+        found += _uses(node.outputs[0]) if _does_nothing(node, place) else [(node, place)]
+    return found
+
+
+def _does_nothing(node: ir.Node, place: int) -> bool:
+    """Whether a node gives its input number `place`, of type float32, as it is."""
+    if node.domain != "" or place > 1:
+        return False
+    if node.op_type == "Cast":
+        return node.attributes.get_int("to", 0) == ir.DataType.FLOAT
+    if node.op_type in {"Identity", "Dropout"}:
+        return place == 0
+    neutral = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}.get(node.op_type)
+    if neutral is None or (place == 1 and node.op_type in {"Sub", "Div"}):
+        return False
+    other = node.inputs[1 - place]
+    if other is None or other.const_value is None or other.is_graph_input() or other.const_value.size != 1:
+        return False
+    return bool(other.const_value.numpy().item() == neutral)
 
 
 def _bias_behind(matmul: ir.Node) -> ir.Node | None:

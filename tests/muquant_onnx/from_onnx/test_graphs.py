@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import muquant as mq
 from muquant.quantize import quantize
 from muquant_onnx import compress_onnx, decode_file, load_session
+from muquant_onnx.serving import count_kernels
 from muquant_onnx.sessions import running_operators
 
 Array = NDArray[Any]
@@ -449,6 +450,99 @@ def test_products_on_integer_kernels(
     expected = run(tmp_path / "patched.onnx", inputs)
     for setting, tolerance in (("unoptimized", 1e-5), ("accuracy-1", 1e-5), ("default", 0.03)):
         close(run(tmp_path / "small.onnx", inputs, setting), expected, tolerance)
+
+
+CLIPPED: dict[str, Callable[[], list[onnx.NodeProto]]] = {
+    "relu": lambda: [node("MatMul", "x w", "h"), node("Relu", "h", "r")],
+    "clip": lambda: [node("MatMul", "x w", "h"), node("Clip", "h low high", "r")],
+    "relu-identity": lambda: [
+        node("MatMul", "x w", "h"),
+        node("Identity", "h", "i"),
+        node("Relu", "i", "j"),
+        node("Identity", "j", "r"),
+    ],
+    "plus-0-relu": lambda: [node("MatMul", "x w", "h"), node("Add", "low h", "i"), node("Relu", "i", "r")],
+    "bias-relu": lambda: [node("MatMul", "x w", "h"), node("Add", "b h", "i"), node("Relu", "i", "r")],
+    "bias-identity-clip": lambda: [
+        node("MatMul", "x w", "h"),
+        node("Add", "h b", "i"),
+        node("Identity", "i", "j"),
+        node("Clip", "j low high", "r"),
+    ],
+    "identity-rows": lambda: [
+        node("MatMul", "x w", "h"),
+        node("Identity", "h", "i"),
+        node("Add", "i rows", "r"),
+    ],
+    "computed-bias-relu": lambda: [
+        node("MatMul", "x w", "h"),
+        node("Exp", "b", "c"),
+        node("Add", "h c", "i"),
+        node("Relu", "i", "r"),
+    ],
+    "gemm-relu": lambda: [node("Gemm", "x w", "h"), node("Relu", "h", "r")],
+    "gemm-bias-clip": lambda: [node("Gemm", "x w b", "h"), node("Clip", "h low high", "r")],
+    "gemm-computed-bias-relu": lambda: [
+        node("Exp", "b", "c"),
+        node("Gemm", "x w c", "h"),
+        node("Relu", "h", "r"),
+    ],
+    "relu-3-axes": lambda: [
+        node("Unsqueeze", "x first", "z"),
+        node("MatMul", "z w", "h"),
+        node("Relu", "h", "i"),
+        node("Squeeze", "i first", "r"),
+    ],
+    "shared": lambda: [
+        node("MatMul", "x w", "h"),
+        node("Relu", "h", "i"),
+        node("Concat", "i i i", "j", axis=1),
+        node("Slice", "j first end last", "k"),
+        node("MatMul", "k w", "l"),
+        node("Relu", "l", "r"),
+    ],
+    "transpose": lambda: [
+        node("Transpose", "turned", "t", perm=[1, 0]),
+        node("MatMul", "x t", "h"),
+        node("Relu", "h", "r"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_a_product_in_front_of_a_relu_or_clip_keeps_its_kernel(name: str, tmp_path: Path) -> None:
+    nodes = [*CLIPPED[name](), node("Neg", "r")]
+    used = {value for each in nodes for value in each.input}
+    constants = [weight("w", 32, 12), weight("turned", 12, 32), weight("b", 12), weight("rows", 5, 12)]
+    constants += [scalar("low", 0.0), scalar("high", 0.5), numbers("first", 0), numbers("end", 32)]
+    constants += [numbers("last", 1)]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, (5, 32))],
+        [helper.make_tensor_value_info("y", FLOAT, (5, 12))],
+        [each for each in constants if each.name in used],
+    )
+    count = sum(each.op_type in ("MatMul", "Gemm") for each in nodes)
+    source, small = tmp_path / "model.onnx", tmp_path / "small.onnx"
+    for opset, policy, spec in (
+        (13, "int8", mq.MuLawSpec(3)),
+        (21, "int4", mq.MuLawSpec(3, grid="int4", levels="mid-tread")),
+        (21, "int4", mq.MuLawSpec(3, grid="int4")),
+    ):
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+        onnx.save(onnx.shape_inference.infer_shapes(model), source)
+        compress_onnx(source, small, spec, policy=policy)
+        for loaded in (None, policy):
+            assert running_operators(small, "default", loaded)["MatMulNBits"] == count
+            assert count_kernels(small, loaded) == count  # what `verify` compares
+        onnx.save(patched(model, decode_file(small)), tmp_path / "patched.onnx")
+        inputs = {"x": np.random.default_rng(1).normal(0.5, 1, (5, 32)).astype(np.float32)}
+        expected = run(tmp_path / "patched.onnx", inputs)
+        assert len(np.unique(expected)) > 5
+        for setting, tolerance in (("unoptimized", 1e-5), ("accuracy-1", 1e-5), ("default", 0.05)):
+            close(run(small, inputs, setting), expected, tolerance)
+        close(run(small, inputs, "accuracy-1", policy), expected, 1e-5)
 
 
 @pytest.mark.parametrize(
