@@ -25,7 +25,8 @@ from torch import nn
 
 import muquant
 from muquant.data import Dataset, load_dataset
-from muquant.training import evaluate, load_run, read_run
+from muquant.models.evaluation import evaluate
+from muquant.training import load_run, read_run
 
 SEED = 0
 SEEDS = 3

@@ -17,7 +17,7 @@ from provenance import write_results
 from rich.console import Console
 from rich.table import Table
 
-from muquant.packing import look_up, pack, unpack
+from muquant.format.packing import look_up, pack, unpack
 
 SEED, MOST_SECONDS = 0, 2.0
 WIDTHS = range(2, 9)

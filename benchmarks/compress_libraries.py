@@ -17,7 +17,7 @@ from compress_task import Outcome, Peer, Task, batches, in_onnxruntime, in_torch
 from torch import Tensor, nn
 
 import muquant
-from muquant.packing import pack
+from muquant.format.packing import pack
 from muquant_onnx import export_float, export_onnx
 
 LINEAR = r"^layers\.|^head$"

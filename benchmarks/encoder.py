@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from muquant.files import atomic_path
+from muquant.base.files import atomic_path
 
 LENGTH, MASK, SHARE = 128, 256, 0.15
 WIDTH, HEADS, LAYERS = 384, 12, 6

@@ -22,10 +22,11 @@ from torch import nn
 
 from muquant.attacks import DDN, FGSM, PGD, Attack, TorchTarget
 from muquant.data import Dataset, load_dataset
-from muquant.feedback import FeedbackConfig, generate
-from muquant.feedback.journal import Journal
-from muquant.training import TrainingConfig, evaluate, load_run, read_run, train
-from muquant.training.run_data import load_run_data
+from muquant.models.evaluation import evaluate
+from muquant.training import TrainingConfig, load_run, read_run, train
+from muquant.training.feedback import FeedbackConfig, generate
+from muquant.training.feedback.journal import Journal
+from muquant.training.run.data import load_run_data
 
 STANDARD = TrainingConfig(data="mnist", model="cnn4")
 FEEDBACK = replace(STANDARD, method="feedback", feedback=FeedbackConfig(start=0.0), epochs=12, lr=1e-3)

@@ -13,7 +13,7 @@ from paper.networks import OUR_ROWS
 from paper.published import published
 from paper.targets import accuracy
 
-from muquant.files import write_bytes
+from muquant.base.files import write_bytes
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from muquant import MuLawSpec
-from muquant.quantize import quantize
-from muquant.sensitivity.quality import weight_sqnr
-from muquant.spec import Grid, Levels
+from muquant.format.spec import Grid, Levels
+from muquant.quantization.quality import weight_sqnr
+from muquant.quantization.quantize import quantize
 
 SEED = 0
 SHAPE = (512, 1024)

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 import muquant
 from muquant.attacks import PGD, TorchTarget
-from muquant.layers import quantizable_weights
+from muquant.base.seeds import generator_for
+from muquant.compression.layers import quantizable_weights
 from muquant.robustness.checks import CHECKS
 from muquant.robustness.checks.gradients import TemperedPGD
 from muquant.robustness.evidence import PROBED, Evidence, Finding, Outcome
@@ -35,9 +36,8 @@ from muquant.robustness.settings import settings_for
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
 from muquant.robustness.suites import standard
-from muquant.seeds import generator_for
 from muquant.training import TrainingConfig
-from muquant.training.run_data import load_run_data
+from muquant.training.run.data import load_run_data
 
 SETTINGS = settings_for("mnist")
 GAPS = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -23,9 +23,10 @@ import onnxruntime as ort
 from provenance import RESULTS, write_results
 
 import muquant
+from muquant.compression.pictures import plot_weights
 from muquant.data import load_dataset
-from muquant.plots import plot_weights
-from muquant.training import TrainingConfig, evaluate, train
+from muquant.models.evaluation import evaluate
+from muquant.training import TrainingConfig, train
 from muquant_onnx import export_float, export_onnx, load_session, verify
 
 POLICIES = ("float", "int8", "auto")

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from muquant import MuLawSpec, SearchObserver
-from muquant.companding import grid_levels
-from muquant.rounding import nearest
+from muquant.format.law import grid_levels
+from muquant.quantization.rounding import nearest
 
 SEED = 0
 MUS = [0.0, *np.geomspace(0.05, 300, 60).tolist()]

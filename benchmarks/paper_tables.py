@@ -36,10 +36,10 @@ from rich.console import Console
 from torchrun import CORES, ONE_THREAD, torchrun
 
 from muquant.attacks import TorchTarget
+from muquant.base.devices import computes_bf16, find_device
+from muquant.base.files import read_json
+from muquant.base.provenance import provenance
 from muquant.data import load_dataset
-from muquant.devices import computes_bf16, find_device
-from muquant.files import read_json
-from muquant.provenance import provenance
 from muquant.robustness import join_processes, settings_for
 from muquant.training import OutOfTime, Progress, train
 

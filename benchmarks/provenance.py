@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from muquant.files import write_json
-from muquant.provenance import provenance
+from muquant.base.files import write_json
+from muquant.base.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 

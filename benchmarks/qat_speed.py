@@ -23,11 +23,11 @@ from torch.ao.quantization import FakeQuantize
 from torch.ao.quantization.observer import PerChannelMinMaxObserver
 from torch.nn.utils import parametrize
 
+from muquant.compression.layers import quantizable_weights
 from muquant.data import Dataset
-from muquant.layers import quantizable_weights
 from muquant.models import Classifier, build_model
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig
-from muquant.training.step import Stepper
+from muquant.training.run.step import Stepper
 
 SEED = 0
 ATTACK = AdversarialOptions(epsilon=0.1, attack_steps=5, epsilon_warmup=0.0)

@@ -27,7 +27,7 @@ from rich.table import Table
 from torchrun import ONE_THREAD, torchrun
 
 import muquant
-from muquant.files import make_folder, write_json
+from muquant.base.files import make_folder, write_json
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig, train
 
 NAME = "mnist-cnn4-robust-3bit"

@@ -15,7 +15,7 @@ from runtime_models import Network
 from torch import Tensor
 
 import muquant
-from muquant.artifact import CompressedModel
+from muquant.compression.artifact import CompressedModel
 from muquant_onnx import export_float, export_onnx
 
 CALIBRATION, CALIBRATION_SEED, BATCH = 64, 10**9, 16

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from runtime_files import FLOAT, VARIANTS
 from runtime_models import CNN4, ENCODER, LARGE, LINEAR, MLP, WRN
 
-from muquant.plots.picture import write_picture
+from muquant.base.picture import write_picture
 
 PANELS = {
     "nbytes": "size of the file",

@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 import muquant
 from muquant.attacks import PGD, TorchTarget
+from muquant.compression.amplification import measure_amplification
+from muquant.compression.layers import Override, quantizable_weights
+from muquant.compression.pictures import plot_amplification
+from muquant.compression.sensitivity import input_shapes, layer_norms
 from muquant.data import Dataset, load_dataset
-from muquant.layers import Override, quantizable_weights
-from muquant.plots import plot_amplification
+from muquant.models.evaluation import logits
 from muquant.robustness import settings_for
-from muquant.sensitivity import input_shapes, layer_norms
-from muquant.sensitivity.amplification import measure_amplification
-from muquant.training import load_run, logits, read_run
+from muquant.training import load_run, read_run
 from muquant_onnx import export_onnx
 
 WIDTHS: dict[str, tuple[int, Mapping[str, Override], str]] = {

@@ -1,31 +1,31 @@
 """muquant: 3-bit mu-law compression of neural networks, and the truth about how robust the result is."""
 
-from .artifact import (
+from .base.errors import InputError as InputError
+from .compression.artifact import (
     CompressedModel as CompressedModel,
     LayerReport as LayerReport,
     load as load,
 )
-from .budget import (
+from .compression.budget import (
     Plan as Plan,
     plan_widths as plan_widths,
     read_plan as read_plan,
 )
-from .compression import compress as compress
-from .errors import InputError as InputError
-from .fake_quantize import MuLawFakeQuantize as MuLawFakeQuantize
-from .observers import (
-    AbsMaxObserver as AbsMaxObserver,
-    SearchObserver as SearchObserver,
-)
-from .qconfig import (
+from .compression.pipeline import compress as compress
+from .compression.qat import (
     mulaw_qconfig as mulaw_qconfig,
     prepare_qat as prepare_qat,
 )
-from .spec import (
+from .format.spec import (
     SOURCE_SPEC as SOURCE_SPEC,
     MuLawSpec as MuLawSpec,
 )
-from .tensor import QuantizedTensor as QuantizedTensor
+from .format.tensor import QuantizedTensor as QuantizedTensor
+from .quantization.fake_quantize import MuLawFakeQuantize as MuLawFakeQuantize
+from .quantization.observers import (
+    AbsMaxObserver as AbsMaxObserver,
+    SearchObserver as SearchObserver,
+)
 
 __version__: str
 

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from muquant.plots.picture import BLACK, BLUE, GREY, ORANGE, write_picture
-from muquant.sensitivity.amplification import Amplification
+from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
+from muquant.compression.amplification import Amplification
 from paper.ablations import DOMAINS, LAYERS, LOSSES, MUS
 
 COLOURS = {"mapped": ORANGE, "decoded": BLUE, "source": ORANGE, "ours": BLUE}

@@ -10,12 +10,12 @@ from torch import nn
 
 import muquant
 from muquant.attacks import PGD, AttackResult, TorchTarget
-from muquant.files import make_folder, read_json, write_json
+from muquant.base.files import make_folder, read_json, write_json
+from muquant.compression.amplification import Amplification, measure_amplification
+from muquant.format.spec import Domain
 from muquant.robustness import Settings
 from muquant.robustness.runner import Sample, describe, predictions
 from muquant.robustness.subject import fingerprint
-from muquant.sensitivity.amplification import Amplification, measure_amplification
-from muquant.spec import Domain
 from paper.networks import map_weights
 
 MUS = (1.0, 5.0, 16.0, 64.0, 255.0)

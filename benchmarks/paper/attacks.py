@@ -9,7 +9,7 @@ from typing import Any
 
 from muquant.attacks import TorchTarget, Transfer
 from muquant.data import Dataset
-from muquant.evaluation import evaluate
+from muquant.models.evaluation import evaluate
 from muquant.robustness import Plan, Processes, Settings, Subject, Trial
 from muquant.robustness.assessment import Entry, assess_torch
 from muquant.robustness.evidence import Outcome

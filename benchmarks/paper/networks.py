@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import muquant
-from muquant.companding import compand
+from muquant.compression.layers import replace_weight, select_weights
 from muquant.data import load_dataset
-from muquant.layers import replace_weight, select_weights
+from muquant.format.law import compand
 from muquant.robustness.subject import Subject, fingerprint
 from muquant.training import load_run, read_run
 from paper.recipes import Recipe

@@ -7,8 +7,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from muquant.files import read_json, write_bytes
-from muquant.plots.picture import BLACK, BLUE, GREY, ORANGE, write_picture
+from muquant.base.files import read_json, write_bytes
+from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
 from muquant.robustness.rendering.markdown import table
 from muquant.robustness.rendering.words import radius
 from paper.attacks import BEYOND, BLACK_BOX, CLEAN, WHITE_BOX

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from feedback import FEEDBACK, STANDARD
 from robust_3bit import FLOAT, QAT
 
-from muquant.feedback import FeedbackConfig
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig
+from muquant.training.feedback import FeedbackConfig
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 import muquant
 from muquant.attacks import ATTACKS, BallAttack, TorchTarget
 from muquant.attacks.norms import random_start
+from muquant.base.errors import InputError
+from muquant.base.picture import check_format
+from muquant.base.registry import look_up
+from muquant.base.seeds import generator_for
+from muquant.compression.amplification import Amplification, measure_amplification
+from muquant.compression.pictures import plot_amplification
 from muquant.data import load_dataset
-from muquant.errors import InputError
-from muquant.plots import plot_amplification
-from muquant.plots.picture import check_format
-from muquant.registry import look_up
 from muquant.robustness import settings_for
-from muquant.seeds import generator_for
-from muquant.sensitivity.amplification import Amplification, measure_amplification
-from muquant_cli.inspect import float_model
 from muquant_cli.output import Output
+from muquant_cli.sources.run_folder import float_model
 
 _SEED = 0
 

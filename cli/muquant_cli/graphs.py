@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import muquant
-from muquant.errors import InputError
-from muquant_cli.budget import Budget, keep_plan
-from muquant_cli.calibration import warn_without_samples
-from muquant_cli.export import show_served
-from muquant_cli.inspect import SUMMARY, summary_cells
+from muquant.base.errors import InputError
+from muquant_cli.options.budget import Budget, keep_plan
+from muquant_cli.options.calibration import warn_without_samples
 from muquant_cli.output import Output, kilobytes
+from muquant_cli.tables import SUMMARY, show_served, summary_cells
 from muquant_onnx import CompressReport, compress_onnx, compress_program, plan_onnx, plan_program
 
 

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 
 BAD_INPUT, FAILED = 2, 1
 

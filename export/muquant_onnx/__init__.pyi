@@ -1,5 +1,6 @@
 """ONNX form of muquant: files with 3-bit weights that stock onnxruntime runs."""
 
+from .format.reference import decode_file as decode_file
 from .from_onnx import (
     CompressReport as CompressReport,
     LeftAlone as LeftAlone,
@@ -7,24 +8,23 @@ from .from_onnx import (
     compress_onnx as compress_onnx,
     plan_onnx as plan_onnx,
 )
-from .from_program import (
-    compress_program as compress_program,
-    plan_program as plan_program,
-)
-from .from_torch import (
+from .from_torch.export import (
     ExportReport as ExportReport,
     export_float as export_float,
     export_onnx as export_onnx,
 )
-from .lowering import Served as Served
-from .reference import decode_file as decode_file
-from .sessions import (
+from .from_torch.program import (
+    compress_program as compress_program,
+    plan_program as plan_program,
+)
+from .lowering.lower import Served as Served
+from .serving.sessions import (
     RUNTIME_SETTINGS as RUNTIME_SETTINGS,
     load_session as load_session,
     logits_of as logits_of,
     running_operators as running_operators,
 )
-from .verification import (
+from .verification.verify import (
     VerifyReport as VerifyReport,
     verify as verify,
 )

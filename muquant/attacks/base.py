@@ -12,8 +12,8 @@ from torch import Tensor
 from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, project, size
 from muquant.attacks.problem import Keep, Opening, Problem, checked_logits, inside
 from muquant.attacks.target import Target
-from muquant.errors import InputError
-from muquant.seeds import generator_for
+from muquant.base.errors import InputError
+from muquant.base.seeds import generator_for
 
 BATCH_SIZE = 100
 """The unit of work and of the seed. 64 to 128 images fit the cache of a CPU best."""

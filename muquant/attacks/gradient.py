@@ -11,7 +11,7 @@ from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import LOSSES
 from muquant.attacks.norms import parse_epsilon, per_image, random_start, steepest
 from muquant.attacks.problem import Keep, Problem
-from muquant.registry import look_up
+from muquant.base.registry import look_up
 
 
 @dataclass(frozen=True, kw_only=True)

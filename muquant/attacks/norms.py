@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 
 Norm = Literal["linf", "l2"]
 

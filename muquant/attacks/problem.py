@@ -10,7 +10,7 @@ from torch import Tensor
 from muquant.attacks.losses import margin
 from muquant.attacks.norms import TOLERANCE, Ball, Threat, size
 from muquant.attacks.target import Target
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 
 Keep = Literal["first", "last", "smallest"]
 """Which of an image's successful iterates is kept."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from muquant.evaluation import evaluation_mode
+from muquant.models.calls import evaluation_mode
 
 
 class Target(Protocol):

@@ -6,7 +6,7 @@ from muquant.attacks.base import Attack
 from muquant.attacks.norms import Threat
 from muquant.attacks.problem import Problem
 from muquant.attacks.target import Target
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

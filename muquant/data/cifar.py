@@ -2,10 +2,10 @@
 
 import torch
 
+from muquant.base.errors import InputError
 from muquant.data.dataset import Dataset
 from muquant.data.downloads import downloading
 from muquant.data.request import DatasetRequest
-from muquant.errors import InputError
 
 
 def load_cifar10(request: DatasetRequest) -> Dataset:

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 
 SPLITS = ("train", "test")
 _SMALLEST_STD = 1 / 255  # one grey level: a constant channel stays divisible

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from muquant.base.errors import InputError
+from muquant.base.files import make_folder
 from muquant.data.request import DatasetRequest
-from muquant.errors import InputError
-from muquant.files import make_folder
 
 
 @contextlib.contextmanager

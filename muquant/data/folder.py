@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from muquant.base.errors import InputError
 from muquant.data.dataset import Dataset
 from muquant.data.request import DatasetRequest
-from muquant.errors import InputError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MAX_BYTES = 8 << 30

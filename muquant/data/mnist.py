@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from muquant.base.errors import InputError
 from muquant.data.dataset import Dataset
 from muquant.data.downloads import downloading
 from muquant.data.request import DatasetRequest
-from muquant.errors import InputError
 
 
 def load_mnist(request: DatasetRequest) -> Dataset:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from muquant.base.errors import InputError
 from muquant.data.cifar import load_cifar10
 from muquant.data.dataset import SPLITS, Dataset
 from muquant.data.digits import load_digits
 from muquant.data.folder import load_folder
 from muquant.data.mnist import load_mnist
 from muquant.data.request import DatasetRequest
-from muquant.errors import InputError
 
 
 def load_dataset(

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 
 DATA_VARIABLE = "MUQUANT_DATA"
 

@@ -1,7 +1,6 @@
 """Networks that are trained and compressed here, behind one registry."""
 
-from muquant.models.architecture import MAX_PARAMETERS, Architecture
-from muquant.models.layers import Classifier, Normalize
+from muquant.models.architecture import MAX_PARAMETERS, Architecture, Classifier, Normalize
 from muquant.models.registry import MODELS, ModelEntry, build_model, model_names
 
 __all__ = [

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from muquant.documents import field_values
-from muquant.errors import InputError
+from muquant.base.errors import InputError
+from muquant.base.values import field_values
 
 if TYPE_CHECKING:
-    from muquant.models.layers import Classifier
+    pass
+from torch import Tensor, nn
 
 MAX_PARAMETERS = 1 << 29
 """The most weights a model may have (2 GiB of float32); more is refused before anything is allocated."""
@@ -115,3 +116,40 @@ def _is_int(value: object, low: int, high: int) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+class Normalize(nn.Module):
+    """`(x - mean) / std` for every channel: [N, C, H, W] -> [N, C, H, W].
+
+    A layer of the model, so that whoever calls it, attacks it or exports it works on inputs in [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise a batch of images in [0, 1]."""
+        return (x - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Base of every model of the registry.
+
+    Attributes:
+        architecture: builds the same network again.
+        normalize: the first layer; a subclass calls it at the start of `forward`.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.normalize = Normalize(architecture.mean, architecture.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, C, H, W] in [0, 1]."""
+        raise NotImplementedError

@@ -5,8 +5,7 @@ import re
 from torch import Tensor, nn
 from torch.nn import functional
 
-from muquant.models.architecture import Architecture
-from muquant.models.layers import Classifier
+from muquant.models.architecture import Architecture, Classifier
 
 
 def build_cnn4(architecture: Architecture, match: re.Match[str]) -> Classifier:

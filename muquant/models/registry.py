@@ -4,10 +4,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from muquant.errors import InputError
-from muquant.models.architecture import Architecture
+from muquant.base.errors import InputError
+from muquant.models.architecture import Architecture, Classifier
 from muquant.models.cnn4 import build_cnn4, build_cnn4_small
-from muquant.models.layers import Classifier
 from muquant.models.wide_resnet import build_wide_resnet
 
 

@@ -5,9 +5,8 @@ import re
 from torch import Tensor, nn
 from torch.nn import functional
 
-from muquant.errors import InputError
-from muquant.models.architecture import Architecture
-from muquant.models.layers import Classifier
+from muquant.base.errors import InputError
+from muquant.models.architecture import Architecture, Classifier
 
 _MAX_DEPTH = 1000
 _MAX_WIDTH = 64

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from muquant.attacks import Target
+from muquant.base.errors import InputError, naming
+from muquant.base.registry import look_up
+from muquant.base.seeds import generator_for
 from muquant.data import Dataset
-from muquant.errors import InputError, naming
-from muquant.registry import look_up
 from muquant.robustness.assessment import assess_session, assess_torch
 from muquant.robustness.processes import OneProcess, Processes
 from muquant.robustness.progress import Meter, OnProgress, work
@@ -22,7 +23,6 @@ from muquant.robustness.store import Store
 from muquant.robustness.subject import Subject
 from muquant.robustness.suites import SUITES, Trial
 from muquant.robustness.summary import pictures, summarize
-from muquant.seeds import generator_for
 
 
 @dataclass(frozen=True, eq=False)

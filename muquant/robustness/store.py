@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from muquant.attacks import AttackResult
-from muquant.errors import InputError
-from muquant.files import make_folder
-from muquant.tensor_files import read_tensors, write_tensors
+from muquant.base.errors import InputError
+from muquant.base.files import make_folder
+from muquant.base.tensor_files import read_tensors, write_tensors
 
 SCHEMA = "muquant.attack/1"
 _TENSORS = ("adversarial", "attacked", "success", "queries", "l2", "linf")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from muquant.attacks import CallableTarget, TorchTarget
-from muquant.errors import InputError, first_line
+from muquant.base.errors import InputError, first_line
 
 Session = Callable[[NDArray[np.float32]], NDArray[Any]]
 """images float32 [N, ...] -> logits [N, classes]"""

@@ -21,7 +21,7 @@ from muquant.attacks import (
     Transfer,
     UniformNoise,
 )
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 from muquant.robustness.settings import Settings
 
 

@@ -1,24 +1,16 @@
 """Training: one loop, methods and everything else that can be chosen by name in registries."""
 
-from muquant.evaluation import evaluate, logits
+from muquant.models.evaluation import evaluate, logits
 from muquant.training.augmentations import AUGMENTATIONS
-from muquant.training.config import KEEP, PRECISIONS, TrainingConfig
-from muquant.training.loop import TrainingResult, train
-from muquant.training.methods import (
-    METHODS,
-    AdversarialOptions,
-    Batch,
-    BatchLoss,
-    Method,
-    RunView,
-    Standard,
-)
+from muquant.training.methods import METHODS, AdversarialOptions, Batch, BatchLoss, Method, RunView, Standard
 from muquant.training.optimizers import OPTIMIZERS
+from muquant.training.options.config import KEEP, PRECISIONS, TrainingConfig
+from muquant.training.options.qat import QatOptions
 from muquant.training.progress import EpochMetrics, OnNote, OnProgress, Progress
-from muquant.training.qat_options import QatOptions
-from muquant.training.runs import FinishedRun, load_run, read_run
+from muquant.training.run.folder import FinishedRun, load_run, read_run
+from muquant.training.run.loop import TrainingResult, train
+from muquant.training.run.session import OutOfTime
 from muquant.training.schedules import SCHEDULES, learning_rate
-from muquant.training.session import OutOfTime
 
 __all__ = [
     "AUGMENTATIONS",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from muquant.registry import look_up
+from muquant.base.registry import look_up
 
 
 def learning_rate(schedule: str, peak: float, step: int, steps: int, warmup: float) -> float:

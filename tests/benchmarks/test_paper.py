@@ -19,8 +19,8 @@ from paper.recipes import RECIPES, Recipe, Run
 from paper.targets import targets
 
 from muquant.attacks import TorchTarget
+from muquant.compression.layers import quantizable_weights
 from muquant.data import load_dataset
-from muquant.layers import quantizable_weights
 from muquant.robustness import OneProcess, settings_for
 from muquant.robustness.rendering.words import radius
 from muquant.robustness.subject import fingerprint

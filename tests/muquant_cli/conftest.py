@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muquant_cli import main
-from muquant_onnx.load_cost import load_cost
+from muquant_onnx.verification.costs import load_cost
 
 TRAINING = (
     "--data",
@@ -30,7 +30,7 @@ TRAINING = (
 @pytest.fixture(autouse=True)
 def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Load a file once to see what it costs, not three times."""
-    module = importlib.import_module("muquant_onnx.verification")
+    module = importlib.import_module("muquant_onnx.verification.verify")
     monkeypatch.setattr(module, "load_cost", partial(load_cost, repetitions=1))
 
 

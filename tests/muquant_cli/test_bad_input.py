@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import muquant
-from muquant.tensor_files import read_tensors, write_tensors
-from muquant.training.runs import MODEL_SCHEMA
+from muquant.base.tensor_files import read_tensors, write_tensors
+from muquant.training.run.folder import MODEL_SCHEMA
 
 from .conftest import fails, invoke, invoke_json
 

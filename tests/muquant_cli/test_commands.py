@@ -13,8 +13,9 @@ import torch
 
 import muquant
 from muquant.data import load_dataset
-from muquant.training import evaluate, load_run
-from muquant_cli.demo import DEMO_CONFIG
+from muquant.models.evaluation import evaluate
+from muquant.training import load_run
+from muquant_cli.commands.demo import DEMO_CONFIG
 from muquant_cli.group import COMMANDS
 
 from .conftest import TRAINING, invoke, invoke_json
@@ -169,9 +170,9 @@ def test_inspect_shows_an_artifact_and_an_onnx_file(artifact: Path, exported: Pa
 
 def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "muquant_cli.demo.DEMO_CONFIG", DEMO_CONFIG.__class__(**{**vars(DEMO_CONFIG), "epochs": 3})
+        "muquant_cli.commands.demo.DEMO_CONFIG", DEMO_CONFIG.__class__(**{**vars(DEMO_CONFIG), "epochs": 3})
     )
-    monkeypatch.setattr("muquant_cli.demo.DEMO_ATTACKED", 20)
+    monkeypatch.setattr("muquant_cli.commands.demo.DEMO_ATTACKED", 20)
     document: Any = invoke_json("demo", "-o", tmp_path / "demo")
     assert document["verify"]["passed"]
     assert document["accuracy"]["muquant, 3 bits"] > 0.8

@@ -12,13 +12,14 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from muquant.calibration import Moments, MomentSums, Samples, in_parts
-from muquant.calibration.operators import drawn, patches
-from muquant.inputs import Example, Inputs
+from muquant.compression.calibration import in_parts
+from muquant.compression.calibration.operators import drawn, patches
+from muquant.models.calls import Example, Inputs
+from muquant.quantization.moments import Moments, MomentSums, Samples
+from muquant_onnx.files.write import write_graph
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import FoundWeight, Use, find_weights
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.onnx_files.write import write_graph
 
 
 def graph_samples(

@@ -8,15 +8,16 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import Tensor
 
-from muquant.errors import naming
-from muquant.files import scratch_folder
-from muquant.finished import Finished
-from muquant.inputs import Example
-from muquant.observers import observer_class
-from muquant.quantize import choose_rounding, quantize
-from muquant.quantized import Quantized
-from muquant.selection import Override, override_specs, pick
-from muquant.spec import MuLawSpec
+from muquant.base.errors import naming
+from muquant.base.files import scratch_folder
+from muquant.compression.selection import Override, override_specs, pick
+from muquant.format.spec import MuLawSpec
+from muquant.models.calls import Example
+from muquant.quantization.observers import observer_class
+from muquant.quantization.outcome import Quantized
+from muquant.quantization.quantize import choose_rounding, quantize
+from muquant.quantization.resume import Finished
+from muquant_onnx.files.write import write_graph
 from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
@@ -25,9 +26,8 @@ from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
-from muquant_onnx.lowering import check_policy
-from muquant_onnx.metadata import add_metadata
-from muquant_onnx.onnx_files.write import write_graph
+from muquant_onnx.lowering.lower import check_policy
+from muquant_onnx.lowering.metadata import add_metadata
 
 
 def compress_onnx(

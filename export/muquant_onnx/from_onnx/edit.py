@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.from_onnx.find import FoundWeight
-from muquant_onnx.lowering import Policy, Served, lower
-from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.lowering.lower import Policy, Served, lower
 
 SMALLEST_IR = 10
 """The IR version that FORMAT.md states; functions need 8."""

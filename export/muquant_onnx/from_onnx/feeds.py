@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from muquant.errors import InputError, first_line
-from muquant.inputs import Inputs
-from muquant_onnx.sessions import load_session
+from muquant.base.errors import InputError, first_line
+from muquant.models.calls import Inputs
+from muquant_onnx.serving.sessions import load_session
 
 BATCH_SIZE = 32
 """Samples at a time, where the graph leaves it open."""

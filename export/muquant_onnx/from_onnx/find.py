@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 from muquant_onnx.from_onnx.constants import constant, trace_back, view_through
 from muquant_onnx.from_onnx.consumers import CONSUMERS, RECURRENT
 from muquant_onnx.from_onnx.floats import FLOATS

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from muquant.tensor import CHUNK
+from muquant.format.rows import CHUNK
 
 FLOATS = {ir.DataType.FLOAT: np.float32, ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: np.uint16}
 """Types of weights that can be compressed, and what holds their bits in numpy."""

@@ -10,26 +10,26 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from muquant.budget import Drop, Plan
-from muquant.budget.answers import answers, count_changed
-from muquant.budget.choose import OnStep, choose
-from muquant.budget.curve import Curve, measure
-from muquant.budget.limits import Limits
-from muquant.calibration.samples import split
-from muquant.errors import InputError, first_line, naming
-from muquant.finished import Finished
-from muquant.inputs import Example
-from muquant.observers import observer_class
-from muquant.quantize import choose_rounding
-from muquant.selection import pick
-from muquant.spec import MuLawSpec
+from muquant.base.errors import InputError, first_line, naming
+from muquant.compression.budget import Drop, Plan
+from muquant.compression.budget.answers import answers, count_changed
+from muquant.compression.budget.choose import OnStep, choose
+from muquant.compression.budget.curve import Curve, measure
+from muquant.compression.budget.limits import Limits
+from muquant.compression.calibration.samples import split
+from muquant.compression.selection import pick
+from muquant.format.spec import MuLawSpec
+from muquant.models.calls import Example
+from muquant.quantization.observers import observer_class
+from muquant.quantization.quantize import choose_rounding
+from muquant.quantization.resume import Finished
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.compress import compress_onnx, pinned_formats
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.lowering import check_policy
+from muquant_onnx.lowering.lower import check_policy
 
 
 def plan_onnx(

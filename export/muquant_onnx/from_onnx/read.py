@@ -6,11 +6,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from muquant.errors import InputError, first_line
-from muquant_onnx.decode_function import DOMAIN
-from muquant_onnx.metadata import METADATA
-from muquant_onnx.onnx_files.external import locate, sparse_of
-from muquant_onnx.onnx_files.parse import check, parse
+from muquant.base.errors import InputError, first_line
+from muquant_onnx.files.external import locate, sparse_of
+from muquant_onnx.files.parse import check, parse
+from muquant_onnx.format.decode_function import DOMAIN
+from muquant_onnx.lowering.metadata import METADATA
 
 SMALLEST_OPSET = 13
 """The first whose operators can express the decoder."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from muquant.quantized import WeightSummary
-from muquant_onnx.lowering import Policy, Served
+from muquant.quantization.outcome import WeightSummary
+from muquant_onnx.lowering.lower import Policy, Served
 
 
 @dataclass(frozen=True, kw_only=True)

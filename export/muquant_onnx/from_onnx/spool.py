@@ -5,8 +5,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from muquant.tensor import QuantizedTensor
-from muquant_onnx.packed_weight import PackedWeight
+from muquant.format.tensor import QuantizedTensor
+from muquant_onnx.format.packed_weight import PackedWeight
 
 
 @dataclass

@@ -23,11 +23,11 @@ import onnx
 import onnxruntime as ort
 
 import muquant
-from muquant.errors import InputError
-from muquant.files import make_folder, read_json, write_json
-from muquant_onnx.onnx_files.external import locate, tensors_of
-from muquant_onnx.onnx_files.parse import parse
-from muquant_onnx.onnx_files.wire import is_external
+from muquant.base.errors import InputError
+from muquant.base.files import make_folder, read_json, write_json
+from muquant_onnx.files.external import locate, tensors_of
+from muquant_onnx.files.parse import parse
+from muquant_onnx.files.wire import is_external
 
 FORMAT = 1
 _MODEL, _MANIFEST = "model.onnx", "manifest.json"

@@ -6,7 +6,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from muquant_onnx.decode_function import DOMAIN
+from muquant_onnx.format.decode_function import DOMAIN
 
 
 class UnknownFormError(Exception):

@@ -9,8 +9,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from muquant_onnx.onnx_files.external import tensors_of
-from muquant_onnx.onnx_files.wire import embed, is_external, range_of
+from muquant_onnx.files.external import tensors_of
+from muquant_onnx.files.wire import embed, is_external, range_of
 from muquant_onnx.serving.weights import Array
 
 

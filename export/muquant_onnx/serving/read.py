@@ -6,11 +6,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from muquant.errors import InputError, first_line
-from muquant_onnx.onnx_files.external import locate
-from muquant_onnx.onnx_files.parse import parse
-from muquant_onnx.packed_weight import PackedWeight
-from muquant_onnx.reference import metadata_of
+from muquant.base.errors import InputError, first_line
+from muquant_onnx.files.external import locate
+from muquant_onnx.files.parse import parse
+from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.format.reference import metadata_of
 from muquant_onnx.serving.weights import read_weights
 
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Set
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.lowering.store import stand_in
 from muquant_onnx.serving.decoders import Root, UnknownFormError, decodings, roots
-from muquant_onnx.weight_store import stand_in
 
 
 def restore(model: ir.Model, weights: Mapping[str, PackedWeight]) -> dict[ir.Value, tuple[str, PackedWeight]]:

@@ -7,12 +7,12 @@ its results is one block of decoded weights, not all of them.
 import numpy as np
 import onnx_ir as ir
 
-from muquant_onnx.decode_function import DOMAIN, DOMAIN_VERSION, Decoder
-from muquant_onnx.forms import is_plain
-from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.format.decode_function import DOMAIN, DOMAIN_VERSION, Decoder
+from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.lowering.forms import is_plain
+from muquant_onnx.lowering.store import WeightStore, stand_in
 from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.weights import Array
-from muquant_onnx.weight_store import WeightStore, stand_in
 
 BLOCK = 2**17
 """Weights that are decoded at a time, about."""

@@ -7,8 +7,9 @@ from contextlib import suppress
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
 
-from muquant_onnx.lowering import Policy, check_policy, lower
-from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.lowering.lower import Policy, check_policy, lower
+from muquant_onnx.lowering.store import stand_in
 from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.decoders import Decoding, Root, UnknownFormError, decodings, roots
 from muquant_onnx.serving.handing import Handed, hand_over
@@ -17,7 +18,6 @@ from muquant_onnx.serving.read import read_compressed
 from muquant_onnx.serving.restore import restore
 from muquant_onnx.serving.scan import scan_products
 from muquant_onnx.serving.weights import Array, Decoded
-from muquant_onnx.weight_store import stand_in
 
 _CONTRIB = "com.microsoft"
 

@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from muquant.errors import InputError
-from muquant.packing import look_up, packed_size
-from muquant.spec import MuLawSpec
-from muquant_onnx.packed_weight import PackedWeight
-from muquant_onnx.reference import codebook
+from muquant.base.errors import InputError
+from muquant.format.packing import look_up, packed_size
+from muquant.format.spec import MuLawSpec
+from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.format.reference import codebook
 
 Array = NDArray[Any]
 _CHUNK = 2**18

@@ -11,11 +11,11 @@ from muquant.attacks import LOSSES, PGD, Target
 from muquant.attacks.base import BATCH_SIZE
 from muquant.attacks.norms import project, random_start, steepest
 from muquant.attacks.problem import Problem
+from muquant.base.seeds import generator_for
 from muquant.robustness.checks.measures import LOSS_NAMES, clean_logits, gap, share
 from muquant.robustness.evidence import Evidence, Finding
 from muquant.robustness.statistics import Z, excess
 from muquant.robustness.sweep import STEPS, correct, headline, pgd, radius, sweep, withstood
-from muquant.seeds import generator_for
 
 SCALE = 0.02
 """Difference of accuracy that counts."""

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from muquant.attacks import APGDCE, RandomSearch, Threat, TorchTarget
 from muquant.attacks.norms import project, random_start, unit
-from muquant.layers import quantizable_weights
+from muquant.base.seeds import generator_for
+from muquant.compression.layers import quantizable_weights
 from muquant.robustness.checks.measures import share
 from muquant.robustness.evidence import Evidence, Finding
 from muquant.robustness.sweep import radius
-from muquant.seeds import generator_for
 
 MISSED = 0.05
 """Share of the planted examples that counts, the paper's."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from muquant.files import make_folder, write_bytes, write_json
+from muquant.base.files import make_folder, write_bytes, write_json
 from muquant.robustness.rendering.markdown import to_markdown
 from muquant.robustness.rendering.page import to_html
 from muquant.robustness.report import Picture, Report

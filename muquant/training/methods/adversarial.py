@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from muquant.attacks import PGD, TorchTarget
 from muquant.attacks.norms import project, random_start, steepest
+from muquant.base.seeds import derive_seed
 from muquant.data import Dataset
-from muquant.evaluation import evaluation_mode
-from muquant.seeds import derive_seed
-from muquant.training.methods.adversarial_options import AdversarialOptions, Strength
+from muquant.models.calls import evaluation_mode
 from muquant.training.methods.method import Batch, BatchLoss, Method
+from muquant.training.options.adversarial import AdversarialOptions, Strength
 from muquant.training.progress import EpochMetrics
 
 VALIDATED, VALIDATION_STEPS = 500, 10

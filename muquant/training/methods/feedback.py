@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from muquant.data import Dataset
-from muquant.feedback import FeedbackConfig, generate, measure_class_margins
+from muquant.training.feedback import FeedbackConfig, generate, measure_class_margins
 from muquant.training.methods.method import RunView
 from muquant.training.methods.standard import Standard
 
 if TYPE_CHECKING:
-    from muquant.feedback.journal import Journal
-    from muquant.training.config import TrainingConfig
+    from muquant.training.feedback.journal import Journal
+    from muquant.training.options.config import TrainingConfig
 
 
 class Feedback(Standard):
@@ -73,6 +73,6 @@ class Feedback(Standard):
         return self.config.feedback
 
     def _journal(self, run: RunView) -> "Journal":
-        from muquant.feedback.journal import Journal  # here, because matplotlib takes half a second
+        from muquant.training.feedback.journal import Journal  # here, because matplotlib takes half a second
 
         return Journal(run.folder / "feedback", run.dataset.classes, self._options.cap)

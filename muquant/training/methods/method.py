@@ -11,7 +11,7 @@ from muquant.data import Dataset
 from muquant.training.progress import EpochMetrics
 
 if TYPE_CHECKING:
-    from muquant.training.config import TrainingConfig
+    from muquant.training.options.config import TrainingConfig
 
 
 @dataclass(frozen=True, eq=False)

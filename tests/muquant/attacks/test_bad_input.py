@@ -23,7 +23,7 @@ from muquant.attacks import (
     Transfer,
     parse_epsilon,
 )
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 
 Data = tuple[Tensor, Tensor]
 

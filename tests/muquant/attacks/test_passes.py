@@ -8,19 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from muquant.attacks import (
-    APGDCE,
-    APGDT,
-    BIM,
-    DDN,
-    FGSM,
-    MIM,
-    PGD,
-    Attack,
-    Square,
-    TorchTarget,
-    UniformNoise,
-)
+from muquant.attacks import APGDCE, APGDT, BIM, DDN, FGSM, MIM, PGD, Attack, Square, TorchTarget, UniformNoise
 from muquant.attacks.problem import Problem
 
 Data = tuple[Tensor, Tensor]

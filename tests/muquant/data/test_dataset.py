@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from muquant.base.errors import InputError
 from muquant.data import Dataset
-from muquant.errors import InputError
 
 
 def make(images: Tensor | None = None, labels: Tensor | None = None, split: str = "train") -> Dataset:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from muquant.base.errors import InputError
 from muquant.data import folder, load_dataset
-from muquant.errors import InputError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from muquant.base.errors import InputError
 from muquant.data import DATASETS, dataset_names, load_dataset
-from muquant.errors import InputError
 
 
 @pytest.fixture

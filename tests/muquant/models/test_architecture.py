@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 from muquant.models import Architecture
 
 GOOD = {

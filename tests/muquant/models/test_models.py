@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 from muquant.models import Architecture, Normalize, build_model
 from muquant.models.wide_resnet import Block
 

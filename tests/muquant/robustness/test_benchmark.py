@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
+from muquant.base.errors import InputError
 from muquant.data import Dataset
-from muquant.errors import InputError
 from muquant.robustness import ModelReport, Plan, Subject, benchmark
 from muquant.robustness.progress import Progress
 

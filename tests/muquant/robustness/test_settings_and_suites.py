@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from muquant.attacks import ATTACKS, TorchTarget, Transfer
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 from muquant.robustness import SETTINGS, SUITES, settings_for
 from muquant.robustness.runner import describe
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from muquant.errors import InputError
+from muquant.base.errors import InputError
 from muquant.training import SCHEDULES, learning_rate
 
 PEAK = 0.3

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-import muquant_onnx.onnx_files.write as writer
+import muquant_onnx.files.write as writer
 from muquant_onnx import compress_onnx, decode_file, load_session
-from muquant_onnx.onnx_files.external import locate, tensors_of
-from muquant_onnx.onnx_files.parse import check, parse
-from muquant_onnx.onnx_files.wire import LARGE, attach, detach, is_external, range_of, total, write_pieces
+from muquant_onnx.files.external import locate, tensors_of
+from muquant_onnx.files.parse import check, parse
+from muquant_onnx.files.wire import LARGE, attach, detach, is_external, range_of, total, write_pieces
 
 FLOAT = TensorProto.FLOAT
 

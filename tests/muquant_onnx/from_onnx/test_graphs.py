@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import muquant as mq
-from muquant.quantize import quantize
+from muquant.quantization.quantize import quantize
 from muquant_onnx import compress_onnx, decode_file, load_session
 from muquant_onnx.serving import count_kernels
-from muquant_onnx.sessions import running_operators
+from muquant_onnx.serving.sessions import running_operators
 
 Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)

@@ -15,7 +15,8 @@ from torch import nn
 
 import muquant as mq
 from muquant import InputError
-from muquant_onnx import export_onnx, load_session, serving, sessions
+from muquant_onnx import export_onnx, load_session, serving
+from muquant_onnx.serving import sessions
 
 Array = NDArray[Any]
 X = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)

@@ -16,7 +16,7 @@ from torch import nn
 import muquant as mq
 from muquant import InputError
 from muquant_onnx import export_float, export_onnx, load_session
-from muquant_onnx.packed_weight import PackedWeight
+from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.serving.weights import Decoded
 
 X = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
@@ -50,7 +50,7 @@ def test_a_weight_that_is_used_in_an_unknown_way_is_left_to_onnxruntime(file: Pa
 def test_weights_are_those_of_pytorch_bit_for_bit(
     bits: int, shape: tuple[int, ...], granularity: str
 ) -> None:
-    from muquant.quantize import quantize
+    from muquant.quantization.quantize import quantize
 
     torch.manual_seed(0)
     for axis in range(len(shape)):

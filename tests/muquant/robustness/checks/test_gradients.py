@@ -10,12 +10,7 @@ from torch import Tensor, nn
 
 from muquant.attacks import PGD, TorchTarget
 from muquant.robustness.checks import gradients
-from muquant.robustness.checks.gradients import (
-    TemperedPGD,
-    incomplete_optimisation,
-    scale,
-    zero_gradients,
-)
+from muquant.robustness.checks.gradients import TemperedPGD, incomplete_optimisation, scale, zero_gradients
 from muquant.robustness.evidence import Evidence, Finding
 from muquant.robustness.sweep import pgd
 

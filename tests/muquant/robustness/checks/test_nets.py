@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import muquant
-from muquant.layers import quantizable_weights
+from muquant.compression.layers import quantizable_weights
 from muquant.robustness.checks import CHECKS, planted
 from muquant.robustness.evidence import Evidence
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from muquant.provenance import provenance
+from muquant.base.provenance import provenance
 from muquant.robustness.report import SCHEMA, Report
 
 FREE = {"models[].attacks.*.parameters"}

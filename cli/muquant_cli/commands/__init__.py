@@ -1,0 +1,1 @@
+"""The commands, one file each: parse, one call of the library, print."""

@@ -1,0 +1,202 @@
+"""`muquant compress`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from torch import nn
+
+import muquant
+from muquant.compression.auto import Choice, Trial
+from muquant.compression.batch_norm import Reestimation
+from muquant.quantization.outcome import finite
+from muquant.quantization.resume import Finished
+from muquant_cli.graphs import GRAPHS, compress_graph
+from muquant_cli.options.budget import Budget, budget_options, keep_plan
+from muquant_cli.options.calibration import (
+    calibration_options,
+    finished_weights,
+    read_calibration,
+    warn_without_samples,
+)
+from muquant_cli.options.common import (
+    format_options,
+    out_option,
+    parse_bits,
+    parse_mu,
+    policy_option,
+    root_option,
+)
+from muquant_cli.output import Output, command
+from muquant_cli.sources import Source, read_source
+from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers
+from muquant_onnx import export_onnx
+
+
+@click.command()
+@click.argument("source")
+@out_option("model.mq, or model.onnx to export at once")
+@click.option(
+    "--state",
+    metavar="none|FILE",
+    help="Weights to take: those in a safetensors file, or none, the model's own before any are loaded.",
+)
+@format_options
+@budget_options
+@calibration_options
+@root_option
+@policy_option
+@command
+def compress(
+    output: Output,
+    source: str,
+    out: Path,
+    state: str | None,
+    bits: str,
+    mu: str,
+    layers: str,
+    rounding: str | None,
+    observer: str,
+    max_bytes: str | None,
+    max_drop: float | None,
+    plan: Path | None,
+    calibration: str | None,
+    samples: int,
+    corrections: bool,
+    resume: bool,
+    root: Path | None,
+    policy: str,
+    **options: Any,
+) -> None:
+    """Compress the weights of SOURCE to few bits.
+
+    \b
+    SOURCE is one of
+      runs/mnist          a run folder; after `train --qat` as it was trained
+      torchvision:NAME    a model of torchvision, with its pretrained weights
+      timm:NAME           a model of timm, if that is installed
+      pkg.module:factory  a function that returns a torch.nn.Module, or
+                          (module, example), and that is run
+      model.onnx          an ONNX file from anywhere
+      model.pt2           what torch.export.save wrote; can run code as well
+    """
+    check_suffix(out)
+    budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
+    width, overrides = parse_bits(bits)
+    spec = muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **options)
+    how: dict[str, Any] = {
+        "layers": layers,
+        "overrides": overrides,
+        "rounding": rounding,
+        "observer": observer,
+        "corrections": corrections,
+    }
+
+    def calibrate(finished: Finished, preprocess: nn.Module | None = None) -> None:
+        if calibration is not None:
+            how["finished"] = finished  # without samples a weight takes less time than to keep it
+            how["calibration"] = read_calibration(calibration, samples, root, preprocess)
+
+    with finished_weights(output, out, resume) as finished:
+        if Path(source).suffix in GRAPHS:
+            calibrate(finished)
+            document = compress_graph(output, Path(source), out, spec, state, budget, policy=policy, **how)
+        else:
+            read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
+            calibrate(finished, read.preprocess)
+            document = _compress_module(output, read, out, spec, policy, budget, **how)
+    output.result(document)
+
+
+def _compress_module(
+    output: Output,
+    source: Source,
+    out: Path,
+    spec: muquant.MuLawSpec,
+    policy: str,
+    budget: Budget,
+    **how: Any,
+) -> dict[str, Any]:
+    """Compress a model, write it as `out` says, say how it went, and return it as a document."""
+    exported = out.suffix == ".onnx"
+    if exported:
+        source.require_example()  # before any work is done
+    trained = any(isinstance(part, muquant.MuLawFakeQuantize) for part in source.module.modules())
+    how, plan = budget.follow(output, out, partial(muquant.plan_widths, source.module, spec), how)
+    with output.progress("Compressing") as update:
+        compressed = muquant.compress(
+            source.module,
+            None if trained and spec == muquant.MuLawSpec() else spec,  # training fixed it
+            on_layer=lambda name, index, count: update(index, count, name),
+            **how,
+        )
+    report = None
+    if exported:
+        report = export_onnx(compressed, out, source.require_example(), policy)
+    else:
+        replace(compressed, source=source.text).save(out)
+    widths = sorted({layer.bits for layer in compressed.report})
+    bits = " to ".join(map(str, dict.fromkeys((widths[0], widths[-1]))))
+    what = f"{source.text} as it was trained" if trained else f"{source.text} at {bits} bits"
+    show_layers(output, what, layer_rows(compressed.report))
+    if not trained:
+        warn_without_samples(output, how)
+    document: dict[str, Any] = {}
+    if compressed.choices:
+        document["choices"] = show_choices(output, compressed.choices)
+    if compressed.batch_norm is not None:
+        document["batch_norm"] = _show_batch_norm(output, compressed.batch_norm)
+    if report is not None:
+        document.update(report_export(output, report))
+    else:
+        output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
+    if plan is not None:
+        document.update(keep_plan(output, plan, out, out.stat().st_size))
+    return {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
+
+
+def _show_batch_norm(output: Output, result: Reestimation) -> dict[str, Any]:
+    what = "follow the compressed activations" if result.taken else "stay as they were trained"
+    output.say(
+        f"BatchNorm statistics {what}: on held-out samples the output's SQNR is {result.before:.2f} dB "
+        f"with those of training, {result.after:.2f} dB with re-estimated ones"
+    )
+    return {
+        **asdict(result),
+        "before": finite(result.before),
+        "after": finite(result.after),
+        "taken": result.taken,
+    }
+
+
+def show_choices(output: Output, choices: Sequence[Choice]) -> list[dict[str, Any]]:
+    """Print what was tried for each weight, what was taken and why, and return the same as a document."""
+    rows = [
+        (
+            choice.name,
+            "float32" if choice.taken is None else _named(choice.taken),
+            ", ".join(f"{trial.delta_norm:.3g} at {_named(trial)}" for trial in choice.trials),
+        )
+        for choice in choices
+    ]
+    title = "--layers auto: the first format in which ||dW||_2 is at most 1, else float32"
+    output.table(title, ("weight", "taken", "because ||dW||_2 is"), rows)
+    return [
+        {**asdict(choice), "taken": None if choice.taken is None else asdict(choice.taken)}
+        for choice in choices
+    ]
+
+
+def _named(trial: Trial) -> str:
+    return f"{trial.bits} bits" if trial.domain == "decoded" else f"{trial.bits} bits {trial.domain}"
+
+
+def check_suffix(out: Path) -> None:
+    """Refuse an output that is neither an artifact nor an ONNX file, before any work is done."""
+    if out.suffix not in (".mq", ".onnx"):
+        raise muquant.InputError(
+            f"cannot tell what {out} should be; expected a name that ends in .mq or .onnx"
+        )

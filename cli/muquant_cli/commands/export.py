@@ -1,0 +1,24 @@
+"""`muquant export`."""
+
+from pathlib import Path
+
+import click
+
+from muquant_cli.options.common import module_option, out_option, policy_option
+from muquant_cli.output import Output, command
+from muquant_cli.sources.artifacts import open_artifact
+from muquant_cli.tables import report_export
+from muquant_onnx import export_onnx
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@out_option("model.onnx")
+@module_option
+@policy_option
+@command
+def export(output: Output, model: Path, out: Path, module: str | None, policy: str) -> None:
+    """Write MODEL, a .mq file, as an ONNX file that stock onnxruntime runs."""
+    compressed, source = open_artifact(model, module)
+    report = export_onnx(compressed, out, source.require_example(), policy)
+    output.result(report_export(output, report))

@@ -1,0 +1,127 @@
+"""`--calibration`: a few samples of what a model will be given."""
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from muquant.base.errors import InputError, first_line
+from muquant.data import load_dataset
+from muquant.models.calls import Example, Inputs
+from muquant.quantization.resume import Finished
+from muquant_cli.output import Output
+
+ARRAYS = (".npy", ".npz")
+
+
+def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name samples."""
+    for option in reversed(
+        (
+            click.option(
+                "--calibration",
+                metavar="DATA|FILE",
+                help="Samples to choose codes by: training images of a data set, an array [N, ...] in a .npy "
+                "file, or arrays by input name in a .npz file.",
+            ),
+            click.option(
+                "--samples",
+                type=click.IntRange(min=4),
+                default=512,
+                help="How many of them to use, evenly over the whole.",
+            ),
+            click.option(
+                "--corrections/--no-corrections",
+                default=True,
+                help="With samples, let biases and BatchNorm statistics make up for errors where that helps.",
+            ),
+            click.option(
+                "--resume", is_flag=True, help="Take the weights that an interrupted command had finished."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def warn_without_samples(output: Output, how: Mapping[str, Any]) -> None:
+    """Say what it costs where `how` has no samples."""
+    if "calibration" not in how:
+        output.say(
+            "Without samples codes are chosen by the weights alone. That costs accuracy, the more the fewer "
+            "bits: a few hundred inputs, without labels, win most of it back; see --calibration."
+        )
+
+
+@contextmanager
+def finished_weights(output: Output, out: Path, resume: bool) -> Iterator[Finished]:
+    """Yield where weights are kept once they are done, beside `out`; it is gone when all of them are.
+
+    Args:
+        output: says how to go on after an error or an interruption.
+        out: the file that is to be written.
+        resume: whether those of an earlier command may be taken.
+    """
+    finished = Finished(out.with_name(f"{out.name}.partial"))
+    if not resume:
+        finished.clear()
+    try:
+        yield finished
+    except BaseException:
+        if finished.count:
+            output.log.print(
+                f"{finished.count} finished weights are kept in {finished.folder}; --resume takes them"
+            )
+        raise
+    finished.clear()
+
+
+def read_calibration(
+    name: str, count: int, root: Path | None = None, preprocess: nn.Module | None = None
+) -> Example:
+    """Return at most `count` samples, evenly over what there is.
+
+    Args:
+        name: of a data set, whose training images are taken, or of a file of arrays.
+        count: samples, 1 or more.
+        root: folder of the data sets.
+        preprocess: images [N, C, H, W] in [0, 1] -> what the model takes; arrays are taken as they are.
+
+    Raises:
+        InputError: the data set or the file cannot be used.
+    """
+    if Path(name).suffix in ARRAYS:
+        example = _read_arrays(Path(name))
+        inputs = Inputs.of(example)
+        chosen = _evenly(inputs.count, count)
+        return inputs.map(lambda tensor: tensor[chosen]).example
+    data = load_dataset(name, "train", root=root)
+    images = data.inputs(_evenly(len(data), count))
+    return images if preprocess is None else preprocess(images)
+
+
+def _evenly(there: int, wanted: int) -> Tensor:
+    count = min(there, wanted)
+    return torch.arange(count) * there // count
+
+
+def _read_arrays(path: Path) -> Example:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} holds no arrays of numbers ({first_line(error)}); write it with numpy.save or savez"
+        ) from error
+    if not tensors:
+        raise InputError(f"{path} holds no arrays; write it with numpy.savez, an array for each input")
+    return tensors.get("", tensors)

@@ -1,0 +1,99 @@
+"""The tables that several commands print."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from muquant.compression.artifact import LayerReport
+from muquant.compression.auto import CRITERION
+from muquant.quantization.outcome import WeightSummary
+from muquant_cli.output import Output, kilobytes
+from muquant_onnx import ExportReport, Served
+
+SUMMARY = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding")
+"""The header of `summary_cells`."""
+_HEADER = (*SUMMARY, "||dW||_2", "size", "of float")
+
+
+def show_layers(output: Output, title: str, rows: Iterable[Sequence[object]]) -> None:
+    """Print the table of compressed layers."""
+    output.table(title, _HEADER, rows)
+
+
+def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
+    """Return the rows of that table, the sum of all as the last."""
+    rows: list[tuple[object, ...]] = [
+        (
+            *summary_cells(layer),
+            _flagged(layer.delta_norms.two),
+            kilobytes(layer.nbytes),
+            f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
+        )
+        for layer in report
+    ]
+    stored, plain = sum(layer.nbytes for layer in report), sum(layer.float_nbytes for layer in report)
+    return [*rows, ("all", "", "", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
+
+
+def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
+    """Return what a table of weights says of one of a module or of a graph."""
+    return (
+        weight.name,
+        "x".join(map(str, weight.shape)),
+        weight.bits,
+        f"{weight.mu:.3g}",
+        "-" if weight.sqnr is None else f"{weight.sqnr:.2f}",
+        _output_quality(weight),
+        f"{weight.rounding}, bias" if weight.bias_corrected else weight.rounding,
+    )
+
+
+def _output_quality(layer: WeightSummary) -> str:
+    """The quality of the layer's output with the nearest levels, and as it became, in dB."""
+    if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
+        return "-"
+    if layer.output_sqnr == layer.nearest_output_sqnr:
+        return f"{layer.output_sqnr:.1f}"
+    return f"{layer.nearest_output_sqnr:.1f} to {layer.output_sqnr:.1f}"
+
+
+def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:
+    """Print ||dW||_p of each layer, and of its weight as a matrix."""
+    rows = [
+        (
+            layer.name,
+            _flagged(layer.delta_norms.one),
+            _flagged(layer.delta_norms.two),
+            _flagged(layer.delta_norms.inf),
+            "the matrix: input size unknown" if layer.operator_norms is None else "the layer",
+            _flagged(layer.matrix_norms.two),
+        )
+        for layer in report
+    ]
+    output.table(
+        "||dW||_p of the quantization error: above 1 a layer may amplify an error",
+        ("weight", "||dW||_1", "||dW||_2", "||dW||_inf", "of", "||dW||_2 of the matrix"),
+        rows,
+    )
+
+
+def _flagged(norm: float) -> str:
+    return f"{norm:.3g}{' (> 1)' if norm > CRITERION else ''}"
+
+
+def layers_document(report: Sequence[LayerReport]) -> dict[str, Any]:
+    """Return the report as JSON values."""
+    return {"layers": [asdict(layer) for layer in report]}
+
+
+def report_export(output: Output, report: ExportReport) -> dict[str, Any]:
+    """Say how each weight is served, and return the same as a document."""
+    show_served(output, report.path, report.policy, report.served)
+    output.say(f"Wrote {report.path}: {report.nbytes:,} bytes")
+    return asdict(report)
+
+
+def show_served(output: Output, path: str, policy: str, served: Iterable[Served]) -> None:
+    """Print how each use of each weight is served."""
+    rows = [(use.weight, use.consumer, use.form, use.reason) for use in served]
+    output.table(f"{path}, policy {policy}", ("weight", "used by", "served as", "because"), rows)

@@ -1,0 +1,82 @@
+"""Parse and check an ONNX file without its large tensors."""
+
+import mmap
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+from muquant.base.errors import InputError, first_line
+from muquant_onnx.files.external import graphs_of, tensors_of
+from muquant_onnx.files.wire import detach, is_external, refer, settle
+
+
+def parse(path: Path) -> onnx.ModelProto:
+    """Return the model at `path`; large tensors refer to the file as external data, by its name.
+
+    What onnxruntime passes over is left out, so that no reader need know of it: entries of external data
+    where a tensor is not external, raw bytes where it is; and negative sizes, which leave an axis open.
+
+    Raises:
+        InputError: the file is missing, or is no whole ONNX file.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            skeleton = detach(view, path.name)
+        proto = onnx.ModelProto()
+        proto.ParseFromString(skeleton)
+        for entry in proto.opset_import:
+            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain  # two names of one domain
+        for tensor in tensors_of(proto):
+            settle(tensor)
+        for graph in graphs_of(proto):
+            _open_sizes(graph)
+        return proto
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
+    except Exception as error:  # protobuf's own error, and an empty file
+        raise InputError(
+            f"{path} is not a whole ONNX file ({first_line(error)}); name an ONNX file"
+        ) from error
+
+
+def _open_sizes(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+    """Leave open what the values of `graph` state as a negative size."""
+    ends = (*graph.input, *graph.output) if isinstance(graph, onnx.GraphProto) else ()
+    for value in (*ends, *graph.value_info):
+        for size in _sizes(value.type):
+            if size.dim_value < 0:
+                size.ClearField("dim_value")
+
+
+def _sizes(kind: onnx.TypeProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    """Yield the sizes in a type, those of what a sequence, an optional or a map holds too."""
+    for tensor in (kind.tensor_type, kind.sparse_tensor_type):
+        yield from tensor.shape.dim
+    for name in ("sequence_type", "optional_type"):
+        if kind.HasField(name):
+            yield from _sizes(getattr(kind, name).elem_type)
+    if kind.HasField("map_type"):
+        yield from _sizes(kind.map_type.value_type)
+
+
+def check(proto: onnx.ModelProto) -> None:
+    """Run onnx's checker on a model whose external data has any location.
+
+    It wants to see each file, in the model's folder, but not what is in it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    with tempfile.TemporaryDirectory() as folder:
+        for tensor in tensors_of(copy):
+            if is_external(tensor):
+                refer(tensor, "data", 0, 0)
+        Path(folder, "data").touch()
+        model = Path(folder, "model.onnx")
+        model.write_bytes(copy.SerializeToString())
+        onnx.checker.check_model(str(model))

@@ -1,0 +1,169 @@
+"""Decode the weights of an exported file with numpy alone: FORMAT.md as code, and an oracle for `verify`.
+
+Nothing here uses the rest of the package but its errors: it is written from the document.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from muquant.base.errors import InputError, first_line
+
+METADATA = "muquant"
+FORMAT = 1
+
+_BLOCK_TYPES: dict[str, tuple[type, ...]] = {
+    "format": (int,),
+    "producer": (str,),
+    "policy": (str,),
+    "weights": (dict,),
+    "unused": (list,),
+}
+_WEIGHT_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("domain", "granularity", "levels", "grid"), (str,)),
+    **dict.fromkeys(("bits", "channel_axis"), (int,)),
+    **dict.fromkeys(("shape", "served"), (list,)),
+    "mu": (int, float),
+}
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Return an exported file, its external data not loaded, and its metadata block.
+
+    Raises:
+        InputError: the file is missing, is not ONNX, or was not written by muquant.
+    """
+    try:
+        model = onnx.load(os.fspath(path), load_external_data=False)
+        onnx.checker.check_model(os.fspath(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
+    except Exception as error:  # protobuf and onnx have no common base
+        raise InputError(
+            f"{path} is not a whole ONNX file ({first_line(error)}); name one that muquant exported"
+        ) from error
+    return model, metadata_of(model, path)
+
+
+def metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the metadata block of the model at `path`.
+
+    Raises:
+        InputError: it has none, a malformed one, or one of another format.
+    """
+    block = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
+    if block is None:
+        raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
+    try:
+        metadata: dict[str, Any] = json.loads(block)
+        _check_types("metadata", metadata, _BLOCK_TYPES)
+        for name, entry in metadata["weights"].items():
+            _check_types(name, entry, _WEIGHT_TYPES)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: its muquant metadata is malformed ({error}); export it again") from error
+    if metadata["format"] != FORMAT:
+        found = metadata["format"]
+        raise InputError(f"{path} has the format {found}, expected {FORMAT}; use a newer muquant")
+    return metadata
+
+
+def _check_types(what: str, document: Any, types: dict[str, tuple[type, ...]]) -> None:
+    """Raise ValueError where a field that a reader relies on is missing or of another type."""
+    if not isinstance(document, dict):
+        raise ValueError(f"{what} is no object")
+    items = {"shape": int, "served": str}
+    for field, kinds in types.items():
+        value = document.get(field)
+        right = isinstance(value, kinds) and not isinstance(value, bool)
+        if right and field in items:
+            right = all(type(item) is items[field] for item in document[field])
+        if not right:
+            raise ValueError(f"{what}: {field} is {value!r:.60}")
+
+
+def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return the float32 weights of an exported file by name, each in its own shape.
+
+    Raises:
+        InputError: the file cannot be read, or its parts do not fit together.
+    """
+    model, metadata = read_model(path)
+    folder = os.fspath(Path(path).parent)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = {}
+    for name, entry in metadata["weights"].items():
+        try:
+            packed = numpy_helper.to_array(initializers[f"{name}.packed"], folder)
+            mu = float(numpy_helper.to_array(initializers[f"{name}.mu"]))
+            if f"{name}.step" in initializers:
+                step = numpy_helper.to_array(initializers[f"{name}.step"], folder)
+            else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
+                step = numpy_helper.to_array(initializers[f"{name}.scale"], folder).T
+            weights[name] = decode(packed, mu, step, entry)
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            raise InputError(
+                f"{path}: the parts of {name} do not fit together ({error!r}); export it again"
+            ) from error
+    return weights
+
+
+def decode(
+    packed: np.ndarray[Any, Any], mu: float, step: np.ndarray[Any, Any], entry: dict[str, Any]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return one weight, float32: unpack the codes, look up `k`, multiply by the step.
+
+    Args:
+        packed: uint8, 8 codes in `bits` bytes, least significant bit first.
+        mu: of the expansion; 0 for uniform levels.
+        step: float32, one number, one for each channel in any shape, or [channels, groups].
+        entry: the weight's metadata: bits, levels, grid, granularity, shape, channel_axis.
+    """
+    bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
+    count = math.prod(shape)
+    if bits not in range(2, 5 if entry["grid"] == "int4" else 9):
+        raise ValueError(f"codes of {bits} bits")
+    if packed.size != -(-count // 8) * bits:
+        raise ValueError(f"{packed.size} bytes for {count} codes of {bits} bits")
+    stream = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
+    codes = stream @ (1 << np.arange(bits))
+    k = codebook(bits, mu, entry["levels"], entry["grid"])[codes].reshape(shape).astype(np.float32)
+
+    channels = shape[axis]
+    rows = np.moveaxis(k, axis, 0).reshape(channels, -1)
+    kind, _, size = entry["granularity"].partition(":")
+    if kind == "group":
+        if int(size) < 1:
+            raise ValueError(f"groups of {size}")
+        wide = step.reshape(channels, -1)[:, np.arange(rows.shape[1]) // int(size)]
+    else:
+        wide = step.reshape(-1, 1)
+    moved = [channels, *(size for i, size in enumerate(shape) if i != axis)]
+    return np.moveaxis((rows * wide).reshape(moved), 0, axis)
+
+
+def codebook(bits: int, mu: float, levels: str, grid: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return `k` for each code, in float64: the integer nearest to grid_max F^-1(y), half to even.
+
+    On the int4 grid of mid-rise it is the nearest odd one, half away from zero.
+    """
+    n = {"mid-rise": 2**bits - 1, "mid-tread": 2 ** (bits - 1) - 1}[levels]
+    y = np.arange(-n, n + 1, 2 if levels == "mid-rise" else 1) / n
+    if levels == "mid-tread":
+        y = np.append(y, 0.0)  # the spare code
+    odd = grid == "int4" and levels == "mid-rise"
+    largest = 15 if odd else {"int4": 7, "int8": 127, "int16": 32767}[grid]
+    if mu == 0:
+        levels_of_y = y
+        largest = max((m for m in range(n, largest + 1, n) if not odd or m % 2), default=largest)
+    else:
+        levels_of_y = np.sign(y) * np.expm1(np.abs(y) * np.log1p(mu)) / mu
+    exact = largest * levels_of_y
+    k = np.sign(y) * (2 * np.floor(np.abs(exact) / 2) + 1) if odd else np.round(exact)
+    integers: np.ndarray[Any, np.dtype[np.int64]] = k.astype(np.int64)
+    return integers

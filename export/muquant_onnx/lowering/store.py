@@ -1,0 +1,197 @@
+"""One quantized weight inside an ONNX graph: its initializers, and the nodes that decode them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from muquant_onnx.format.decode_function import DOMAIN, Decoder
+from muquant_onnx.format.packed_weight import PackedWeight
+
+
+@dataclass
+class WeightStore:
+    """The initializers of one quantized weight, made on demand, and the nodes that decode them.
+
+    Attributes:
+        graph: that the weight is in.
+        name: of the weight.
+        quantized: the weight.
+        decoders: the functions that the nodes call, in the order of their first use.
+        input_sums: (value, group size or 0) -> `sums` of it: weights of one graph share them.
+    """
+
+    graph: ir.Graph
+    name: str
+    quantized: PackedWeight
+    decoders: dict[Decoder, None] = field(default_factory=dict)
+    input_sums: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
+    _initializers: dict[str, ir.Value] = field(default_factory=dict)
+    _decoded: ir.Value | None = None
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str) -> str:
+        """Return a suffix that makes `name` unique within this weight: none for the first, then .1, .2 ..."""
+        number = self._counts.get(name, 0)
+        self._counts[name] = number + 1
+        return f".{number}" if number else ""
+
+    def constant(self, part: str, content: NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+        """Return the initializer NAME.part."""
+        if part not in self._initializers:
+            name = f"{self.name}.{part}"
+            tensor = ir.tensor(content, name=name) if isinstance(content, np.ndarray) else content
+            value = ir.Value(
+                name=name,
+                type=ir.TensorType(tensor.dtype),
+                shape=ir.Shape(tensor.shape.numpy()),
+                const_value=tensor,
+            )
+            self.graph.register_initializer(value)
+            self._initializers[part] = value
+        return self._initializers[part]
+
+    def node(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        name: str,
+        dtype: ir.DataType,
+        shape: Iterable[int | str | ir.SymbolicDim | None] | None,
+        domain: str = "",
+        **attributes: int | list[int] | ir.Graph,
+    ) -> ir.Value:
+        """Append a node with one output, called NAME.name, of stated type and shape."""
+        label = f"{self.name}.{name}{self.count(name)}"
+        output = ir.Value(
+            name=label, type=ir.TensorType(dtype), shape=shape if shape is None else ir.Shape(shape)
+        )
+        self.graph.append(ir.node(op, inputs, attributes, domain=domain, outputs=[output], name=label))
+        return output
+
+    def levels(self) -> ir.Value:
+        """Decode to the levels k, in the weight's shape; each caller gets levels of its own."""
+        return self._integers("levels", Decoder.of(self.quantized.spec))
+
+    def places(self) -> ir.Value:
+        """Decode to the j of levels k = 2 j + 1, int8, in the weight's shape; each caller gets his own."""
+        return self._integers("places", Decoder.of(self.quantized.spec, places=True))
+
+    def _integers(self, part: str, decoder: Decoder) -> ir.Value:
+        """Decode, to NAME.part.
+
+        onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after
+        the first is followed by a slice that cuts nothing, past the end by a number of its own: equal values,
+        another computation.
+        """
+        shape = self.quantized.shape
+        self.decoders[decoder] = None
+        inputs = [
+            self.constant("packed", self.quantized.packed),
+            self.constant("mu", np.array(self.quantized.spec.expansion_mu)),
+            self.constant("shape", np.array(shape, np.int64)),
+        ]
+        integers = self.node(decoder.name, inputs, part, decoder.dtype, shape, domain=DOMAIN)
+        number = self._counts[part] - 1
+        if number:
+            start = self.constant("start", np.zeros(1, np.int64))
+            end = self.constant(f"end.{number}", np.array([shape[0] + number]))
+            integers = self.node("Slice", [integers, start, end], f"own_{part}", decoder.dtype, shape)
+        return integers
+
+    def decoded(self) -> ir.Value:
+        """Decode to the float32 weight, float32(k) * step, and round it to the type of its consumers; made
+        once, shared by all float uses."""
+        if self._decoded is None:
+            shape, dtype = self.quantized.shape, self.quantized.dtype
+            levels = self.node(
+                "Cast", [self.levels()], "float_levels", ir.DataType.FLOAT, shape, to=ir.DataType.FLOAT
+            )
+            self._decoded = self.node("Mul", [levels, self.wide_step()], "decoded", ir.DataType.FLOAT, shape)
+            if dtype != ir.DataType.FLOAT:
+                self._decoded = self.node("Cast", [self._decoded], "rounded", dtype, shape, to=dtype)
+        return self._decoded
+
+    def wide_step(self) -> ir.Value:
+        """The steps in a shape that broadcasts against the weight."""
+        quantized, shape, axis = self.quantized, self.quantized.shape, self.quantized.channel_axis
+        step = quantized.step
+        kind = quantized.spec.steps.kind
+        if kind == "tensor":
+            return self.constant("step", step.reshape(()))
+        if kind == "channel":
+            return self.constant("step", step.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
+        others = [size for i, size in enumerate(shape) if i != axis]
+        inputs = int(np.prod(others))
+        wide = self.node(
+            "Gather",
+            [self.constant("step", step), self.group_of_input(inputs)],
+            "step_matrix",
+            ir.DataType.FLOAT,
+            (shape[axis], inputs),
+            axis=1,
+        )
+        moved = (shape[axis], *others)
+        wide = self.node(
+            "Reshape",
+            [wide, self.constant("step_shape", np.array(moved, np.int64))],
+            "step_moved",
+            ir.DataType.FLOAT,
+            moved,
+        )
+        if axis:
+            order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
+            wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, shape, perm=order)
+        return wide
+
+    def sums(self, x: ir.Value, rank: int | None) -> ir.Value:
+        """The sums of `x` [..., inputs] over the inputs that share a step: [..., groups], or else [..., 1].
+
+        With groups its `rank`, the number of its axes, must be known.
+        """
+        steps, axis = self.quantized.spec.steps, self.quantized.channel_axis
+        key = x, steps.group_size
+        if key not in self.input_sums:
+            last, grouped = self.constant("last_axis", np.array([-1])), x
+            if steps.kind == "group":
+                assert rank is not None
+                groups = self.quantized.shape[1 - axis] // steps.group_size
+                kept = [0] * (rank - 1)  # Reshape's word for "as it is"
+                content = np.array([*kept, groups, steps.group_size])
+                shape = self.constant(f"grouped_shape.{len(kept)}", content)
+                grouped = self.node("Reshape", [x, shape], "grouped_inputs", ir.DataType.FLOAT, None)
+            self.input_sums[key] = self.node(
+                "ReduceSum",
+                [grouped, last],
+                "input_sums",
+                ir.DataType.FLOAT,
+                None,
+                keepdims=int(steps.kind != "group"),
+            )
+        return self.input_sums[key]
+
+    def group_of_input(self, inputs: int) -> ir.Value:
+        """Index of the group that each input belongs to, int64 [inputs]."""
+        bounds = [
+            self.constant(part, np.array(number, np.int64))
+            for part, number in (
+                ("first_input", 0),
+                ("inputs", inputs),
+                ("next_input", 1),
+                ("group_size", self.quantized.spec.steps.group_size),
+            )
+        ]
+        place = self.node("Range", bounds[:3], "input", ir.DataType.INT64, (inputs,))
+        return self.node("Div", [place, bounds[3]], "group", ir.DataType.INT64, (inputs,))
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> None:
+    """Let `new` stand for `old` everywhere, under the name of `old` where that is an output of the graph."""
+    if old.is_graph_output():
+        name = old.name
+        old.name = f"{name}.replaced"
+        new.name = name
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

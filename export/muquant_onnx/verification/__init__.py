@@ -1,0 +1,1 @@
+"""Whether a file computes what the model computes: weights, outputs, kernels, costs."""

@@ -1,0 +1,151 @@
+"""Whether the weights of a file are those of the model, bit for bit, however they are decoded."""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor
+
+from muquant.base.errors import InputError, first_line
+from muquant.compression.artifact import CompressedModel
+from muquant.format.rows import spread
+from muquant.format.tensor import QuantizedTensor
+from muquant_onnx.format.reference import decode_file, read_model
+from muquant_onnx.verification.verify import Array
+
+
+@dataclass(frozen=True)
+class WeightCheck:
+    """Whether one weight is the same, bit for bit, wherever it is decoded.
+
+    Attributes:
+        name: of the weight.
+        numpy: decoded from the file's bytes by numpy.
+        folded: decoded by onnxruntime while it loads.
+        unfolded: decoded by onnxruntime while it runs.
+    """
+
+    name: str
+    numpy: bool
+    folded: bool
+    unfolded: bool
+
+    @property
+    def passed(self) -> bool:
+        """All of them."""
+        return self.numpy and self.folded and self.unfolded
+
+
+def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> tuple[WeightCheck, ...]:
+    """Decode every weight of the file three ways and compare with `compressed`, bit for bit.
+
+    Raises:
+        InputError: the file cannot be read, holds other weights than `compressed`, or cannot decode them.
+    """
+    proto, metadata = read_model(path)
+    expected, found = set(compressed.tensors), {*metadata["weights"], *metadata["unused"]}
+    if expected != found:
+        raise InputError(
+            f"{path} holds other weights than the model: {sorted(expected ^ found)[:3]} are on one side "
+            "only; name the file that was exported from it"
+        )
+    by_numpy = decode_file(path)
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, Path(path).parent)
+    values = _decoding_part(model, set(by_numpy))
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "weights.onnx")
+        ir.save(values, part)
+        names = [str(output.name) for output in values.graph.outputs]
+        folded = _run_part(path, part, names, [])
+        unfolded = _run_part(path, part, names, ["ConstantFolding"])
+    return tuple(
+        WeightCheck(
+            name,
+            _equal_bits(decoded, compressed.tensors[name].dequantize().numpy()),
+            _same(compressed.tensors[name], name, folded),
+            _same(compressed.tensors[name], name, unfolded),
+        )
+        for name, decoded in by_numpy.items()
+    )
+
+
+_PART = re.compile(
+    r"(?P<weight>.+)\.(?P<part>levels|own_levels|places|own_places|decoded|dequantized|dequantized_places)"
+    r"(\.\d+)?",
+    re.DOTALL,
+)
+
+
+def _decoding_part(model: ir.Model, weights: set[str]) -> ir.Model:
+    """Cut `model` down to the nodes that decode weights; levels and decoded weights are its outputs."""
+    graph = model.graph
+    outputs = []
+    for node in graph:
+        match = _PART.fullmatch(str(node.outputs[0].name))
+        if match is not None and match["weight"] in weights:
+            outputs.append(node.outputs[0])
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)
+    RemoveUnusedNodesPass()(model)
+    graph.inputs.clear()
+    return ir.external_data.load_to_model(model)
+
+
+def _run_part(
+    path: str | os.PathLike[str], part: Path, names: list[str], disabled: list[str]
+) -> dict[str, Array]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(
+            str(part), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        )
+        return dict(zip(names, session.run(names, {}), strict=True))
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(
+            f"onnxruntime cannot decode the weights of {path}: {first_line(error)}; export it again"
+        ) from error
+
+
+def _same(quantized: QuantizedTensor, name: str, outputs: dict[str, Array]) -> bool:
+    """Whether every output that decodes the weight `name` is what it should be; there is at least one."""
+    weight, levels = quantized.dequantize(), quantized.levels()
+    places = (levels - 1) // 2
+    step = spread(quantized.step, quantized.spec, quantized.shape, quantized.channel_axis)
+    wanted = {
+        "levels": levels,
+        "own_levels": levels,
+        "places": places,
+        "own_places": places,
+        "decoded": weight,
+        "dequantized": _matrix(weight, quantized),
+        "dequantized_places": _matrix(places.float() * (2 * step), quantized),
+    }
+    same = []
+    for label, value in outputs.items():
+        match = _PART.fullmatch(label)
+        if match is not None and match["weight"] == name:
+            right = wanted[match["part"]].numpy()
+            exact = _equal_bits if right.dtype == np.float32 else np.array_equal
+            same.append(exact(value, right))
+    return bool(same) and all(same)
+
+
+def _matrix(values: Tensor, quantized: QuantizedTensor) -> Tensor:
+    """A weight as a MatMul takes it, [inputs, outputs]."""
+    return values.T if quantized.channel_axis == 0 and values.dim() == 2 else values
+
+
+def _equal_bits(one: Array, other: Array) -> bool:
+    return (
+        one.shape == other.shape
+        and one.dtype == other.dtype
+        and one.tobytes() == np.ascontiguousarray(other).tobytes()
+    )

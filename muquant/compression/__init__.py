@@ -1,0 +1,16 @@
+"""One model: its layers picked, their weights quantized, the result in memory and as a file.
+
+pipeline.py       `compress`
+options.py        what `compress`, `plan_widths` and their ONNX twins can be asked for
+layers.py         which modules have weights; a weight and the layers that share it
+selection.py      which of them a user picked
+artifact.py       `CompressedModel`, and the .mq file
+qat.py            `prepare_qat`, and the way back from it
+auto.py           the layers "auto": a format for each weight by the norm of its error
+batch_norm.py     BatchNorm statistics that follow what compression did
+calibration/      what the inputs of layers are like, from samples
+sensitivity/      norms of a weight's error in its layer
+budget/           a width for each weight, within limits
+amplification.py  how errors grow from layer to layer
+pictures.py       plots of weights and of errors
+"""

@@ -1,0 +1,261 @@
+"""A compressed model, in memory and on disk: one safetensors file, its manifest in the metadata."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import NoneType
+
+import torch
+from torch import Tensor, nn
+
+from muquant.base.errors import InputError, naming
+from muquant.base.tensor_files import TensorFile, read_tensors, write_tensors
+from muquant.base.values import field_values
+from muquant.compression.auto import Choice
+from muquant.compression.batch_norm import Reestimation
+from muquant.compression.layers import quantizable_weights, replace_weight
+from muquant.compression.sensitivity import Norms
+from muquant.format.stored import read_weight, weight_entry, weight_tensors
+from muquant.format.tensor import QuantizedTensor
+from muquant.models import Architecture
+from muquant.quantization.outcome import WeightSummary
+
+SCHEMA = "muquant.compressed/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport(WeightSummary):
+    """What compression did to one weight of a module.
+
+    Attributes:
+        matrix_norms: ||dW||_p of the error as a matrix [channels, inputs].
+        operator_norms: ||dW||_p of the error in its layer, a linear map; None for a convolution whose input's
+            size was not known.
+        float_nbytes: bytes of the float32 weight.
+    """
+
+    matrix_norms: Norms
+    operator_norms: Norms | None
+    float_nbytes: int
+
+    @property
+    def delta_norms(self) -> Norms:
+        """||dW||_p of the layer where it is known, else of the matrix.
+
+        For p = 2 the paper's Lipschitz constant of the quantization error: above 1 the layer may amplify it.
+        """
+        return self.operator_norms or self.matrix_norms
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedModel:
+    """A model some of whose weights are in few bits.
+
+    Attributes:
+        module: runs in PyTorch, in evaluation mode; its compressed weights are the decoded ones, bit for bit.
+        tensors: weight name -> quantized weight; a shared weight is there once.
+        aliases: other names of shared weights -> the name in `tensors`.
+        report: one entry for each of `tensors`.
+        choices: with layers="auto", what was tried for each weight; not kept in a file.
+        batch_norm: what became of BatchNorm statistics, where there are any and samples; not kept in a file.
+        source: the text that names the model, such as "torchvision:resnet18", where it is known; see
+            `muquant.sources`. It is kept for models that are not of `muquant.models`, and never run.
+    """
+
+    module: nn.Module
+    tensors: Mapping[str, QuantizedTensor]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    report: tuple[LayerReport, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    batch_norm: Reestimation | None = None
+    source: str | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, whole or not at all; `muquant.load` reads it.
+
+        Tensors in the file: `codes.NAME` (packed bytes) and `step.NAME` for each compressed weight,
+        `state.NAME` for everything else in the module's state; what several names share is there once.
+        """
+        decoded = {*self.tensors, *self.aliases}
+        tensors: dict[str, Tensor] = {}
+        aliases = dict(self.aliases)
+        seen: dict[int, str] = {}
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            if name in decoded:
+                continue
+            first = seen.setdefault(id(value), name)
+            if first == name:
+                tensors[f"state.{name}"] = value.detach().clone()
+            else:
+                aliases[name] = first
+        weights = {}
+        for name, quantized in self.tensors.items():
+            tensors.update(weight_tensors(name, quantized))
+            weights[name] = weight_entry(quantized)
+        architecture = getattr(self.module, "architecture", None)
+        ours = architecture if isinstance(architecture, Architecture) else None
+        manifest = {
+            "weights": weights,
+            "aliases": aliases,
+            "architecture": None if ours is None else ours.to_dict(),
+            "report": [asdict(layer) for layer in self.report],
+            **({"source": self.source} if ours is None and self.source is not None else {}),
+        }
+        write_tensors(path, SCHEMA, tensors, manifest)
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """What an artifact holds, before there is a module to put it in.
+
+    Attributes:
+        tensors: weight name -> quantized weight.
+        state: everything else in the module's state.
+        aliases: other names of shared tensors -> their name in `tensors` or `state`.
+        architecture: of the module, where it is one of ours.
+        report: what compression did to each weight.
+        source: the text that names the module, where it is not one of ours and that is known.
+    """
+
+    tensors: Mapping[str, QuantizedTensor]
+    state: Mapping[str, Tensor]
+    aliases: Mapping[str, str]
+    architecture: Architecture | None
+    report: tuple[LayerReport, ...]
+    source: str | None
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact without building its module.
+
+    Raises:
+        InputError: the file is missing, truncated, altered or foreign.
+    """
+    file = read_tensors(path, SCHEMA)
+    with naming(str(path)):
+        try:
+            return _parse(file)
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            # the checksum holds, so a foreign writer made it
+            raise InputError(
+                f"the manifest is malformed ({error!r:.200}); write the file with muquant"
+            ) from error
+
+
+def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> CompressedModel:
+    """Read an artifact; its weights are those that were saved, bit for bit.
+
+    Args:
+        path: of the file.
+        module: takes the weights, in place; needed only where the architecture is not one of ours.
+
+    Raises:
+        InputError: the file cannot be used, or `module` is needed or does not fit.
+    """
+    artifact = read_artifact(path)
+    if module is None:
+        if artifact.architecture is None:
+            raise InputError(
+                f"{path} holds weights of a model that is not one of ours; pass it: load(path, module=...)"
+            )
+        # the shapes are compared before memory is taken for them
+        with naming(str(path)), torch.device("meta"):
+            shapes = artifact.architecture.build()
+        _fit(artifact, shapes, path)
+        module = artifact.architecture.build()
+    names, state = _fit(artifact, module, path)
+    owners = {weight.name: weight for weight in quantizable_weights(module)}
+    module.float().load_state_dict(state, strict=False)
+    for name, quantized in artifact.tensors.items():
+        replace_weight([owners[each] for each in names[name]], quantized.dequantize())
+    shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
+    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report, source=artifact.source)
+
+
+def _fit(
+    artifact: Artifact, module: nn.Module, path: str | os.PathLike[str]
+) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """Return the names of each compressed weight, and the rest of the state by name; they fit `module`."""
+    names = {name: [name] for name in artifact.tensors}
+    for alias, name in artifact.aliases.items():
+        if name in names:
+            names[name].append(alias)
+    state = dict(artifact.state)
+    state.update({alias: state[name] for alias, name in artifact.aliases.items() if name in state})
+    owners = {weight.name for weight in quantizable_weights(module)}
+    found = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    stored = {name: tuple(value.shape) for name, value in state.items()}
+    stored.update({each: artifact.tensors[name].shape for name in names for each in names[name]})
+    if found != stored or not owners >= {each for name in names for each in names[name]}:
+        first = sorted({name for name, _ in set(found.items()) ^ set(stored.items())} or {"a weight"})[0]
+        raise InputError(
+            f"{path} does not fit {type(module).__name__}: {first} has shape {stored.get(first, 'none')} in "
+            f"the file and {found.get(first, 'none')} in the model; pass the model that was compressed"
+        )
+    return names, state
+
+
+def _parse(file: TensorFile) -> Artifact:
+    manifest = file.manifest
+    tensors = {name: read_weight(name, file.tensors, entry) for name, entry in manifest["weights"].items()}
+    state = {key[6:]: value for key, value in file.tensors.items() if key.startswith("state.")}
+    if len(file.tensors) != 2 * len(tensors) + len(state):
+        raise InputError("it holds tensors that its manifest does not name; take an unchanged copy")
+    aliases = dict(manifest["aliases"])
+    if not set(aliases.values()) <= {*tensors, *state} or not aliases.keys().isdisjoint({*tensors, *state}):
+        raise InputError("an alias names no tensor of the file, or hides one; take an unchanged copy")
+    architecture = manifest["architecture"]
+    report = tuple(_layer_report(entry) for entry in manifest["report"])
+    return Artifact(
+        tensors,
+        state,
+        aliases,
+        None if architecture is None else Architecture.from_dict(architecture),
+        report,
+        _source(manifest.get("source")),
+    )
+
+
+_LONGEST_SOURCE = 1000
+
+
+def _source(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_SOURCE):
+        return value
+    raise InputError(f"source is {value!r:.60}; expected a line of text; take a file that muquant wrote")
+
+
+_REPORT_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "shape": (tuple,),
+    "domain": (str,),
+    "sqnr": (int, float, NoneType),
+    "rounding": (str,),
+    "nearest_output_sqnr": (int, float, NoneType),
+    "output_sqnr": (int, float, NoneType),
+    "bias_corrected": (bool,),
+    "mu": (int, float),
+    "matrix_norms": (Norms,),
+    "operator_norms": (Norms, NoneType),
+}
+
+
+def _layer_report(document: object) -> LayerReport:
+    values = field_values(LayerReport, document, "layer report")
+    for name in ("matrix_norms", "operator_norms"):
+        values[name] = _norms(values[name])
+    for name, value in values.items():
+        if not isinstance(value, _REPORT_TYPES.get(name, (int,))):
+            raise InputError(f"layer report: {name} is {value!r:.60}; take a file that muquant wrote")
+    return LayerReport(**values)
+
+
+def _norms(document: object) -> Norms | None:
+    if document is None:
+        return None
+    values = field_values(Norms, document, "norms")
+    if not all(isinstance(value, int | float) for value in values.values()):
+        raise InputError(f"norms are {values!r:.60}; take a file that muquant wrote")
+    return Norms(**values)

@@ -1,0 +1,16 @@
+"""A width for each weight, so that all together keep within a budget and lose as little as they can.
+
+curve.py      what a weight costs and loses at each width
+front.py      the plans that are worth having
+limits.py     what a plan must keep within
+answers.py    how many answers of a model change
+plan.py       the plan, in memory and as a file
+choose.py     the plan that keeps within the limits
+modules.py    all of it for a PyTorch module
+"""
+
+from muquant.compression.budget.curve import Curve, Point
+from muquant.compression.budget.modules import plan_widths
+from muquant.compression.budget.plan import Drop, Plan, read_plan
+
+__all__ = ["Curve", "Drop", "Plan", "Point", "plan_widths", "read_plan"]

@@ -1,0 +1,38 @@
+"""What a model answers, as far as its accuracy depends on it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from muquant.base.errors import InputError
+from muquant.compression.budget.plan import Drop
+
+
+def answers(output: Tensor) -> Tensor:
+    """Return the class with the largest value for each sample, or for each place of it.
+
+    Classes are the last axis of [N, classes] and [N, places, classes], and axis 1 of what is like pictures,
+    [N, classes, height, width]. Integers are answers already.
+
+    Raises:
+        InputError: there is no axis of at least two classes.
+    """
+    if not output.is_floating_point():
+        return output
+    axis = 1 if output.dim() > 3 else output.dim() - 1
+    if output.dim() < 2 or output.shape[axis] < 2:
+        raise InputError(
+            "max_drop compares which class is answered; expected a first output [N, ..., classes], found "
+            f"shape {tuple(output.shape)}; give max_bytes instead"
+        )
+    return output.argmax(axis)
+
+
+def count_changed(exact: Iterable[Tensor], found: Iterable[Tensor]) -> Drop:
+    """Return how many answers of `found` differ from those of `exact`, batch by batch."""
+    changed = count = 0
+    for one, other in zip(exact, found, strict=True):
+        changed += int(torch.count_nonzero(one != other))
+        count += one.numel()
+    return Drop(changed, count)

@@ -1,0 +1,134 @@
+"""Quantization-aware training: `prepare_qat` for every kind of weight, and QConfigs for torch.ao's own."""
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from muquant.base.errors import InputError, naming
+from muquant.compression.layers import (
+    Override,
+    Weight,
+    override_formats,
+    select_weights,
+)
+from muquant.compression.pipeline import _check_alone
+from muquant.format.spec import MuLawSpec
+from muquant.quantization.fake_quantize import MuLawFakeQuantize
+from muquant.quantization.observers import SearchObserver, WeightObserver
+from muquant.quantization.torch_ao import QConfig
+
+
+def prepare_qat(
+    model: nn.Module,
+    spec: MuLawSpec | None = None,
+    *,
+    layers: str = "all",
+    overrides: Mapping[str, Override] | None = None,
+    observer: type[WeightObserver] = SearchObserver,
+) -> nn.Module:
+    """Put fake quantization on the weights of `model`, in place, as parametrizations; returns the model.
+
+    Each weight is observed once, here; from then on its scale and mu are parameters of the model. A weight
+    that several layers share has one fake-quant module. `muquant.compress(model)` freezes the result.
+
+    Args:
+        model: any module with weights that `select_weights` knows; BatchNorm is left as it is.
+        spec: the format, in the decoded domain; 3 bits by default.
+        layers: "all", "last:K" or a regular expression, see `select_weights`.
+        overrides: layers, in the same forms -> another width or format: {"conv1": 8}. The last one that picks
+            a layer counts.
+        observer: how scale and mu start.
+
+    Raises:
+        InputError: `layers` or an override picks no layer, a weight is prepared or parametrized already, or
+            holds NaN or infinity.
+    """
+    picked = select_weights(model, layers)
+    for weight in picked:
+        _check_plain(weight)
+    spec = spec or MuLawSpec()
+    own = override_formats(picked, spec, overrides or {})
+    fakes = {
+        key: MuLawFakeQuantize(own.get(key, spec), weight.channel_axis, observer).to(weight.value.device)
+        for key, weight in ((id(weight.value), weight) for weight in picked)
+    }
+    placed = [(weight, fakes[id(weight.value)]) for weight in picked]
+    for weight, fake in placed:
+        with naming(weight.name):
+            fake.observe(weight.value)
+        fake.disable_observer()
+    for weight, fake in placed:
+        parametrize.register_parametrization(weight.module, weight.attribute, fake)
+    return model
+
+
+def _check_plain(weight: Weight) -> None:
+    module, name = weight.module, weight.attribute
+    steps = [*module.parametrizations[name]] if parametrize.is_parametrized(module, name) else []  # type: ignore[index]
+    of_torch_ao = getattr(module, f"{name}_fake_quant", None)
+    if any(isinstance(step, MuLawFakeQuantize) for step in (*steps, of_torch_ao)):
+        raise InputError(
+            f"{weight.name} is prepared already; expected a float weight; train it as it is, or pick others"
+        )
+    if steps:
+        raise InputError(
+            f"{weight.name} is parametrized already, by {', '.join(type(step).__name__ for step in steps)}; "
+            "expected a plain weight, on which fake quantization stays alone; make it one by "
+            f'torch.nn.utils.parametrize.remove_parametrizations(module, "{name}"), or pick others'
+        )
+
+
+def mulaw_qconfig(
+    spec: MuLawSpec | None = None, *, observer: type[WeightObserver] = SearchObserver, learn: bool = False
+) -> QConfig:
+    """Return a QConfig for torch.ao's own `prepare_qat`, which knows Conv2d, Conv3d and Linear; activations
+    stay float.
+
+    Args:
+        spec: the format, in the decoded domain.
+        observer: how scale and mu are chosen; torch.ao leaves it on, so that they follow the weight at every
+            step.
+        learn: make scale and mu parameters; then run one forward, and `disable_observer`, before the
+            optimizer is built.
+    """
+    return QConfig(  # type: ignore[no-untyped-call]
+        activation=nn.Identity,
+        weight=MuLawFakeQuantize.with_args(  # type: ignore[no-untyped-call]
+            spec=spec, channel_axis=0, observer=observer, learn=learn
+        ),
+    )
+
+
+def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
+    """Replace parametrized tensors of `model`, in place, by plain parameters; return our fake-quant modules
+    by the id of theirs.
+
+    Under our fake quantization that is the float weight, under any other parametrization the value that it
+    gives. Torch's own `remove_parametrizations` would also break the model that `model` was copied from:
+    copies share the class it edits.
+
+    Raises:
+        InputError: a tensor has other parametrizations besides our fake quantization, so that its value is
+            not what the fake quantization gives.
+    """
+    fakes: dict[int, MuLawFakeQuantize] = {}
+    for path, module in list(model.named_modules()):
+        if parametrize.is_parametrized(module):
+            plain = {}
+            for name, steps in module.parametrizations.items():
+                if any(isinstance(step, MuLawFakeQuantize) for step in steps):
+                    _check_alone(f"{path}.{name}".lstrip("."), steps)
+                    plain[name] = steps.original
+                    fakes[id(steps.original)] = steps[0]
+                else:
+                    plain[name] = nn.Parameter(getattr(module, name).detach(), requires_grad=False)
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]
+            for name, value in plain.items():
+                setattr(module, name, value)
+        fake = getattr(module, "weight_fake_quant", None)
+        if isinstance(fake, MuLawFakeQuantize):  # torch.ao's prepare_qat, behind any parametrization
+            fakes[id(module.weight)] = fake
+            module.weight_fake_quant = nn.Identity()
+    return fakes

@@ -1,0 +1,11 @@
+"""The number format: what a spec says, and how codes, levels and bytes follow from it.
+
+spec.py      `MuLawSpec`: width, mu, domain, granularity, levels, grid; the one definition
+law.py       the mu-law, and the levels of a spec
+packing.py   codes <-> bytes
+rows.py      a weight as rows that share a step
+tensor.py    `QuantizedTensor`: codes and steps, and what they decode to
+stored.py    the same as tensors of a file
+
+Import from the modules: this file imports nothing, so that who only decodes a file loads no torch.
+"""

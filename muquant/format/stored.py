@@ -1,0 +1,47 @@
+"""A quantized weight as tensors of a file, and what its manifest says of it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muquant.base.errors import InputError
+from muquant.format.packing import unpack
+from muquant.format.spec import MuLawSpec
+from muquant.format.tensor import QuantizedTensor
+
+
+def weight_tensors(name: str, quantized: QuantizedTensor) -> dict[str, Tensor]:
+    """Return `codes.NAME` (packed bytes) and `step.NAME`."""
+    return {f"codes.{name}": torch.from_numpy(quantized.packed()), f"step.{name}": quantized.step}
+
+
+def weight_entry(quantized: QuantizedTensor) -> dict[str, Any]:
+    """Return what a manifest says of it, JSON values."""
+    return {
+        "format": quantized.spec.to_dict(),
+        "shape": list(quantized.shape),
+        "channel_axis": quantized.channel_axis,
+    }
+
+
+def read_weight(name: str, tensors: Mapping[str, Tensor], entry: Mapping[str, Any]) -> QuantizedTensor:
+    """Return the weight NAME of a file.
+
+    Raises:
+        InputError: tensors and entry do not fit together.
+        KeyError: one is missing.
+    """
+    shape = entry["shape"]
+    if not shape or not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
+        raise InputError(f"{name} has the shape {shape}; expected a list of sizes")
+    spec = MuLawSpec.from_dict(entry["format"])
+    packed = tensors[f"codes.{name}"]
+    if packed.dtype != torch.uint8:
+        raise InputError(f"the codes of {name} are {packed.numpy().dtype}; expected uint8")
+    codes = unpack(packed.numpy(), spec.bits, math.prod(shape))
+    return QuantizedTensor(
+        spec, torch.from_numpy(codes).reshape(shape), tensors[f"step.{name}"], int(entry["channel_axis"])
+    )

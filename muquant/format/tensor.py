@@ -1,0 +1,91 @@
+"""A weight in few bits: codes, one step for each group of weights, and the codebook that its spec implies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from muquant.base.errors import InputError
+from muquant.format.law import grid_levels
+from muquant.format.packing import pack, packed_size
+from muquant.format.rows import spread, to_matrix, to_rows
+from muquant.format.spec import MuLawSpec
+
+
+def sum_by_step(values: Tensor, spec: MuLawSpec, channel_axis: int) -> Tensor:
+    """Add up values in a weight's shape by step, to `Granularity.step_shape`: `spread` transposed."""
+    matrix = to_matrix(values, channel_axis)
+    if spec.steps.kind == "tensor":
+        return matrix.sum().reshape(1, 1)
+    return to_rows(values, spec, channel_axis).sum(1).reshape(spec.steps.step_shape(*matrix.shape))
+
+
+def step_of(scale: Tensor, spec: MuLawSpec) -> Tensor:
+    """Return `step = float32(scale / grid_max)`; the division is exact enough in float64."""
+    return (scale.double() / spec.grid_max).float()
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTensor:
+    """A quantized weight; `dequantize` is the one definition of what it decodes to.
+
+    Attributes:
+        spec: the format, its mu a number.
+        codes: uint8, in the weight's own shape.
+        step: float32, shape `spec.steps.step_shape(channels, inputs)`.
+        channel_axis: the axis of output channels.
+
+    Raises:
+        InputError: shapes or ranges do not fit together.
+    """
+
+    spec: MuLawSpec
+    codes: Tensor
+    step: Tensor
+    channel_axis: int = 0
+
+    def __post_init__(self) -> None:
+        shape = self.shape
+        _ = self.spec.expansion_mu  # refuses a mu that is still open
+        if self.codes.dtype != torch.uint8 or self.step.dtype != torch.float32:
+            raise InputError(
+                f"codes are {self.codes.dtype} and steps {self.step.dtype}; expected uint8 and float32"
+            )
+        if not shape or not -1 < self.channel_axis < len(shape):
+            raise InputError(
+                f"channel axis {self.channel_axis} of a weight of shape {shape}; expected one of its axes"
+            )
+        channels = shape[self.channel_axis]
+        expected = self.spec.steps.step_shape(channels, self.codes.numel() // max(channels, 1))
+        if tuple(self.step.shape) != expected:
+            raise InputError(
+                f"steps of shape {tuple(self.step.shape)} for a weight of shape {shape}; expected {expected}"
+            )
+        if not bool(torch.isfinite(self.step).all()) or bool((self.step < 0).any()):
+            raise InputError("a step is negative or not finite; expected numbers from 0 up")
+        if self.codes.numel() and int(self.codes.max()) >= 2**self.spec.bits:
+            raise InputError(f"code {int(self.codes.max())} does not fit in {self.spec.bits} bits")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return tuple(self.codes.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the packed codes and the steps take."""
+        return packed_size(self.codes.numel(), self.spec.bits) + 4 * self.step.numel()
+
+    def dequantize(self) -> Tensor:
+        """Return the weight, float32: `float32(k) * step`, in exactly this order of operations."""
+        return self.levels().float() * spread(self.step, self.spec, self.shape, self.channel_axis)
+
+    def levels(self) -> Tensor:
+        """Return `k` for each weight, int16, in the weight's shape."""
+        flat = self.codes.reshape(-1).int()
+        return grid_levels(self.spec).to(flat.device).index_select(0, flat).reshape(self.shape)
+
+    def packed(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """Return the codes, row by row, packed to `spec.bits` bits each."""
+        return pack(self.codes.cpu().reshape(-1).numpy(), self.spec.bits)

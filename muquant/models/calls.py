@@ -1,0 +1,168 @@
+"""What a model is called with: one tensor, several, or tensors by the names of its arguments."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from muquant.base.errors import InputError
+
+Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""An input of a model, its inputs in order, or its inputs by the names of its arguments; [N, ...] each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The arguments of one call.
+
+    Attributes:
+        tensors: in the order in which they were given.
+        names: of the arguments they are given for; empty where they go by their order.
+    """
+
+    tensors: tuple[Tensor, ...]
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, example: object) -> Self:
+        """Read an `Example`.
+
+        Raises:
+            InputError: it is none.
+        """
+        names: tuple[Any, ...] = ()
+        if isinstance(example, Tensor):
+            values: tuple[Any, ...] = (example,)
+        elif isinstance(example, Mapping):
+            names, values = tuple(example), tuple(example.values())
+        elif isinstance(example, Sequence):
+            values = tuple(example)
+        else:
+            values = (example,)
+        if not all(isinstance(value, Tensor) for value in values) or not all(
+            isinstance(name, str) for name in names
+        ):
+            kinds = sorted({type(value).__name__ for value in (*names, *values)})
+            raise InputError(
+                "example inputs: expected a tensor, a sequence of tensors, or tensors by argument name, "
+                f"found {type(example).__name__} of {', '.join(kinds)}; convert them"
+            )
+        return cls(values, names)
+
+    @property
+    def example(self) -> Example:
+        """The same as an `Example`."""
+        return dict(zip(self.names, self.tensors, strict=True)) if self.names else self.tensors
+
+    @property
+    def count(self) -> int:
+        """How many examples there are: the first size of every tensor.
+
+        Raises:
+            InputError: there is none, or the tensors disagree.
+        """
+        counts = {len(tensor) if tensor.dim() else 0 for tensor in self.tensors}
+        if len(counts) != 1 or 0 in counts:
+            raise InputError(
+                f"inputs of shape {self.shapes}: expected tensors [N, ...] of one N, at least 1; "
+                "give as many examples in each"
+            )
+        return counts.pop()
+
+    @property
+    def shapes(self) -> str:
+        """For messages, such as "[(2, 3)]" or "{ids: (2, 16), mask: (2, 16)}"."""
+        sizes = [tuple(tensor.shape) for tensor in self.tensors]
+        if not self.names:
+            return str(sizes)
+        return f"{{{', '.join(f'{name}: {size}' for name, size in zip(self.names, sizes, strict=True))}}}"
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """Call a model, or whatever takes these arguments."""
+        if self.names:
+            return function(**dict(zip(self.names, self.tensors, strict=True)))
+        return function(*self.tensors)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the same arguments with other values."""
+        return replace(self, tensors=tuple(change(tensor) for tensor in self.tensors))
+
+    def batches(self, size: int) -> Iterator[Self]:
+        """Yield the examples, `size` at a time."""
+        return (self.rows(start, start + size) for start in range(0, self.count, size))
+
+    def rows(self, start: int, stop: int) -> Self:
+        """Return the examples from `start` up to `stop`."""
+        return self.map(lambda tensor: tensor[start:stop])
+
+
+def random_inputs(example: Example, count: int, seed: int = 0) -> Example:
+    """Return inputs like an example's, for a model that is to be tried on something.
+
+    Floating-point inputs are uniform between the example's least and largest value, or in [0, 1) where it is
+    constant. Integers and booleans mean something: rows of them are taken from the example, in turn. With no
+    floating-point input there is nothing to draw, and the example itself is returned.
+
+    Args:
+        example: inputs [N, ...] each.
+        count: rows to return.
+        seed: of the draw.
+    """
+    inputs, generator = Inputs.of(example), torch.Generator().manual_seed(seed)
+    if not any(tensor.is_floating_point() for tensor in inputs.tensors):
+        return example
+
+    def draw(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor[torch.arange(count) % len(tensor)]
+        low, high = float(tensor.min()), float(tensor.max())
+        if low == high:
+            low, high = 0.0, 1.0
+        drawn = torch.rand(count, *tensor.shape[1:], generator=generator)
+        return (low + (high - low) * drawn).to(tensor.dtype)
+
+    return inputs.map(draw).example
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and every module of it back into its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def output_tensors(output: object) -> list[tuple[str, Tensor]]:
+    """Return all tensors of a model's result with their names, in order.
+
+    Fields of a mapping, a dataclass or a named tuple have names, such as "logits" or "hidden_states.0". A
+    tensor and the elements of a plain tuple or list have none: theirs is empty. Whatever is no tensor, None
+    for one, is left out.
+    """
+    named = isinstance(output, Mapping) or is_dataclass(output) or hasattr(output, "_fields")
+    return [(path if named else "", tensor) for path, tensor in _walk(output, "")]
+
+
+def _walk(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+    for key, part in _parts(value):
+        yield from _walk(part, f"{path}.{key}" if path else str(key))
+
+
+def _parts(value: object) -> Iterable[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    if is_dataclass(value):
+        return ((field.name, getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, tuple | list):
+        names = getattr(value, "_fields", range(len(value)))  # a named tuple's
+        return zip(names, value, strict=True)
+    return ()

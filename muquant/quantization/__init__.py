@@ -1,0 +1,13 @@
+"""One weight: from float to codes, and fake quantization of it in training.
+
+quantize.py          observe, round, keep the best of what was tried
+observers.py         which scale and mu suit a weight
+rounding/            which codes: nearest, compensated, reconstructed; one file each, one registry
+moments.py           what the inputs of a layer are like
+outcome.py           what came of it, and what is said of it
+quality.py           how much of a weight is lost
+resume.py            finished weights of an interrupted job
+fake_quantize.py     the fake-quant module: scale and mu learned
+straight_through.py  its gradients
+torch_ao.py          the imports from torch.ao
+"""

@@ -1,0 +1,145 @@
+"""One weight, from float to codes: observe, round, and keep the best of what was tried."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from muquant.base.errors import InputError
+from muquant.format.rows import to_matrix
+from muquant.format.spec import MAX_MU, MuLawSpec
+from muquant.format.tensor import QuantizedTensor
+from muquant.quantization.moments import Moments, Samples
+from muquant.quantization.observers import observer_class
+from muquant.quantization.outcome import OutputQuality, Quantized
+from muquant.quantization.quality import decibels
+from muquant.quantization.resume import Finished
+from muquant.quantization.rounding import ROUNDINGS, nearest, refinements
+
+OTHER_MUS = (0.5, 2.0)
+"""Besides the mu that suits the weight itself, these multiples are tried on the layer's output."""
+
+
+def quantize(
+    weight: Tensor,
+    spec: MuLawSpec,
+    channel_axis: int,
+    observer: str,
+    rounding: str,
+    samples: Samples | None = None,
+    *,
+    biased: bool = False,
+    finished: Finished | None = None,
+) -> Quantized:
+    """Return `weight` (float32, any shape) in the format `spec`.
+
+    All rounding methods up to `rounding` are tried, and the one whose outcome is best on held-out samples is
+    taken: what lowers the error on the samples that it sees can raise it on others. Where the layer's inputs
+    are not known, each weight goes to its nearest level.
+
+    Where the layer has a bias, that makes up for the mean of the error (bias correction: Nagel et al.,
+    "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019). Codes are then
+    chosen by what is left, the variance of the error: the mean costs them nothing.
+
+    Args:
+        weight: what to quantize; it is not changed.
+        spec: the format; a mu of "auto" is chosen by the observer, and with samples by the layer's output.
+        channel_axis: the weight's axis of output channels.
+        observer: a name of `OBSERVERS`: how scale and mu are chosen.
+        rounding: a name of `ROUNDINGS`.
+        samples: what the layer's inputs are like.
+        biased: whether the layer has a bias, one for each channel, that may be changed.
+        finished: where the outcome is kept, and taken from where it is there already.
+
+    Raises:
+        InputError: the weight holds NaN or infinity, or a name is unknown.
+    """
+    if finished is None:
+        return _quantize(weight, spec, channel_axis, observer, rounding, samples, biased)
+    key = finished.key(
+        weight,
+        samples,
+        spec=spec.to_dict(),
+        channel_axis=channel_axis,
+        observer=observer,
+        rounding=rounding,
+        biased=biased,
+    )
+    outcome = finished.get(key)
+    if outcome is None:
+        outcome = _quantize(weight, spec, channel_axis, observer, rounding, samples, biased)
+        finished.put(key, outcome)
+    return outcome
+
+
+def _quantize(
+    weight: Tensor,
+    spec: MuLawSpec,
+    channel_axis: int,
+    observer: str,
+    rounding: str,
+    samples: Samples | None,
+    biased: bool,
+) -> Quantized:
+    methods = refinements(rounding)
+    start = _nearest(weight, spec, channel_axis, observer)
+    if samples is None:
+        return Quantized(start)
+    biased = biased and spec.domain == "decoded"  # a mapped weight is not close to the weight
+    seen = samples.about(samples.fit.mean) if biased else samples
+    starts = [start]
+    if spec.mu == "auto" and methods:
+        mus = [min(float(start.spec.mu) * factor, MAX_MU) for factor in OTHER_MUS]
+        starts += [_nearest(weight, spec.with_mu(mu), channel_axis, observer) for mu in mus]
+    outcomes = [Quantized(start)]
+    for name, refine in methods.items():
+        tried = [refine(weight, each, seen.fit) for each in starts]
+        starts = [min(tried, key=lambda each: _lost(weight, each, seen.held_out))]
+        outcomes.append(Quantized(starts[0], name))
+    if biased:
+        outcomes += [replace(each, shift=_shift(weight, each.tensor, samples.fit)) for each in outcomes]
+    losses = [
+        _lost(weight, each.tensor, (samples if each.shift is None else seen).held_out) for each in outcomes
+    ]
+    best = losses.index(min(losses))
+    signal = _power(weight, channel_axis, samples.held_out)
+    quality = OutputQuality(decibels(signal, losses[0]), decibels(signal, losses[best]))
+    return replace(outcomes[best], output=quality)
+
+
+def choose_rounding(name: str | None, *, calibrated: bool) -> str:
+    """Return the rounding method that is meant: without a name the best that can be had.
+
+    Raises:
+        InputError: it is unknown, or needs a calibration that is not there.
+    """
+    if name is None:
+        return list(ROUNDINGS)[-1 if calibrated else 0]
+    if refinements(name) and not calibrated:
+        raise InputError(
+            f"rounding {name!r} looks at the outputs of layers, for which it needs samples; give a "
+            f'calibration, or take rounding "nearest"'
+        )
+    return name
+
+
+def _nearest(weight: Tensor, spec: MuLawSpec, channel_axis: int, observer: str) -> QuantizedTensor:
+    watch = observer_class(observer)(spec, channel_axis)
+    watch(weight)
+    scale, mu = watch.calculate_qparams()
+    return nearest(weight.detach(), scale, spec.with_mu(float(mu)), channel_axis)
+
+
+def _shift(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> Tensor:
+    """(w - q) E[x], float32 [channels]."""
+    rows = moments.blocks(to_matrix(weight - quantized.dequantize(), quantized.channel_axis))
+    return (rows @ moments.mean[:, :, None]).reshape(-1)
+
+
+def _lost(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> float:
+    """E||(w - q) x||^2."""
+    return _power(quantized.dequantize().sub_(weight), quantized.channel_axis, moments)
+
+
+def _power(weight: Tensor, channel_axis: int, moments: Moments) -> float:
+    """E||w x||^2."""
+    return float(moments.power(to_matrix(weight, channel_axis)).double().sum())

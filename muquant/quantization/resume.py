@@ -1,0 +1,115 @@
+"""Weights that an interrupted job had finished, found again by all that their outcome depends on."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from muquant.base.errors import InputError, naming
+from muquant.base.tensor_files import read_tensors, write_tensors
+from muquant.format.stored import read_weight, weight_entry, weight_tensors
+from muquant.quantization.moments import Moments, Samples
+from muquant.quantization.outcome import OutputQuality, Quantized
+
+SCHEMA = "muquant.finished/1"
+_WEIGHT = "weight"
+"""Its name in its file."""
+_NAME = re.compile("[0-9a-f]{64}")
+
+
+class Finished:
+    """A folder of finished weights, a file for each.
+
+    A file's name is a digest of the float weight, of what was asked for and of what was known of the layer's
+    inputs. So one that is found is the right one, whatever has changed since it was written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._files())
+
+    def clear(self) -> None:
+        """Delete them, and the folder where nothing else is in it."""
+        for path in self._files():
+            path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.safetensors") if _NAME.fullmatch(path.stem)]
+
+    def key(self, weight: Tensor, samples: Samples | None, **options: Any) -> str:
+        """Return the name under which an outcome is kept.
+
+        Args:
+            weight: what is quantized.
+            samples: what the layer's inputs are like.
+            options: all else that matters, JSON values.
+        """
+        digest = hashlib.sha256(json.dumps([list(weight.shape), options], sort_keys=True).encode())
+        for tensor in (weight, *_tensors(samples)):
+            digest.update(tensor.detach().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def get(self, key: str) -> Quantized | None:
+        """Return the outcome of that name, None where there is none.
+
+        Raises:
+            InputError: its file is damaged.
+        """
+        path = self.folder / f"{key}.safetensors"
+        if not path.exists():
+            return None
+        file = read_tensors(path, SCHEMA)
+        manifest, tensors = file.manifest, file.tensors
+        with naming(str(path)):
+            try:
+                tensor = read_weight(_WEIGHT, tensors, manifest[_WEIGHT])
+                output = manifest["output"]
+                quality = None if output is None else OutputQuality(**_numbers(output))
+                return Quantized(tensor, str(manifest["rounding"]), quality, tensors.get("shift"))
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise InputError(f"it is malformed ({error!r:.200}); delete it") from error
+
+    def put(self, key: str, outcome: Quantized) -> None:
+        """Keep an outcome.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensor = outcome.tensor
+        tensors = weight_tensors(_WEIGHT, tensor)
+        if outcome.shift is not None:
+            tensors["shift"] = outcome.shift
+        manifest = {
+            _WEIGHT: weight_entry(tensor),
+            "rounding": outcome.rounding,
+            "output": None if outcome.output is None else _words(asdict(outcome.output)),
+        }
+        write_tensors(self.folder / f"{key}.safetensors", SCHEMA, tensors, manifest)
+
+
+def _tensors(samples: Samples | None) -> Iterable[Tensor]:
+    parts: tuple[Moments, ...] = () if samples is None else (samples.fit, samples.held_out)
+    return (tensor for part in parts for tensor in (part.mean, part.second, part.third, part.fourth))
+
+
+def _words(values: dict[str, float]) -> dict[str, str]:
+    """Floats as text: JSON knows no infinity."""
+    return {name: repr(value) for name, value in values.items()}
+
+
+def _numbers(words: dict[str, str]) -> dict[str, float]:
+    return {name: float(word) for name, word in words.items()}

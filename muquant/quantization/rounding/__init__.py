@@ -1,0 +1,33 @@
+"""Rounding methods: how codes are chosen. All begin with the nearest levels. One file each, one line here."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from muquant.base.registry import look_up
+from muquant.format.tensor import QuantizedTensor
+from muquant.quantization.moments import Moments
+from muquant.quantization.rounding.compensated import compensated
+from muquant.quantization.rounding.nearest import nearest
+from muquant.quantization.rounding.reconstructed import reconstructed
+
+Refinement = Callable[[Tensor, QuantizedTensor, Moments], QuantizedTensor]
+"""(weight, quantized so far, moments of its inputs) -> quantized better, in the same format"""
+
+ROUNDINGS: dict[str, Refinement | None] = {
+    "nearest": None,
+    "compensated": compensated,
+    "reconstructed": reconstructed,
+}
+"""Method -> what it does with the outcome of the methods before it; `nearest` is where all begin."""
+
+
+def refinements(name: str) -> dict[str, Refinement]:
+    """Return what follows on `nearest`, in order, up to the rounding method called `name`."""
+    look_up("rounding", name, ROUNDINGS)
+    names = list(ROUNDINGS)
+    steps = {each: ROUNDINGS[each] for each in names[: names.index(name) + 1]}
+    return {each: refine for each, refine in steps.items() if refine is not None}
+
+
+__all__ = ["ROUNDINGS", "Refinement", "compensated", "nearest", "reconstructed", "refinements"]

@@ -1,0 +1,61 @@
+"""Each weight to its nearest level, on its own."""
+
+import torch
+from torch import Tensor
+
+from muquant.format.law import compand, grid_levels
+from muquant.format.rows import from_rows, row_chunks, spread, to_rows
+from muquant.format.spec import MuLawSpec
+from muquant.format.tensor import QuantizedTensor, step_of
+
+
+def nearest(weight: Tensor, scale: Tensor, spec: MuLawSpec, channel_axis: int) -> QuantizedTensor:
+    """Quantize `weight` (float32) with `scale` (`Granularity.step_shape`) to its nearest levels."""
+    shape = tuple(weight.shape)
+    step = step_of(scale, spec)
+    wanted = target(weight, spread(scale, spec, shape, channel_axis), spec)
+    codes = nearest_codes(to_rows(wanted, spec, channel_axis), step.reshape(-1, 1), spec)
+    return QuantizedTensor(spec, from_rows(codes, spec, shape, channel_axis).contiguous(), step, channel_axis)
+
+
+def target(weight: Tensor, scale: Tensor, spec: MuLawSpec) -> Tensor:
+    """Return what the codes should come near to: the weight, or in the mapped domain scale * F(weight /
+    scale).
+
+    Args:
+        weight: float32, any shape.
+        scale: broadcasts against `weight`; a zero scale stands for weights that are all zero.
+        spec: mu must be a number.
+    """
+    if spec.domain == "decoded" or spec.mu == 0:
+        return weight
+    unit = torch.where(scale > 0, weight / scale, 0.0).clamp(-1, 1)
+    return scale * compand(unit, float(spec.mu))
+
+
+def nearest_codes(values: Tensor, step: Tensor, spec: MuLawSpec) -> Tensor:
+    """Return the codes, uint8, whose levels lie nearest to `values` [rows, n], with steps [rows or 1, 1].
+
+    A value half-way between two levels takes the upper one, so that zero has the smallest positive level of
+    mid-rise; with a zero step every value takes that code. Which of equal levels (a
+    grid too coarse for mu) is taken is left open: they decode alike.
+    """
+    levels = grid_levels(spec)[: spec.codes].float().to(values.device)
+    boundaries = (levels[1:] + levels[:-1]) / 2
+    by_columns = values.stride(0) < values.stride(1)  # the way it lies in memory is the fast way through it
+    matrix = values.T if by_columns else values
+    codes = torch.empty(matrix.shape, dtype=torch.uint8, device=values.device)
+    for rows in row_chunks(matrix):
+        own = step.reshape(1, -1) if by_columns or step.shape[0] == 1 else step[rows]
+        ratio = torch.where(own > 0, matrix[rows] / own, 0.0)
+        codes[rows] = _count_passed(ratio, boundaries)
+    return codes.T if by_columns else codes
+
+
+def _count_passed(ratio: Tensor, boundaries: Tensor) -> Tensor:
+    if len(boundaries) > 16:
+        return torch.bucketize(ratio, boundaries, right=True, out_int32=True).to(torch.uint8)
+    passed = torch.zeros_like(ratio, dtype=torch.uint8)  # for few boundaries three times faster than a search
+    for boundary in boundaries.tolist():
+        passed += (ratio >= boundary).view(torch.uint8)
+    return passed

@@ -1,0 +1,155 @@
+"""The differentiable decoder of fake quantization: forward the deployed weight, backward straight through.
+
+A weight has millions of elements and is decoded at every step, so passes over it are what counts. All work is
+done on chunks of rows that stay in the processor's cache, and two facts save passes:
+
+- Levels are integers, so the boundaries between them are multiples of 1/2, and floor(2 w / step) says which
+  level is nearest: one look-up in a table, for any width.
+- Of the gradients by scale and mu only sums are wanted, so no tensor of them is ever stored.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from muquant.format.law import expand_slope, grid_levels, positions
+from muquant.format.rows import from_rows, row_chunks, to_rows
+from muquant.format.spec import MuLawSpec
+from muquant.format.tensor import step_of
+
+SAMPLE = 2**18
+"""Weights from which the gradient by mu is taken, rows at even distances: one number for the whole tensor."""
+
+
+class StraightThrough(torch.autograd.Function):
+    """Nearest level forward; backward, the derivative of clip(w, -s, s) + s (L - clip(w / s)) with the codes
+    held fixed.
+
+    L is the unit level of the code and its residual against w / s is a constant, as in LSQ (Esser et al.,
+    2020): so the weight's gradient passes inside the clipping range, the scale's is L - w / s inside and L
+    outside, and mu's is s dL/dmu. Scale and mu are learned by their logarithms, so their gradients here are
+    these times s and mu.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, log_scale: Tensor, log_mu: Tensor, spec: MuLawSpec, channel_axis: int
+    ) -> Tensor:
+        """The decoded weight, in the shape and type of `weight`.
+
+        Args:
+            ctx: of autograd.
+            weight: any shape.
+            log_scale: `Granularity.step_shape`.
+            log_mu: []; not read, `spec.mu` is its exponential.
+            spec: its mu is a number.
+            channel_axis: the weight's axis of output channels.
+        """
+        layout, table = _Layout(weight, spec, channel_axis), _Table(spec, weight.device)
+        rows, step = layout.rows(weight), step_of(log_scale.exp(), spec).reshape(-1, 1)
+        decoded = torch.empty(rows.shape, device=rows.device)
+        levels = table.levels()
+        for part, own in _chunks(rows, step):
+            torch.mul(table.look_up(levels, rows[part], own), own, out=decoded[part])
+        result = layout.weight(decoded).to(weight.dtype)
+        ctx.spec, ctx.layout, ctx.table = spec, layout, table
+        ctx.save_for_backward(weight, log_scale, result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients by weight, log scale and log mu."""
+        layout, table, spec = ctx.layout, ctx.table, ctx.spec
+        weight, log_scale, result = ctx.saved_tensors
+        rows, decoded, upstream = layout.rows(weight), layout.rows(result), layout.rows(gradient)
+        scale = log_scale.exp().reshape(-1, 1)
+        through, by_scale = torch.empty_like(rows), torch.empty(len(rows), device=rows.device)
+        for part, own in _chunks(rows, scale):
+            values, above = rows[part], upstream[part]
+            passing = torch.mul(above, values.abs().le_(own), out=through[part])
+            by_scale[part] = (above * decoded[part]).addcmul_(passing, values, value=-1).sum(1)
+        if spec.steps.kind == "tensor":
+            by_scale = by_scale.sum()
+        by_mu = None
+        if ctx.needs_input_grad[2]:
+            some = slice(None, None, max(1, rows.numel() // SAMPLE))
+            own = scale if len(scale) == 1 else scale[some]
+            slope = table.look_up(table.slopes(), rows[some], step_of(own, spec))
+            share = len(slope) / len(rows)
+            by_mu = slope.mul_(upstream[some]).mul_(own).sum() * (spec.mu / share)
+        return layout.weight(through).to(weight.dtype), by_scale.reshape(log_scale.shape), by_mu, None, None
+
+
+class _Table:
+    """What belongs to a level, for every value of floor(2 w / step) that makes a difference."""
+
+    def __init__(self, spec: MuLawSpec, device: torch.device) -> None:
+        levels = grid_levels(spec)[: spec.codes].int()
+        borders = levels[1:] + levels[:-1]  # twice the boundaries
+        one = borders.new_ones(1)  # beyond the outermost boundaries one place is enough
+        self._widths = torch.cat((one, borders.diff(), one))
+        self._lowest, self._highest = int(borders[0]) - 1, int(borders[-1])
+        self._spec, self._levels, self._device = spec, levels, device
+
+    def levels(self) -> Tensor:
+        """The level at each place, float32 [places]."""
+        return self._spread(self._levels)
+
+    def slopes(self) -> Tensor:
+        """Its slope by mu in units of the scale, float32 [places]."""
+        spec = self._spec
+        return self._spread(expand_slope(positions(spec)[: spec.codes], spec.expansion_mu))
+
+    def look_up(self, values: Tensor, rows: Tensor, step: Tensor) -> Tensor:
+        """The entry of `values` at the nearest level, of a tie at the upper one.
+
+        Args:
+            values: [places].
+            rows: of weights, [n, m].
+            step: [n or 1, 1].
+        """
+        half = torch.where(step > 0, step / 2, torch.inf)  # all weights of a zero scale count as zero
+        place = (rows / half).floor_().clamp_(self._lowest, self._highest).int().sub_(self._lowest)
+        place.clamp_(min=0)  # a NaN has become the smallest integer
+        return values.index_select(0, place.reshape(-1)).reshape(rows.shape)
+
+    def _spread(self, by_code: Tensor) -> Tensor:
+        return by_code.float().repeat_interleave(self._widths).to(self._device)
+
+
+class _Layout:
+    """A weight as rows that share a step, without a copy where its memory allows it.
+
+    Within a row the order of weights is that of memory, such as channels last, unless groups are cut from it.
+    """
+
+    def __init__(self, weight: Tensor, spec: MuLawSpec, channel_axis: int) -> None:
+        others = [axis for axis in range(weight.dim()) if axis != channel_axis]
+        if spec.steps.kind != "group":
+            others.sort(key=weight.stride, reverse=True)
+        self._order = (channel_axis, *others)
+        self._shape = tuple(weight.shape[axis] for axis in self._order)
+        self._strides = torch.empty_like(weight, device="meta").stride()  # its own, where it is dense
+        self._spec = spec
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Float32 [rows, n], see `to_rows`."""
+        return to_rows(weight.permute(self._order).float(), self._spec, 0)
+
+    def weight(self, rows: Tensor) -> Tensor:
+        """Undo `rows`; with the strides of the weight that was laid out, from which layers infer a format."""
+        back = sorted(range(len(self._order)), key=self._order.__getitem__)
+        weight = from_rows(rows, self._spec, self._shape, 0).permute(back)
+        if weight.stride() == self._strides:
+            return weight
+        return torch.empty_strided(weight.shape, self._strides, device=rows.device).copy_(weight)
+
+
+def _chunks(rows: Tensor, column: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the rows, each with its part of `column` [rows or 1, 1]."""
+    for part in row_chunks(rows):
+        yield part, column if len(column) == 1 else column[part]

@@ -1,6 +1,0 @@
-"""Where a model comes from: a text that names it, such as "torchvision:resnet18", behind one registry."""
-
-from muquant.sources.registry import SOURCES, SourceKind, read_source, source_forms
-from muquant.sources.source import Source
-
-__all__ = ["SOURCES", "Source", "SourceKind", "read_source", "source_forms"]

@@ -1,0 +1,110 @@
+"""The options of adversarial training."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from muquant.base.errors import InputError
+from muquant.base.values import check_options, field_values
+
+USUAL_EPSILON = {"mnist": 0.3, "cifar10": 8 / 255}
+"""Data set -> the Linf radius that the literature reports (Madry et al. 2018)."""
+
+REACH, SINGLE_STEP_REACH = 2.5, 1.25
+"""How far all steps together go, in units of epsilon, where no step size is given: Madry et al. 2018; for one
+step Wong et al. 2020."""
+
+
+@dataclass(frozen=True)
+class AdversarialOptions:
+    """What adversarial training defends against, and how hard its attack tries.
+
+    Attributes:
+        epsilon: Linf radius in units of the input range, above 0 and below 1; None is the usual one of the
+            data set.
+        attack_steps: gradient steps of the attack, 1 or more. 1 is the fast variant of Wong et al. 2020.
+        attack_step_size: length of a step, like `epsilon`; None is 2.5 epsilon / steps, or 1.25 epsilon for
+            one step.
+        epsilon_warmup: the fraction of the run's steps, at least 0 and at most 1, in which epsilon rises
+            along a straight line, and the number of attack steps with it. Without, large radii such as
+            0.3 on MNIST are not learned at all.
+        trades: weight beta of the TRADES loss (Zhang et al. 2019), 0 or more; 0 is the cross-entropy of the
+            adversarial images alone (Madry et al. 2018).
+
+    Raises:
+        InputError: a value is of another type or out of range.
+    """
+
+    epsilon: float | None = None
+    attack_steps: int = 5
+    attack_step_size: float | None = None
+    epsilon_warmup: float = 0.3
+    trades: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_options(self, _RANGES)
+
+    def complete(self, data: str) -> Self:
+        """The same options with a number in place of every None.
+
+        Args:
+            data: name of the data set, whose usual epsilon is taken.
+
+        Raises:
+            InputError: there is no usual epsilon for it.
+        """
+        epsilon = USUAL_EPSILON.get(data) if self.epsilon is None else self.epsilon
+        if epsilon is None:
+            raise InputError(
+                f"adversarial training on {data} has no usual epsilon; give --epsilon, in units of the "
+                f"input range"
+            )
+        reach = SINGLE_STEP_REACH if self.attack_steps == 1 else REACH
+        size = self.attack_step_size or reach * epsilon / self.attack_steps
+        return replace(self, epsilon=epsilon, attack_step_size=size)
+
+    def strength(self, progress: float) -> "Strength":
+        """The attack when the fraction `progress` of the run's steps is done; `self` is complete.
+
+        While epsilon rises, the number of steps rises with it: early attacks are cheap.
+        """
+        assert self.epsilon is not None
+        assert self.attack_step_size is not None
+        share = min(1.0, progress / self.epsilon_warmup) if self.epsilon_warmup else 1.0
+        steps = max(1, math.ceil(share * self.attack_steps))
+        reach = share * self.attack_steps * self.attack_step_size
+        return Strength(share * self.epsilon, steps, reach / steps)
+
+    @classmethod
+    def from_dict(cls, document: object) -> Self:
+        """Read what `dataclasses.asdict` made of it, from a source that is not trusted.
+
+        Raises:
+            InputError: a field is missing, unknown, of another type or out of range.
+        """
+        values: dict[str, Any] = field_values(cls, document, "options of adversarial training")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """An attack in the Linf ball.
+
+    Attributes:
+        epsilon: radius of the ball.
+        steps: gradient steps, 1 or more.
+        step_size: length of one.
+    """
+
+    epsilon: float
+    steps: int
+    step_size: float
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "epsilon": (1e-6, 1),
+    "attack_steps": (1, 10_000),
+    "attack_step_size": (1e-9, 2),
+    "epsilon_warmup": (0, 1 + 1e-9),
+    "trades": (0, 1e4),
+}

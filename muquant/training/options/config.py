@@ -1,0 +1,151 @@
+"""`TrainingConfig`: everything that decides what a run computes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from muquant.base.errors import InputError
+from muquant.base.registry import look_up
+from muquant.base.values import check_options, field_values
+from muquant.training.augmentations import AUGMENTATIONS
+from muquant.training.feedback import FeedbackConfig
+from muquant.training.methods import METHODS, AdversarialOptions
+from muquant.training.optimizers import OPTIMIZERS
+from muquant.training.options.qat import QatOptions
+from muquant.training.schedules import SCHEDULES
+
+PRECISIONS = ("float32", "bf16")
+KEEP = ("last", "best")
+
+METHOD_OPTIONS: dict[str, type[AdversarialOptions] | type[FeedbackConfig]] = {
+    "adversarial": AdversarialOptions,
+    "feedback": FeedbackConfig,
+}
+"""Field of `TrainingConfig` -> the options in it, which some methods have."""
+
+OPTION_GROUPS: dict[str, type[AdversarialOptions] | type[FeedbackConfig] | type[QatOptions]] = {
+    **METHOD_OPTIONS,
+    "qat": QatOptions,
+}
+"""Field of `TrainingConfig` -> the options in it."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The settings of a run; two runs with equal settings, data and software end with equal weights on a CPU.
+
+    Attributes:
+        data: a name of `muquant.data.DATASETS`.
+        model: a name of `muquant.models.MODELS`.
+        method: a name of `METHODS`.
+        epochs: passes over the training part, 1 or more.
+        batch_size: images a step, 1 or more. What is left over at the end of an epoch is not used in it.
+        optimizer: a name of `OPTIMIZERS`.
+        lr: the highest learning rate, above 0.
+        weight_decay: 0 or more; on matrices and kernels alone.
+        momentum: of "sgd", at least 0 and below 1.
+        schedule: a name of `SCHEDULES`.
+        warmup: the fraction of the steps in which the learning rate rises, at least 0 and below 1.
+        label_smoothing: at least 0 and below 1.
+        augment: a name of `AUGMENTATIONS`.
+        precision: "float32", or "bf16": autocast to bfloat16. On a CPU, bf16 is
+            faster only where the processor computes in it (AVX512-BF16 or AMX): with AVX2 alone a step took
+            13 times as long.
+        seed: of weights, data order, augmentation and the held-out part; 0 or more.
+        validation: the fraction of the training split that is held out to validate on, at least 0 and below
+            1. The test split is only ever used once, after the last step.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        average: the fraction of the steps, at the end of the run, over which weights are averaged, above 0
+            and below 1; validated and kept are the averaged ones. None keeps those of a single step.
+        keep: "last", the weights after the last step; or "best", those of the epoch after which the held-out
+            robust accuracy was highest, or the held-out accuracy where the method measures no robustness.
+        compile: run training steps through torch.compile, which needs a C++ compiler, takes a minute first
+            and pays on GPUs.
+        adversarial: options of the method of that name, completed by defaults; None for other methods.
+        feedback: likewise.
+        qat: options of quantization-aware training; None trains in float.
+
+    Raises:
+        InputError: a value is of another type, out of range, or a name is unknown.
+    """
+
+    data: str = "mnist"
+    model: str = "cnn4"
+    method: str = "standard"
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    schedule: str = "one-cycle"
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    augment: str = "shift"
+    precision: str = "float32"
+    seed: int = 0
+    validation: float = 0.1
+    device: str = "auto"
+    average: float | None = None
+    keep: str = "last"
+    compile: bool = False
+    adversarial: AdversarialOptions | None = None
+    feedback: FeedbackConfig | None = None
+    qat: QatOptions | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self, _RANGES)
+        look_up("method", self.method, METHODS)
+        look_up("optimizer", self.optimizer, OPTIMIZERS)
+        look_up("schedule", self.schedule, SCHEDULES)
+        look_up("augmentation", self.augment, AUGMENTATIONS)
+        look_up("precision", self.precision, dict.fromkeys(PRECISIONS))
+        look_up("weights to keep", self.keep, dict.fromkeys(KEEP))
+        if self.keep == "best" and self.validation == 0:
+            raise InputError("training option keep: best is judged on held-out images; give a validation")
+        for name, kind in METHOD_OPTIONS.items():
+            given, used = getattr(self, name), METHODS[self.method].options == name
+            if given is not None and not used:
+                raise InputError(
+                    f"options of {name} training with method {self.method}, which has none of them; leave "
+                    f"them out, or choose method {name}"
+                )
+            if used:
+                object.__setattr__(self, name, (given or kind()).complete(self.data))
+        METHODS[self.method](self)  # whose own checks are made
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; `from_dict` turns them back."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples become lists
+        return document
+
+    @classmethod
+    def from_dict(cls, document: object) -> "TrainingConfig":
+        """Read what `to_dict` wrote, from a source that is not trusted.
+
+        Raises:
+            InputError: a field is missing, unknown, of another type or out of range. What is None by default
+                may be missing: runs from before there was such an option have none.
+        """
+        if isinstance(document, Mapping):
+            document = {**{each.name: None for each in fields(cls) if each.default is None}, **document}
+        values = field_values(cls, document, "training options")
+        for name, kind in OPTION_GROUPS.items():
+            if values[name] is not None:
+                values[name] = kind.from_dict(values[name])
+        return cls(**values)
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 1e6),
+    "batch_size": (1, 1e6),
+    "lr": (1e-12, 1e3),
+    "weight_decay": (0, 1e3),
+    "momentum": (0, 1),
+    "warmup": (0, 1),
+    "label_smoothing": (0, 1),
+    "average": (1e-12, 1),
+    "seed": (0, 2**63),
+    "validation": (0, 1),
+}

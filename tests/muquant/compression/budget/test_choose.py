@@ -1,0 +1,116 @@
+"""The plan that keeps within the limits, with made-up curves and answers."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from muquant import InputError, MuLawSpec, Plan
+from muquant.compression.budget import Curve, Drop, Point
+from muquant.compression.budget.answers import answers, count_changed
+from muquant.compression.budget.choose import choose
+from muquant.compression.budget.front import Front
+from muquant.compression.budget.limits import Limits
+
+CURVES = [
+    Curve(name, "output", None, tuple(Point(bits, size * bits, power * 4.0**-bits) for bits in range(2, 9)))
+    for name, size, power in (("a", 100, 1.0), ("b", 1000, 1.0), ("c", 10, 100.0))
+]
+
+
+def by_bytes(most: int, tried: list[int]) -> Callable[[Plan], Drop]:
+    """A trial in which 10 of 1,000 answers change with less than `most` bytes, and 5 with more."""
+
+    def trial(plan: Plan) -> Drop:
+        tried.append(plan.nbytes)
+        return Drop(10 if plan.nbytes < most else 5, 1000)
+
+    return trial
+
+
+def test_within_the_bytes_the_noise_is_least() -> None:
+    plan = choose(CURVES, Limits(4000), "all")
+    assert plan.nbytes <= 4000
+    assert plan.bits == {"a": 8, "b": 3, "c": 8}  # what costs little is wide
+    assert plan.drop is None
+    assert choose(CURVES, Limits(10**9), "all").bits == {"a": 8, "b": 8, "c": 8}
+
+
+LADDER = Front.of(CURVES).hull().nbytes.tolist()
+
+
+@pytest.mark.parametrize("place", range(len(LADDER)))
+def test_the_smallest_plan_that_keeps_the_answers_is_found_by_bisection(place: int) -> None:
+    tried: list[int] = []
+    steps: list[tuple[str, int, int]] = []
+    trial = by_bytes(LADDER[place], tried)
+    plan = choose(CURVES, Limits(max_drop=0.5), "all", trial, lambda *step: steps.append(step))
+    assert plan.nbytes == LADDER[place]
+    assert plan.drop == Drop(5, 1000)
+    assert tried[0] == LADDER[-1] == 8880
+    assert len(tried) == len(set(tried)) == len(steps) <= 6  # of 19 plans on the hull
+    assert steps == [(f"trying {nbytes:,} bytes", i, 6) for i, nbytes in enumerate(tried)]
+
+
+def test_both_limits_hold_or_it_is_said() -> None:
+    tried: list[int] = []
+    plan = choose(CURVES, Limits(6000, 0.5), "all", by_bytes(5000, tried))
+    assert 5000 <= plan.nbytes <= max(tried) <= 6000
+    with pytest.raises(InputError, match=r"is 0.5 points, .* within max_bytes 4,000, .* 10 of 1,000"):
+        choose(CURVES, Limits(4000, 0.5), "all", by_bytes(5000, []))
+
+
+def test_limits_that_nothing_keeps_are_told_with_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"max_bytes is 100; .* take 2,220 bytes, .* 8,880; give at least"):
+        choose(CURVES, Limits(100), "all")
+    message = r"max_drop is 0 points, but with the widest plan, of 8,880 bytes, 5 of 1,000 .* \(0.5 points\)"
+    with pytest.raises(InputError, match=message):
+        choose(CURVES, Limits(max_drop=0), "all", by_bytes(0, []))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ((), "needs a limit, found none"),
+        ((-1,), "max_bytes is -1"),
+        ((1.5,), "max_bytes is 1.5"),
+        ((True,), "max_bytes is True"),
+        ((None, -0.1), "max_drop is -0.1; expected percentage points, 0 to 100"),
+        ((None, 101), "max_drop is 101"),
+        ((None, float("nan")), "max_drop is nan"),
+        ((None, "1"), "max_drop is '1'"),
+    ],
+)
+def test_limits_out_of_range(limits: tuple[object, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Limits(*limits)  # type: ignore[arg-type]
+
+
+def test_what_does_not_go_together() -> None:
+    limits = Limits(100, 1)
+    with pytest.raises(InputError, match='layers "auto" chooses widths'):
+        limits.check(MuLawSpec(), "auto", None, calibrated=True)
+    with pytest.raises(InputError, match='domain "mapped"'):
+        limits.check(MuLawSpec(3, 255.0, "mapped"), "all", None, calibrated=True)
+    with pytest.raises(InputError, match=r"max_drop is measured .* give a calibration"):
+        limits.check(MuLawSpec(), "all", None, calibrated=False)
+    with pytest.raises(InputError, match=r"override 'a' is MuLawSpec.* expected a width"):
+        limits.check(MuLawSpec(), "all", {"a": MuLawSpec()}, calibrated=True)
+    Limits(100).check(MuLawSpec(), "all", {"a": 8}, calibrated=False)
+
+
+def test_answers_are_classes() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0]])
+    assert answers(logits).tolist() == [1, 0]
+    assert answers(logits[None]).tolist() == [[1, 0]]
+    assert answers(logits.T[None, :, :, None]).tolist() == [[[1], [0]]]  # axis 1 of pictures
+    assert answers(logits.half()).tolist() == [1, 0]
+    assert answers(torch.tensor([4, 2])).tolist() == [4, 2]
+    for shape in ((3,), (3, 1), (2, 1, 4, 4)):
+        with pytest.raises(InputError, match="max_drop compares which class"):
+            answers(torch.zeros(shape))
+
+
+def test_changed_answers_are_counted_over_batches() -> None:
+    exact = [torch.tensor([0, 1, 2]), torch.tensor([3])]
+    assert count_changed(exact, [torch.tensor([0, 2, 2]), torch.tensor([3])]) == Drop(1, 4)

@@ -1,0 +1,113 @@
+"""The plan as an object and as a file that was edited by someone."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muquant import InputError, Plan, read_plan
+from muquant.compression.budget import Curve, Drop, Point
+
+POINTS = tuple(Point(bits, 100 * bits, 4.0**-bits) for bits in range(2, 9))
+CURVES = (Curve("a.weight", "output", None, POINTS), Curve("b.weight", "weight", 8, POINTS))
+PLAN = Plan({"a.weight": 3, "b.weight": 8}, "all", 1200, 1.5, Drop(2, 150), CURVES)
+
+
+def test_what_a_plan_says_of_itself() -> None:
+    assert PLAN.nbytes == 300 + 800
+    assert PLAN.noise == 4.0**-3 + 4.0**-8
+    assert PLAN.overrides == {"=a.weight": 3, "=b.weight": 8}
+    assert PLAN.drop is not None
+    assert PLAN.drop.points == pytest.approx(4 / 3)
+    assert [point.bits for point in CURVES[1].allowed] == [8]
+    assert CURVES[0].fall(2) is None
+    assert CURVES[0].fall(9) is None
+    assert CURVES[0].fall(3) == pytest.approx((4.0**-2 - 4.0**-3) / 100)
+    assert POINTS[0].sqnr == pytest.approx(12.0412)
+    assert Point(8, 1, 0.0).sqnr is None
+
+
+def test_a_file_is_the_plan_again_also_after_an_edit(tmp_path: Path) -> None:
+    path = tmp_path / "a.plan.json"
+    PLAN.save(path)
+    assert read_plan(path) == PLAN
+    document = json.loads(path.read_text())
+    assert list(document)[:2] == ["schema", "bits"]
+    document["bits"]["b.weight"] = 2
+    path.write_text(json.dumps(document))
+    found = read_plan(path)
+    assert found.overrides == {"=a.weight": 3, "=b.weight": 2}
+    assert found.nbytes == 300 + 200
+
+
+def changed(*keys: Any, value: Any) -> Any:
+    """The plan's document with one value replaced, or with `...` removed."""
+    document = copy.deepcopy(json.loads(json.dumps(PLAN.to_dict())))
+    part = document
+    for key in keys[:-1]:
+        part = part[key]
+    if value is ...:
+        del part[keys[-1]]
+    else:
+        part[keys[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "schema is None; expected 'muquant.plan/1'"),
+        ("text", "schema is None"),
+        (changed("schema", value="muquant.plan/2"), "schema is 'muquant.plan/2'"),
+        (changed("schema", value=[]), r"schema is \[\]"),
+        (changed("bits", value=...), "plan: expected the fields"),
+        (changed("more", value=1), "plan: expected the fields"),
+        (changed("bits", value=[3, 8]), "bits: expected the widths of a.weight, b.weight"),
+        (changed("bits", "c.weight", value=3), "bits: expected the widths of a.weight, b.weight"),
+        (changed("bits", "a.weight", value=...), "bits: expected the widths"),
+        (changed("bits", "a.weight", value=1), "bits of a.weight: 1; expected a whole number from 2 to 8"),
+        (changed("bits", "a.weight", value=9), "bits of a.weight: 9"),
+        (changed("bits", "a.weight", value=3.0), "bits of a.weight: 3.0"),
+        (changed("bits", "a.weight", value=True), "bits of a.weight: True"),
+        (changed("bits", "a.weight", value={}), "bits of a.weight: {}"),
+        (changed("layers", value=3), "layers is 3; expected a text"),
+        (changed("max_bytes", value="1kB"), "max_bytes is '1kB'"),
+        (changed("max_drop", value=-1), "max_drop is -1"),
+        (changed("drop", value=3), "drop: expected the fields"),
+        (changed("drop", "answers", value=0), "drop: 2 of 0 answers"),
+        (changed("curves", value={}), "curves is {}; expected a list"),
+        (changed("curves", value=[]), "bits: expected the widths"),
+        (changed("curves", 0, value=None), "weight of a plan: expected the fields"),
+        (changed("curves", 0, "name", value=1), "name is 1; expected a text"),
+        (changed("curves", 0, "name", value="b.weight"), "bits: expected the widths"),
+        (changed("curves", 0, "measured_on", value="input"), "measured_on is 'input'"),
+        (changed("curves", 0, "pinned", value=12), "pinned is 12"),
+        (changed("curves", 0, "points", value=None), "points is None; expected a list"),
+        (changed("curves", 0, "points", 6, value=...), "points: expected one for each width"),
+        (changed("curves", 0, "points", 0, "bits", value=3), "points: expected one for each width"),
+        (changed("curves", 0, "points", 0, "bits", value="2"), "bits is '2'"),
+        (changed("curves", 0, "points", 0, "nbytes", value=-1), "nbytes is -1"),
+        (changed("curves", 0, "points", 0, "noise", value=float("nan")), "noise is nan"),
+        (changed("curves", 0, "points", 0, "noise", value="loud"), "noise is 'loud'"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_one_line(document: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.plan.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=message) as caught:
+        read_plan(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 200_000], ids=["none", "{", "raw", "deep"]
+)
+def test_a_file_that_is_no_json(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.plan.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"a.plan.json is not a JSON document"):
+        read_plan(tmp_path / "a.plan.json")
+    with pytest.raises(InputError, match="cannot read"):
+        read_plan(tmp_path / "b.plan.json")

@@ -1,0 +1,273 @@
+"""Moments of layers' inputs, held to what the layers compute."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from sklearn.covariance import ledoit_wolf_shrinkage
+from torch import Tensor, nn
+
+from muquant.base.errors import InputError
+from muquant.compression.calibration import collect_moments, operators, split
+from muquant.compression.layers import quantizable_weights
+from muquant.models.calls import Example, Inputs
+from muquant.quantization.moments import Moments, MomentSums
+
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def collect(model: nn.Module, *inputs: Tensor) -> dict[str, Moments]:
+    weights = {weight.name: weight for weight in quantizable_weights(model)}
+    return collect_moments(model.eval(), weights, Inputs.of(inputs))
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 0.3
+
+
+def check(layer: Any, moments: Moments, x: Tensor) -> None:
+    """Oracle: the mean square of what the layer itself makes of x, for its own weight and another."""
+    for seed in range(2):
+        weight = uniform(*layer.weight.shape, seed=seed)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            output = layer(x)
+        channels = output.movedim(1 if layer.weight.dim() > 2 else -1, 0).flatten(1)
+        torch.testing.assert_close(moments.power(weight.flatten(1)), channels.square().mean(1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), places=st.sampled_from([1, 2, 3]))
+def test_a_convolution_s_patches(data: st.DataObject, places: int) -> None:
+    def sizes(low: int, high: int) -> tuple[int, ...]:
+        return tuple(data.draw(st.integers(low, high)) for _ in range(places))
+
+    groups = data.draw(st.sampled_from([1, 2, 4]))
+    layer: Any = CONVOLUTIONS[places](
+        4, 4, sizes(1, 3), sizes(1, 2), sizes(0, 2), sizes(1, 2), groups=groups, bias=False
+    )
+    x = uniform(3, 4, *sizes(5, 6))
+    moments = collect(layer, x)["weight"]
+    assert moments.second.shape == (groups, *2 * [math.prod(layer.weight.shape[1:])])
+    check(layer, moments, x)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_name(padding: str) -> None:
+    layer = nn.Conv2d(2, 3, (3, 5), padding=padding, bias=False)
+    x = uniform(5, 2, 6, 6)
+    check(layer, collect(layer, x)["weight"], x)
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (3, 5, 6), (2, 3, 5, 6)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_s_inputs(shape: tuple[int, ...], bias: bool) -> None:
+    layer = nn.Linear(6, 4, bias=bias)
+    x = uniform(*shape)
+    moments = collect(layer, x)["weight"]
+    rows = x.reshape(-1, 6)
+    assert moments.count == len(rows)
+    torch.testing.assert_close(moments.second[0], rows.T @ rows / len(rows))
+    torch.testing.assert_close(moments.fourth[0], rows.square().sum(1).square().mean())
+
+
+def test_batches_and_repeated_calls_add_up() -> None:
+    layer = nn.Linear(6, 6)
+    x = uniform(70, 6)
+    first, _ = quantizable_weights(model := nn.Sequential(layer, layer))
+    moments = collect_moments(model, {"shared": first}, Inputs.of(x))["shared"]
+    rows = torch.cat((x, layer(x).detach()))
+    assert moments.count == 140
+    torch.testing.assert_close(moments.second[0], rows.T @ rows / 140)
+
+
+def test_weights_used_by_hand_are_seen() -> None:
+    class ByHand(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            product: Tensor = x @ self.layer.weight.T
+            return product
+
+    x = uniform(9, 6)
+    torch.testing.assert_close(collect(ByHand(), x)["layer.weight"].second[0], x.T @ x / 9)
+
+
+def test_a_square_weight_s_inputs_are_not_those_of_its_transpose() -> None:
+    class BothWays(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            both: Tensor = self.layer(x) @ self.layer.weight
+            return both
+
+    x = uniform(9, 6)
+    moments = collect(BothWays(), x)["layer.weight"]
+    assert moments.count == 9
+    torch.testing.assert_close(moments.second[0], x.T @ x / 9)
+
+
+def test_attention_s_projections_are_seen() -> None:
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    x = uniform(5, 3, 8)
+    found = collect(encoder, x)
+    assert set(found) == {weight.name for weight in quantizable_weights(encoder)}
+    rows = x.reshape(-1, 8)
+    torch.testing.assert_close(found["self_attn.in_proj_weight"].second[0], rows.T @ rows / 15)
+    seen: list[Tensor] = []
+    encoder.linear1.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].reshape(-1, 8)))
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        encoder(x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    torch.testing.assert_close(found["linear1.weight"].second[0], (seen[0].T @ seen[0] / 15).detach())
+
+
+def test_what_is_no_matrix_times_vectors_is_left_out() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose1d(4, 4, 2)
+            self.table = nn.Embedding(5, 4)
+            self.unused = nn.Linear(4, 4)
+            self.cross = nn.MultiheadAttention(4, 2, batch_first=True)  # its in-projection is cut in parts
+
+        def forward(self, x: Tensor) -> Tensor:
+            other = self.table(torch.arange(5))[None].expand(len(x), -1, -1)
+            mixed: Tensor = self.cross(x, other, other)[0]
+            both: Tensor = mixed + self.up(x).mean()
+            return both
+
+    assert set(collect(Odd(), uniform(3, 4, 4))) == {"cross.out_proj.weight"}
+
+
+def test_of_large_images_patches_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "MOST_ROWS", 2000)
+    layer = nn.Conv2d(2, 3, 3, bias=False)
+    x = uniform(8, 2, 40, 40)
+    drawn, again = collect(layer, x)["weight"], collect(layer, x)["weight"]
+    assert drawn.count == 2000
+    torch.testing.assert_close(drawn.second, again.second, rtol=0, atol=0)
+    monkeypatch.undo()
+    whole = collect(layer, x)["weight"]
+    assert whole.count == 8 * 38 * 38
+    torch.testing.assert_close(drawn.second, whole.second, rtol=0, atol=0.02)
+
+
+def sums(vectors: Tensor) -> Moments:
+    """The moments of [blocks, n, inputs]."""
+    found = MomentSums("layer", (1, vectors.shape[2]))
+    found.add(vectors)
+    return found.moments()
+
+
+@settings(deadline=None, max_examples=40)
+@given(blocks=st.integers(1, 3), inputs=st.integers(1, 6), seed=st.integers(0, 99))
+def test_moments_about_a_point_are_those_of_what_is_less_by_it(blocks: int, inputs: int, seed: int) -> None:
+    x, center = uniform(blocks, 20, inputs, seed=seed), 2 * uniform(blocks, inputs, seed=seed + 1)
+    found, expected = sums(x).about(center), sums(x - center[:, None])
+    for name in ("mean", "second", "third", "fourth", "count"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4, msg=name
+        )
+
+
+@settings(deadline=None, max_examples=40)
+@given(count=st.integers(2, 60), inputs=st.integers(2, 12), seed=st.integers(0, 99))
+def test_the_shrinkage_is_ledoit_and_wolf_s(count: int, inputs: int, seed: int) -> None:
+    rows = uniform(count, inputs, seed=seed).double()
+    second = rows.T @ rows / count
+    share = max(0.003, float(ledoit_wolf_shrinkage(rows.numpy(), assume_centered=True)))
+    expected = (1 - share) * second + share * second.diagonal().mean() * torch.eye(inputs)
+    found = sums(rows[None].float()).shrunk()
+    torch.testing.assert_close(found[0], expected.float(), rtol=1e-3, atol=1e-5)
+
+
+def test_dead_inputs_leave_it_invertible() -> None:
+    x = uniform(50, 6)
+    x[:, 2] = 0
+    shrunk = collect(nn.Linear(6, 4), x)["weight"].shrunk()
+    assert math.isfinite(float(torch.linalg.cholesky(shrunk).sum()))
+
+
+def test_a_model_that_does_not_run_is_named() -> None:
+    with pytest.raises(InputError, match=r"Linear does not run on inputs of shape \[\(3, 5\)\].*trained on"):
+        collect(nn.Linear(6, 4), uniform(3, 5))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e4])
+def test_inputs_that_never_change_leave_it_invertible(value: float) -> None:
+    known = sums(torch.full((1, 40, 6), value))
+    for moments in (known, known.about(known.mean)):
+        assert math.isfinite(float(torch.linalg.cholesky(moments.shrunk()).sum()))
+
+
+def bad(value: float, *rows: int) -> Tensor:
+    x = uniform(9, 3, 2)
+    x[list(rows), 1, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (bad(math.nan, 7, 3), "input 0: expected finite numbers, found NaN or infinity in sample 3; mend"),
+        (bad(math.inf, 0).double(), "input 0: .* sample 0;"),
+        ((torch.arange(9), bad(-math.inf, 8).bfloat16()), "input 1: .* sample 8;"),
+        ({"ids": torch.arange(9), "mask": bad(math.nan, 5)[:, 1, 1]}, "input mask: .* sample 5;"),
+    ],
+    ids=["first", "double", "place", "name"],
+)
+def test_samples_that_are_not_finite_are_named(calibration: Example, message: str) -> None:
+    with pytest.raises(InputError, match=f"^calibration: {message}"):
+        split(calibration)
+
+
+def test_what_is_finite_is_a_sample() -> None:
+    large = torch.full((4, 2), torch.finfo(torch.float64).max, dtype=torch.float64)
+    tensors = (large, torch.arange(4), torch.arange(4) > 1, torch.ones(4, 0))
+    fit, held_out = split(tensors)
+    for tensor, one, other in zip(tensors, fit.tensors, held_out.tensors, strict=True):
+        assert torch.equal(tensor, torch.cat((one, other)))
+
+
+class Root(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sqrt()
+
+
+def test_a_layer_whose_inputs_the_model_makes_not_finite_is_named() -> None:
+    model, x = nn.Sequential(nn.Linear(6, 4), Root(), nn.Linear(4, 2)), uniform(70, 6).abs()
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
+    assert set(collect(model, x)) == {"0.weight", "2.weight"}
+    x[40] = -9
+    with pytest.raises(InputError, match=r"^2\.weight: calibration: .*found NaN or infinity; give samples"):
+        collect(model, x)
+
+
+def test_inputs_too_large_for_moments_are_named_and_smaller_ones_are_kept_whole() -> None:
+    layer, x = nn.Linear(6, 4), uniform(12, 6)
+    with pytest.raises(InputError, match=r"^weight: calibration: .*found inputs up to 6\.9\de\+09; give"):
+        collect(layer, x * 1e10)
+    fourth = float(x.double().square().sum(1).square().sum())
+    scale = (torch.finfo(torch.float32).max / 16 / fourth) ** 0.25
+    with pytest.raises(InputError, match="found inputs up to"):
+        collect(layer, x * (scale * 1.01))
+    known = collect(layer, x * (scale * 0.99))["weight"]
+    for center in (known.mean, -known.mean, 2 * known.mean):
+        for name in ("mean", "second", "third", "fourth"):
+            assert getattr(known.about(center), name).isfinite().all()
+
+
+def test_moments_that_only_all_batches_make_too_large() -> None:
+    x = torch.full((8 * 32, 1), 2.0**29)  # a batch of fourth powers is 2^121, and 2^124 is too much
+    assert collect(nn.Linear(1, 1), x[32:])["weight"].fourth == 2.0**116
+    with pytest.raises(InputError, match=r"up to 5\.37e\+08"):
+        collect(nn.Linear(1, 1), x)

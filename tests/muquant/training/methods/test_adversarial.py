@@ -1,0 +1,190 @@
+"""Adversarial training: the attack against closed forms, the losses against formulas, the stop of a run."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from muquant.base.errors import InputError
+from muquant.data import load_dataset
+from muquant.models import build_model
+from muquant.training import METHODS, AdversarialOptions, Batch, EpochMetrics, Standard, TrainingConfig, train
+from muquant.training.methods.adversarial import Adversarial, cross_entropy_rise, perturb
+from muquant.training.options.adversarial import Strength
+
+Tiny = Callable[..., TrainingConfig]
+OPTIONS = AdversarialOptions(epsilon=0.1, attack_steps=3, epsilon_warmup=0.0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(model: nn.Module, progress: float = 0.5) -> Batch:
+    dataset = load_dataset("tiny", "train")
+    return Batch(model.train(), dataset.inputs()[:30], dataset.labels[:30], progress, seeded(1))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_attack_on_a_linear_model_reaches_the_worst_corner(steps: int) -> None:
+    weight = torch.randn(2, 12, generator=seeded())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
+    model[1].weight.data = weight
+    clean, labels = torch.rand(20, 3, 2, 2, generator=seeded(1)), torch.arange(20) % 2
+    found = perturb(
+        model, clean, cross_entropy_rise(labels), Strength(0.2, steps, 2.5 * 0.2 / steps), seeded()
+    )
+    away = np.sign((weight[1] - weight[0]).numpy()) * np.where(labels.numpy() == 0, 1, -1)[:, None]
+    expected = np.clip(clean.flatten(1).numpy() + 0.2 * away, 0, 1)
+    np.testing.assert_allclose(found.flatten(1).numpy(), expected, atol=1e-6)
+
+
+def test_attacked_images_stay_in_the_ball_and_in_the_range() -> None:
+    model = build_model("cnn4-small", (1, 8, 8), 3)
+    clean = torch.rand(50, 1, 8, 8, generator=seeded()).round(decimals=1)  # some exactly 0 and 1
+    labels = torch.zeros(50, dtype=torch.int64)
+    rise, strength = cross_entropy_rise(labels), Strength(0.3, 3, 0.25)
+    found = perturb(model, clean, rise, strength, seeded(2))
+    assert float((found - clean).abs().max()) <= 0.3 + 1e-6
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert not found.requires_grad
+    assert not torch.equal(
+        found, perturb(model, clean, cross_entropy_rise(labels), Strength(0.3, 3, 0.25), seeded())
+    )
+
+
+@pytest.mark.parametrize("trades", [0.0, 2.0])
+def test_the_attack_leaves_no_gradients_and_no_statistics_behind(trades: float, tiny: Tiny) -> None:
+    method = Adversarial(tiny(method="adversarial", adversarial=replace(OPTIONS, trades=trades)))
+    model = build_model("wrn-10-1", (1, 8, 8), 3)
+    seen: list[bool] = []
+    hook = model.register_forward_hook(lambda module, *_: seen.append(module.training))
+    result = method.loss(batch_of(model))
+    hook.remove()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    passes = 2 if trades else 1
+    assert seen == [False] * (len(seen) - passes) + [True] * passes
+    assert int(model.get_buffer("bn.num_batches_tracked")) == passes
+    assert all(module.training for module in model.modules())
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def softmax(logits: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    power = np.exp(logits.detach().double().numpy())
+    return power / power.sum(1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def test_the_losses_are_those_of_the_papers(tiny: Tiny) -> None:
+    model = build_model("cnn4-small", (1, 8, 8), 3)
+    model.get_parameter("fc2.weight").data *= 20  # so that an attack can change something
+    labels = batch_of(model).labels.numpy()
+    passes: list[Tensor] = []
+    model.register_forward_hook(lambda module, _, out: passes.append(out) if module.training else None)
+
+    result = Adversarial(tiny(method="adversarial", adversarial=OPTIONS)).loss(batch_of(model))
+    (attacked,) = map(softmax, passes)
+    expected = -np.log(attacked[np.arange(30), labels]).mean()
+    assert result.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert result.logits is passes[0]
+
+    passes.clear()
+    options = replace(OPTIONS, trades=3.0)
+    result = Adversarial(tiny(method="adversarial", adversarial=options)).loss(batch_of(model))
+    clean, attacked = map(softmax, passes)
+    divergence = (clean * np.log(clean / attacked)).sum(1).mean()
+    expected = -np.log(clean[np.arange(30), labels]).mean() + 3.0 * divergence
+    assert divergence > 1e-3
+    assert result.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert result.logits is passes[1]
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0.0, (0.0, 1, 0.0)),
+        (0.1, (0.1, 2, 0.125)),
+        (0.15, (0.15, 2, 0.1875)),
+        (0.2, (0.2, 3, 1 / 6)),
+        (0.3, (0.3, 4, 0.1875)),
+        (0.99, (0.3, 4, 0.1875)),
+    ],
+)
+def test_epsilon_and_steps_rise_together(progress: float, expected: tuple[float, int, float]) -> None:
+    found = (
+        AdversarialOptions(epsilon=0.3, attack_steps=4, epsilon_warmup=0.3).complete("x").strength(progress)
+    )
+    assert (found.epsilon, found.steps, found.step_size) == pytest.approx(expected)
+
+
+def test_without_warmup_the_attack_is_whole_from_the_start() -> None:
+    found = AdversarialOptions(epsilon=0.3, attack_steps=4, epsilon_warmup=0.0).complete("x").strength(0.0)
+    assert found == Strength(0.3, 4, 2.5 * 0.3 / 4)
+
+
+def record(epoch: int, trained: float | None, judged: float | None) -> EpochMetrics:
+    return EpochMetrics(epoch, 0.1, 0.9, 0.9, 0.1, 1.0, judged, trained)
+
+
+@pytest.mark.parametrize(
+    ("found", "stops"),
+    [
+        (record(9, 0.95, 0.02), True),
+        (record(9, 0.95, 0.47), True),
+        (record(9, 0.95, 0.48), False),
+        (record(9, 0.0, 0.0), False),  # not learned at all: that is no overfitting
+        (record(9, 0.3, 0.11), False),
+        (record(2, 0.95, 0.02), False),  # epsilon is still rising
+        (record(3, 0.95, 0.02), True),
+        (record(9, None, 0.02), False),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_overfitting_to_the_attack_is_found(found: EpochMetrics, stops: bool, steps: int, tiny: Tiny) -> None:
+    options = AdversarialOptions(epsilon=0.1, attack_steps=steps, epsilon_warmup=0.3)
+    method = Adversarial(tiny(method="adversarial", adversarial=options, epochs=10))
+    fault = method.fault(found)
+    assert (fault is not None) == stops
+    assert fault is None or f"catastrophic overfitting, {found.trained_attack_accuracy:.1%}" in fault
+
+
+def test_a_fault_stops_the_run_and_keeps_the_checkpoint_before_it(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Faulty(Standard):
+        def fault(self, record: EpochMetrics) -> str | None:
+            return "it broke; mend it" if record.epoch == 2 else None
+
+    monkeypatch.setitem(METHODS, "faulty", Faulty)
+    with pytest.raises(InputError, match=r"step 12 of 18 \(epoch 2\): it broke; mend it \(the last good"):
+        train(tiny(method="faulty"), tmp_path)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def digits() -> TrainingConfig:
+    return TrainingConfig(
+        data="digits", model="cnn4-small", epochs=6, batch_size=32, lr=5e-3, augment="none", device="cpu"
+    )
+
+
+@pytest.mark.parametrize("options", [{"attack_steps": 3}, {"attack_steps": 1}, {"trades": 6.0}], ids=str)
+def test_training_makes_a_model_robust(
+    options: dict[str, float], digits: TrainingConfig, tmp_path: Path
+) -> None:
+    attack = AdversarialOptions(epsilon=0.15, **options)  # type: ignore[arg-type]
+    config = replace(digits, method="adversarial", adversarial=attack)
+    result = train(config, tmp_path)
+    judge = Adversarial(replace(config, adversarial=AdversarialOptions(epsilon=0.15)))
+    held_out = load_dataset("digits", "train")
+    plain = train(digits, tmp_path / "plain").model
+    before, after = (judge.validate(model, held_out)["robust_accuracy"] for model in (plain, result.model))
+    assert after > before + 0.2
+    for each in result.history:
+        assert each.robust_accuracy is not None
+        assert each.trained_attack_accuracy is not None

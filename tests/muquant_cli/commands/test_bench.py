@@ -1,0 +1,166 @@
+"""`muquant bench`: what it writes, its exit status, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from muquant_onnx import load_session, logits_of
+
+from ..conftest import fails, invoke, invoke_json
+
+FEW = ("--data", "digits", "--limit", 40)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def document(run: Path, artifact: Path, exported: Path, folder: Path) -> Any:
+    """A float run, its 3-bit version and the latter's ONNX file, in one benchmark."""
+    return invoke_json("bench", f"float={run}", artifact, exported, *FEW, "--out", folder)
+
+
+def test_a_benchmark_writes_what_it_prints(document: Any, folder: Path, exported: Path) -> None:
+    assert json.loads((folder / "report.json").read_text()) == document
+    assert [(model["name"], model["runtime"], model["bits"]) for model in document["models"]] == [
+        ("float", "torch", 32),
+        ("float", "onnx", 32),
+        ("model", "torch", 3),
+        ("model", "onnx", 3),
+    ]
+    assert document["models"][3]["nbytes"] == exported.stat().st_size
+    assert [path.name for path in (folder / "models").iterdir()] == ["float.onnx"]
+    assert "worst" in (folder / "report.html").read_text()
+    assert "| `float` |" in (folder / "report.md").read_text()
+    for model in document["models"]:
+        assert set(model["attacks"]) == {
+            "apgd-ce",
+            "apgd-t",
+            "ddn",
+            "square",
+            "normal-noise",
+            "uniform-noise",
+        }
+        assert model["worst_case"] <= model["clean"]
+
+
+def test_the_figures_of_a_session_are_those_of_its_file(document: Any, exported: Path) -> None:
+    from muquant.data import load_dataset
+
+    test = load_dataset("digits", "test")
+    rows = document["data"]["indices"]
+    assert len(set(rows)) == 40
+    logits = logits_of(load_session(exported))(test.inputs()[rows].numpy())
+    assert document["models"][3]["clean"] == np.mean(logits.argmax(1) == test.labels[rows].numpy())
+
+
+def test_a_second_run_takes_the_finished_attacks(
+    document: Any, run: Path, artifact: Path, exported: Path, folder: Path
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "attacks").iterdir()}
+    again = invoke_json("bench", f"float={run}", artifact, exported, *FEW, "--out", folder)
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "attacks").iterdir()} == before
+    for one, other in zip(document["models"], again["models"], strict=True):
+        assert {**one, "seconds": 0, "attacks": 0} == {**other, "seconds": 0, "attacks": 0}
+
+
+def test_people_see_headline_attacks_and_files(run: Path, folder: Path, document: Any) -> None:
+    result = invoke("bench", f"float={run}", *FEW, "--runtime", "torch", "--out", folder)
+    assert result.exit_code == 0
+    assert "Worst case over all attacks, linf 0.2, 40 images of digits" in result.stdout
+    assert "apgd-t" in result.stdout
+    assert "report.html" in result.stdout
+
+
+def test_a_file_alone_is_attacked_by_queries(exported: Path, folder: Path, run: Path) -> None:
+    (row,) = invoke_json("bench", exported, *FEW, "--out", folder, "--surrogate", run, "--suite", "standard")[
+        "models"
+    ]
+    assert row["verdict"] == "not assessed"
+    sources = {name: attack["source"] for name, attack in row["attacks"].items()}
+    assert [sources[name] for name in ("apgd-ce", "apgd-t", "ddn")] == ["not available"] * 3
+    assert [sources[name] for name in ("square", "transfer")] == ["attack"] * 2
+
+
+def test_flags_can_make_it_fail(run: Path, folder: Path, document: Any) -> None:
+    flags = [flag["kind"] for model in document["models"] for flag in model["flags"]]
+    arguments = ("bench", f"float={run}", *FEW, "--out", folder, "--runtime", "torch", "--json", "--fail-on")
+    assert invoke(*arguments, "never").exit_code == 0
+    expected = [flag["kind"] for flag in document["models"][0]["flags"]]
+    assert invoke(*arguments, "any").exit_code == (1 if expected else 0), flags
+
+
+def write_net(path: Path, shape: list[int | str], classes: int) -> Path:
+    """An ONNX file that sums its input into each of its logits."""
+    inputs = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    outputs = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", classes])
+    axes = numpy_helper.from_array(np.arange(1, len(shape)), "axes")
+    tiles = numpy_helper.from_array(np.array([1, classes]), "tiles")
+    flat = numpy_helper.from_array(np.array([-1, 1]), "flat")
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["sum"]),
+        helper.make_node("Reshape", ["sum", "flat"], ["column"]),
+        helper.make_node("Tile", ["column", "tiles"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "net", [inputs], [outputs], [axes, tiles, flat])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "match"),
+    [
+        (["n", 3, 8, 8], 10, "does not take images of shape [1, 8, 8]"),
+        (["n", 1, 9, 8], 10, "does not take images of shape [1, 8, 8]"),
+        (["n", 1, 8, 8], 9, "expected logits [2, 10]"),
+    ],
+    ids=["channels", "size", "classes"],
+)
+def test_an_onnx_file_of_other_data_is_refused(
+    tmp_path: Path, shape: list[int | str], classes: int, match: str
+) -> None:
+    file = write_net(tmp_path / "other.onnx", shape, classes)
+    assert match in fails("bench", file, *FEW, "--out", tmp_path / "report")
+    assert not (tmp_path / "report" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (("--epsilon", "-0.1"), "epsilon"),
+        (("--epsilon", "2"), "at most 1"),
+        (("--norm", "l2", "--epsilon", "9"), "at most 8"),
+        (("--norm", "l2", "--suite", "seed"), "linf"),
+        (("--limit", 100000), "limit: expected 1 to"),
+        (("--runtime", "tensorrt"), "--runtime"),
+        (("--surrogate", "nowhere"), "--surrogate"),
+        (("--device", "tpu"), "device"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_bad_options_are_refused(run: Path, tmp_path: Path, options: tuple[object, ...], match: str) -> None:
+    message = fails("bench", run, "--data", "digits", "--limit", 40, "--out", tmp_path / "report", *options)
+    assert match in message
+    assert not (tmp_path / "report" / "report.json").exists()
+
+
+def test_models_that_cannot_be_told_apart_are_refused(run: Path, artifact: Path, tmp_path: Path) -> None:
+    assert "different names" in fails("bench", run, run, *FEW, "--out", tmp_path)
+    assert "NAME=" in fails("bench", f"../a={run}", *FEW, "--out", tmp_path)
+    assert "cannot tell what" in fails("bench", tmp_path / "a.txt", *FEW, "--out", tmp_path)
+    assert "does not run in torch" in fails(
+        "bench",
+        write_net(tmp_path / "a.onnx", ["n", 1, 8, 8], 10),
+        *FEW,
+        "--runtime",
+        "torch",
+        "--out",
+        tmp_path,
+    )

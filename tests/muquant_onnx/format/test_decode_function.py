@@ -1,0 +1,132 @@
+"""The decode function on stock onnxruntime, over its whole domain: widths, levels, grids, mu, sizes."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import muquant as mq
+from muquant.format.law import grid_levels
+from muquant.format.packing import pack
+from muquant_onnx import decode_file, export_onnx, load_session
+from muquant_onnx.format.decode_function import DOMAIN, Decoder
+from muquant_onnx.format.reference import codebook
+
+MUS = (0.0, 1e-300, 1e-12, 1e-9, 1e-3, 0.3, 1.0, 2.5, 20.0, 255.0, 65536.0)
+COUNTS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 1001)
+DECODERS = [
+    Decoder(bits, levels, grid)
+    for bits in range(2, 9)
+    for levels in ("mid-rise", "mid-tread")
+    for grid in ("int4", "int8", "int16")
+    if bits <= 4 or grid != "int4"
+] + [Decoder(bits, "mid-rise", "int4", places=True) for bits in (2, 3, 4)]
+
+
+def _spec(decoder: Decoder, mu: float) -> mq.MuLawSpec:
+    return mq.MuLawSpec(decoder.bits, mu, levels=decoder.levels, grid=decoder.grid)  # type: ignore[arg-type]
+
+
+def _wanted(decoder: Decoder, mu: float) -> NDArray[np.int16]:
+    """What each code decodes to."""
+    levels: NDArray[np.int16] = grid_levels(_spec(decoder, mu)).numpy()
+    if decoder.places:
+        assert set(levels) <= set(range(-15, 16, 2))
+        return np.searchsorted(range(-15, 16, 2), levels).astype(np.int16) - 8
+    return levels
+
+
+@cache
+def _session(decoder: Decoder) -> ort.InferenceSession:
+    """A file that calls the function on its inputs: nothing can be folded, mu least of all."""
+    graph = helper.make_graph(
+        [helper.make_node(decoder.name, ["packed", "mu", "shape"], ["levels"], domain=DOMAIN)],
+        "decode",
+        [
+            helper.make_tensor_value_info("packed", TensorProto.UINT8, ["bytes"]),
+            helper.make_tensor_value_info("mu", TensorProto.DOUBLE, []),
+            helper.make_tensor_value_info("shape", TensorProto.INT64, [2]),
+        ],
+        [helper.make_tensor_value_info("levels", int(decoder.dtype), ["rows", "columns"])],
+    )
+    model = helper.make_model(
+        graph,
+        functions=[onnx.parser.parse_function(decoder.text())],
+        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(DOMAIN, 1)],
+        ir_version=10,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _decode(decoder: Decoder, codes: NDArray[np.uint8], mu: float) -> NDArray[np.int16]:
+    feed = {
+        "packed": pack(codes, decoder.bits),
+        "mu": np.array(mu),
+        "shape": np.array([1, codes.size], np.int64),
+    }
+    (levels,) = _session(decoder).run(None, feed)
+    assert levels.shape == (1, codes.size)
+    assert levels.dtype == ("int16" if decoder.grid == "int16" else "int8")
+    return levels[0].astype(np.int16)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("mu", MUS)
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+def test_every_code_decodes_to_its_level(decoder: Decoder, mu: float) -> None:
+    every = np.arange(2**decoder.bits, dtype=np.uint8)
+    np.testing.assert_array_equal(_decode(decoder, every, mu), _wanted(decoder, mu))
+    levels = grid_levels(_spec(decoder, mu)).numpy()
+    np.testing.assert_array_equal(codebook(decoder.bits, mu, decoder.levels, decoder.grid), levels)
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+def test_every_count_of_codes(decoder: Decoder) -> None:
+    """Sizes that fill their last run and sizes that do not; the codes in every place of a run."""
+    rng = np.random.default_rng(0)
+    levels = _wanted(decoder, 9.0)
+    for count in COUNTS:
+        codes = rng.integers(0, 2**decoder.bits, count, dtype=np.uint8)
+        np.testing.assert_array_equal(_decode(decoder, codes, 9.0), levels[codes], err_msg=f"{count} codes")
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+def test_random_mu(decoder: Decoder) -> None:
+    rng = np.random.default_rng(decoder.bits)
+    every = np.arange(2**decoder.bits, dtype=np.uint8)
+    for mu in 2.0 ** rng.uniform(-30, 16, 40):
+        np.testing.assert_array_equal(
+            _decode(decoder, every, mu), _wanted(decoder, mu), err_msg=f"mu = {mu!r}"
+        )
+
+
+@pytest.mark.parametrize("policy", ["float", "int8"])
+def test_only_mu_of_a_file_changed(policy: str, tmp_path: Path) -> None:
+    """The file computes F^-1 from its mu: with another mu it is the file of that mu."""
+    torch.manual_seed(0)
+    compressed = mq.compress(nn.Linear(32, 8, bias=False), mq.MuLawSpec(mu=20.0), observer="absmax")
+    path, x = tmp_path / "model.onnx", torch.randn(4, 32)
+    export_onnx(compressed, path, x, policy)
+    for mu in (0.0, 1.5, 255.0):
+        model = onnx.load(path)
+        (tensor,) = [each for each in model.graph.initializer if each.name == "weight.mu"]
+        tensor.CopyFrom(numpy_helper.from_array(np.array(mu), "weight.mu"))
+        onnx.save(model, tmp_path / "other.onnx")
+
+        quantized = compressed.tensors["weight"]
+        y = (2 * quantized.codes.numpy().astype(float) - 7) / 7
+        k = np.round(127 * np.sign(y) * ((1 + mu) ** np.abs(y) - 1) / mu) if mu else np.round(126 * y)
+        weight = k.astype(np.float32) * quantized.step.numpy()
+        np.testing.assert_array_equal(decode_file(tmp_path / "other.onnx")["weight"], weight)
+        session = load_session(tmp_path / "other.onnx", "accuracy-1")
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(found, x.numpy() @ weight.T, rtol=0, atol=1e-5 * np.abs(found).max())

@@ -1,0 +1,155 @@
+"""export/FORMAT.md: a reader written from the document alone, and the document against the implementation."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import muquant as mq
+from muquant.format.tensor import QuantizedTensor
+from muquant_onnx import export_onnx
+from muquant_onnx.format.decode_function import Decoder
+from muquant_onnx.format.reference import decode
+
+DOCUMENT = (Path(__file__).parents[2] / "export" / "FORMAT.md").read_text()
+
+
+def _block(opening: str) -> str:
+    (block,) = re.findall(rf"^```{opening}\n(.*?)\n```$", DOCUMENT, re.DOTALL | re.MULTILINE)
+    return str(block)
+
+
+GOLDEN: list[dict[str, Any]] = json.loads(_block("json golden"))
+
+
+def _read(entry: dict[str, Any], packed: bytes, mu: float, steps: list[list[float]]) -> list[Any]:
+    """Decode with numpy and json only, one weight at a time, as FORMAT.md says it: k, and float32 weights."""
+    bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
+    n = 2**bits - 1 if entry["levels"] == "mid-rise" else 2 ** (bits - 1) - 1
+    odd = (entry["grid"], entry["levels"]) == ("int4", "mid-rise")
+    largest = 15 if odd else {"int4": 7, "int8": 127, "int16": 32767}[entry["grid"]]
+    multiples = [m for m in range(n, largest + 1, n) if m % 2 or not odd]
+    grid_max = multiples[-1] if mu == 0 and multiples else largest
+    stream = int.from_bytes(packed, "little")
+    ks, weights = [], []
+    for j, place in enumerate(np.ndindex(*shape)):
+        code = stream >> (bits * j) & (2**bits - 1)
+        if entry["levels"] == "mid-rise":
+            y = (2 * code - n) / n
+        else:
+            y = 0.0 if code == 2**bits - 1 else (code - n) / n
+        expanded = y if mu == 0 else math.copysign(math.expm1(abs(y) * math.log1p(mu)) / mu, y)
+        k = round(grid_max * expanded)  # Python rounds halves to even
+        if odd:
+            k = int(math.copysign(2 * math.floor(abs(grid_max * expanded) / 2) + 1, y))
+        channel, inside = place[axis], place[:axis] + place[axis + 1 :]
+        column = int(np.ravel_multi_index(inside, shape[:axis] + shape[axis + 1 :])) if inside else 0
+        kind, _, size = entry["granularity"].partition(":")
+        row = steps[0 if kind == "tensor" else channel]
+        step = row[column // int(size) if kind == "group" else 0]
+        ks.append(k)
+        weights.append(np.float32(k) * np.float32(step))
+    return [ks, np.array(weights, np.float32)]
+
+
+def _bits(weights: NDArray[np.float32]) -> str:
+    return " ".join(f"{word:08x}" for word in weights.reshape(-1).view(np.uint32))
+
+
+@pytest.mark.parametrize("entry", GOLDEN, ids=lambda entry: entry["name"])
+def test_golden_vectors_by_the_document(entry: dict[str, Any]) -> None:
+    packed = bytes.fromhex(entry["packed"])
+    assert len(packed) == -(-len(entry["codes"]) // 8) * entry["bits"]
+    k, weights = _read(entry, packed, entry["mu"], entry["step"])
+    assert k == entry["k"]
+    assert _bits(weights) == entry["weight_bits"]
+    np.testing.assert_array_equal(np.array(entry["weights"], np.float32), weights)
+
+
+@pytest.mark.parametrize("entry", GOLDEN, ids=lambda entry: entry["name"])
+def test_golden_vectors_by_the_implementation(entry: dict[str, Any]) -> None:
+    spec = mq.MuLawSpec(
+        entry["bits"],
+        entry["mu"],
+        granularity=entry["granularity"],
+        levels=entry["levels"],
+        grid=entry["grid"],
+    )
+    codes = torch.tensor(entry["codes"], dtype=torch.uint8).reshape(entry["shape"])
+    step = torch.tensor(entry["step"], dtype=torch.float32)
+    quantized = QuantizedTensor(spec, codes, step, entry["channel_axis"])
+    assert quantized.packed().tobytes().hex() == entry["packed"]
+    assert quantized.levels().reshape(-1).tolist() == entry["k"]
+    assert _bits(quantized.dequantize().numpy()) == entry["weight_bits"]
+
+    packed = np.frombuffer(bytes.fromhex(entry["packed"]), np.uint8)
+    assert _bits(decode(packed, entry["mu"], step.numpy(), entry)) == entry["weight_bits"]
+
+
+def test_the_functions_text() -> None:
+    assert _block("onnx") == Decoder(3, "mid-rise", "int8").text()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "name"),
+    [
+        (Decoder(3, "mid-rise", "int8"), "MuLawDecode3"),
+        (Decoder(3, "mid-tread", "int8"), "MuLawDecode3MidTread"),
+        (Decoder(8, "mid-rise", "int16"), "MuLawDecode8Int16"),
+        (Decoder(3, "mid-rise", "int4"), "MuLawDecode3Int4"),
+        (Decoder(3, "mid-rise", "int4", places=True), "MuLawDecode3Int4Places"),
+        (Decoder(8, "mid-tread", "int16"), "MuLawDecode8MidTreadInt16"),
+    ],
+)
+def test_the_functions_names(decoder: Decoder, name: str) -> None:
+    assert decoder.name == name == decoder.function().name
+    assert name in DOCUMENT or name == "MuLawDecode8MidTreadInt16"  # the document's rule, not its examples
+
+
+@pytest.mark.parametrize("policy", ["float", "int8", "int4"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        mq.MuLawSpec(3, 20.0),
+        mq.MuLawSpec(3, 255.0, domain="mapped"),
+        mq.MuLawSpec(5, 20.0, granularity="tensor", levels="mid-tread"),
+        mq.MuLawSpec(8, 20.0, granularity="group:16"),
+        mq.MuLawSpec(4, 20.0, granularity="group:16"),
+        mq.MuLawSpec(3, 5.0, grid="int4"),
+        mq.MuLawSpec(3, 5.0, granularity="tensor", levels="mid-tread", grid="int4"),
+        mq.MuLawSpec(2, 0.0, granularity="group:16", grid="int4"),
+    ],
+    ids=lambda spec: f"{spec.bits}-{spec.granularity}-{spec.domain}-{spec.grid}",
+)
+def test_a_file_by_the_document(spec: mq.MuLawSpec, policy: str, tmp_path: Path) -> None:
+    """Names, shapes and metadata are those of the document; its reader finds PyTorch's weights."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.ConvTranspose1d(4, 6, 5, groups=2), nn.Linear(32, 8))
+    compressed = mq.compress(module, spec, observer="absmax")
+    export_onnx(compressed, tmp_path / "model.onnx", torch.randn(2, 4, 28), policy)
+
+    model = onnx.load(tmp_path / "model.onnx")
+    metadata = json.loads({entry.key: entry.value for entry in model.metadata_props}["muquant"])
+    example = json.loads(_block("json"))
+    assert set(metadata) == set(example)
+    assert metadata["format"] == example["format"]
+    parts = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    assert set(metadata["weights"]) == {"0.weight", "1.weight"}
+    for name, entry in metadata["weights"].items():
+        assert set(entry) == set(example["weights"]["fc.weight"])
+        assert parts[f"{name}.shape"].tolist() == entry["shape"]
+        steps = parts[f"{name}.step"] if f"{name}.step" in parts else parts[f"{name}.scale"].T
+        steps = steps.reshape(entry["shape"][entry["channel_axis"]] if steps.size > 1 else 1, -1)
+        _, weights = _read(
+            entry, parts[f"{name}.packed"].tobytes(), float(parts[f"{name}.mu"]), steps.tolist()
+        )
+        assert _bits(weights) == _bits(compressed.module.get_parameter(name).detach().numpy())
