@@ -200,16 +200,6 @@ class _Quantizer:
         )
 
 
-def _check_alone(path: str, steps: Collection[nn.Module]) -> None:
-    if len(steps) > 1:
-        kinds = ", ".join(type(step).__name__ for step in steps if not isinstance(step, MuLawFakeQuantize))
-        raise InputError(
-            f"{path}: expected fake quantization alone on the weight, found also {kinds or 'another one'}: "
-            "the model does not compute with the quantized weight itself; "
-            "torch.nn.utils.parametrize.remove_parametrizations makes a float weight of what it computes with"
-        )
-
-
 def _report(
     owners: Sequence[Weight], outcome: Quantized, shapes: Mapping[nn.Module, Collection[Shape]]
 ) -> LayerReport:

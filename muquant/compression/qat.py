@@ -1,6 +1,6 @@
 """Quantization-aware training: `prepare_qat` for every kind of weight, and QConfigs for torch.ao's own."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -12,7 +12,6 @@ from muquant.compression.layers import (
     override_formats,
     select_weights,
 )
-from muquant.compression.pipeline import _check_alone
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
 from muquant.quantization.observers import SearchObserver, WeightObserver
@@ -132,3 +131,13 @@ def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
             fakes[id(module.weight)] = fake
             module.weight_fake_quant = nn.Identity()
     return fakes
+
+
+def _check_alone(path: str, steps: Collection[nn.Module]) -> None:
+    if len(steps) > 1:
+        kinds = ", ".join(type(step).__name__ for step in steps if not isinstance(step, MuLawFakeQuantize))
+        raise InputError(
+            f"{path}: expected fake quantization alone on the weight, found also {kinds or 'another one'}: "
+            "the model does not compute with the quantized weight itself; "
+            "torch.nn.utils.parametrize.remove_parametrizations makes a float weight of what it computes with"
+        )

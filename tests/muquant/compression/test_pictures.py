@@ -2,12 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from muquant.plots import MAX_PANELS
 from torch import nn
 
 import muquant
 from muquant.compression.amplification import Amplification, LayerError, LossSplit
-from muquant.compression.pictures import plot_amplification, plot_weights
+from muquant.compression.pictures import MAX_PANELS, plot_amplification, plot_weights
 
 MAGIC = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 
