@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
 from muquant.compression.artifact import CompressedModel
 from muquant.models.calls import Inputs, output_tensors
 from muquant_onnx.serving import count_kernels
 from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, load_session, running_operators
-from muquant_onnx.verification.verify import Array
+
+Array = NDArray[Any]
+
 
 FLOAT_TOLERANCE = 1e-5
 INT8_AGREEMENT = 0.998

@@ -5,10 +5,12 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor
 
@@ -17,7 +19,8 @@ from muquant.compression.artifact import CompressedModel
 from muquant.format.rows import spread
 from muquant.format.tensor import QuantizedTensor
 from muquant_onnx.format.reference import decode_file, read_model
-from muquant_onnx.verification.verify import Array
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from muquant_onnx import export_onnx
 from muquant_onnx.format.decode_function import Decoder
 from muquant_onnx.format.reference import decode
 
-DOCUMENT = (Path(__file__).parents[2] / "export" / "FORMAT.md").read_text()
+DOCUMENT = (Path(__file__).parents[3] / "export" / "FORMAT.md").read_text()
 
 
 def _block(opening: str) -> str:
