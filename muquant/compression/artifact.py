@@ -17,7 +17,7 @@ from muquant.compression.layers import quantizable_weights, replace_weight
 from muquant.compression.sensitivity import Norms
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
-from muquant.models import Architecture
+from muquant.models import Architecture, build
 from muquant.quantization.outcome import WeightSummary
 
 SCHEMA = "muquant.compressed/1"
@@ -162,9 +162,9 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
             )
         # the shapes are compared before memory is taken for them
         with naming(str(path)), torch.device("meta"):
-            shapes = artifact.architecture.build()
+            shapes = build(artifact.architecture)
         _fit(artifact, shapes, path)
-        module = artifact.architecture.build()
+        module = build(artifact.architecture)
     names, state = _fit(artifact, module, path)
     owners = {weight.name: weight for weight in quantizable_weights(module)}
     module.float().load_state_dict(state, strict=False)

@@ -1,7 +1,7 @@
 """Networks that are trained and compressed here, behind one registry."""
 
-from muquant.models.architecture import MAX_PARAMETERS, Architecture, Classifier, Normalize
-from muquant.models.registry import MODELS, ModelEntry, build_model, model_names
+from muquant.models.architecture import Architecture, Classifier, Normalize
+from muquant.models.registry import MAX_PARAMETERS, MODELS, ModelEntry, build, build_model, model_names
 
 __all__ = [
     "MAX_PARAMETERS",
@@ -10,6 +10,7 @@ __all__ = [
     "Classifier",
     "ModelEntry",
     "Normalize",
+    "build",
     "build_model",
     "model_names",
 ]

@@ -1,20 +1,14 @@
-"""`Architecture`: all that is needed to build a model again, as a value that JSON can carry."""
+"""`Architecture`: a model without its weights, as a value that JSON can carry; and the base of all models."""
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from muquant.base.errors import InputError
 from muquant.base.values import field_values
-
-if TYPE_CHECKING:
-    pass
-from torch import Tensor, nn
-
-MAX_PARAMETERS = 1 << 29
-"""The most weights a model may have (2 GiB of float32); more is refused before anything is allocated."""
 
 _MAX_CHANNELS = 64
 _SIDES = (4, 1024)
@@ -76,24 +70,6 @@ class Architecture:
                     f"channel, found {values}; correct them"
                 )
 
-    def build(self) -> "Classifier":
-        """Build the model with fresh random weights, in training mode.
-
-        Raises:
-            InputError: the name is unknown, or the model has more than `MAX_PARAMETERS` weights.
-        """
-        from muquant.models.registry import find_model  # the registry's builders take an Architecture
-
-        entry, match = find_model(self.name)
-        with torch.device("meta"):  # shapes only, nothing is allocated
-            count = sum(parameter.numel() for parameter in entry.build(self, match).parameters())
-        if count > MAX_PARAMETERS:
-            raise InputError(
-                f"model {self.name} for inputs {self.input_shape} and {self.classes} classes: expected at "
-                f"most {MAX_PARAMETERS} weights, found {count}; choose a smaller one"
-            )
-        return entry.build(self, match)
-
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` turns them back."""
         return {
@@ -110,12 +86,22 @@ class Architecture:
         return cls(**field_values(cls, document, "architecture"))
 
 
-def _is_int(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+class Classifier(nn.Module):
+    """Base of every model of the registry.
 
+    Attributes:
+        architecture: builds the same network again.
+        normalize: the first layer; a subclass calls it at the start of `forward`.
+    """
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.normalize = Normalize(architecture.mean, architecture.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, C, H, W] in [0, 1]."""
+        raise NotImplementedError
 
 
 class Normalize(nn.Module):
@@ -137,19 +123,9 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-class Classifier(nn.Module):
-    """Base of every model of the registry.
+def _is_int(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
-    Attributes:
-        architecture: builds the same network again.
-        normalize: the first layer; a subclass calls it at the start of `forward`.
-    """
 
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.normalize = Normalize(architecture.mean, architecture.std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, classes] of images [N, C, H, W] in [0, 1]."""
-        raise NotImplementedError
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30

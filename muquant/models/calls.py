@@ -1,4 +1,4 @@
-"""What a model is called with: one tensor, several, or tensors by the names of its arguments."""
+"""How any module is called: its inputs in every form, evaluation mode, the tensors in its result."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,13 +1,18 @@
-"""`build_model` and the one table of models."""
+"""The one table of models, and how one of it is built."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from muquant.base.errors import InputError
 from muquant.models.architecture import Architecture, Classifier
 from muquant.models.cnn4 import build_cnn4, build_cnn4_small
 from muquant.models.wide_resnet import build_wide_resnet
+
+MAX_PARAMETERS = 1 << 29
+"""The most weights a model may have (2 GiB of float32); more is refused before anything is allocated."""
 
 
 def build_model(
@@ -32,13 +37,31 @@ def build_model(
         InputError: an unknown name, a size out of range, or more weights than `MAX_PARAMETERS`.
     """
     channels = input_shape[0] if input_shape else 0
-    return Architecture(
+    architecture = Architecture(
         name=name,
         input_shape=tuple(input_shape),  # type: ignore[arg-type]  # Architecture checks the length
         classes=classes,
         mean=(0.0,) * channels if mean is None else tuple(mean),
         std=(1.0,) * channels if std is None else tuple(std),
-    ).build()
+    )
+    return build(architecture)
+
+
+def build(architecture: Architecture) -> Classifier:
+    """Build the model of an architecture with fresh random weights, in training mode.
+
+    Raises:
+        InputError: the name is unknown, or the model has more than `MAX_PARAMETERS` weights.
+    """
+    entry, match = find_model(architecture.name)
+    with torch.device("meta"):  # shapes only, nothing is allocated
+        count = sum(parameter.numel() for parameter in entry.build(architecture, match).parameters())
+    if count > MAX_PARAMETERS:
+        raise InputError(
+            f"model {architecture.name} for inputs {architecture.input_shape} and {architecture.classes} "
+            f"classes: expected at most {MAX_PARAMETERS} weights, found {count}; choose a smaller one"
+        )
+    return entry.build(architecture, match)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder, read_json, write_bytes, write_json
 from muquant.base.tensor_files import TensorFile, read_tensors, write_tensors
-from muquant.models import Architecture, Classifier
+from muquant.models import Architecture, Classifier, build
 from muquant.training.options.config import TrainingConfig
 from muquant.training.progress import EpochMetrics
 from muquant.training.run.quantized import prepare
@@ -36,7 +36,7 @@ def load_run(folder: str | os.PathLike[str]) -> Classifier:
     """
     file = _open_model(folder)
     run = _read(file)
-    model = run.architecture.build()
+    model = build(run.architecture)
     if run.config.qat is not None:
         prepare(model, run.config.qat)
     file.copy_into(model.state_dict())

@@ -4,22 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from muquant.base.errors import InputError
-from muquant.models import Architecture, Normalize, build_model
+from muquant.models import build_model
 from muquant.models.wide_resnet import Block
-
-SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 7, 5)]
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", ["cnn4", "cnn4-small", "wrn-10-1", "wrn-16-2"])
-def test_a_model_maps_images_to_logits(name: str, shape: tuple[int, int, int]) -> None:
-    model = build_model(name, shape, 7)
-    assert model(torch.rand(2, *shape)).shape == (2, 7)
-    assert model.architecture == Architecture(name, shape, 7, (0.0,) * shape[0], (1.0,) * shape[0])
-    twin = model.architecture.build()
-    twin.load_state_dict(model.state_dict())
-    x = torch.rand(2, *shape)
-    torch.testing.assert_close(twin.eval()(x), model.eval()(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -82,45 +68,3 @@ def test_a_wrong_depth_states_the_rule(name: str) -> None:
 def test_a_wrong_width_states_the_range(name: str) -> None:
     with pytest.raises(InputError, match=r"1\.\.64"):
         build_model(name, (3, 32, 32), 10)
-
-
-def test_cnn4_is_the_classic_network() -> None:
-    model = build_model("cnn4", (1, 28, 28), 10)
-    names = [name for name, _ in model.named_children()]
-    assert names == ["normalize", "conv1", "conv2", "fc1", "fc2"]
-    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()}
-    assert sizes == {
-        "normalize": 0,
-        "conv1": 9 * 32 + 32,
-        "conv2": 9 * 32 * 64 + 64,
-        "fc1": 7 * 7 * 64 * 1024 + 1024,
-        "fc2": 1024 * 10 + 10,
-    }
-
-
-@pytest.mark.parametrize("name", ["cnn4-small", "wrn-10-1"])
-def test_the_model_normalises_its_inputs(name: str) -> None:
-    mean, std = (0.2, 0.4, 0.6), (0.5, 0.25, 2.0)
-    torch.manual_seed(0)
-    plain = build_model(name, (3, 8, 8), 4).eval()
-    normalising = build_model(name, (3, 8, 8), 4, mean, std).eval()
-    weights = {k: v for k, v in plain.state_dict().items() if not k.startswith("normalize.")}
-    normalising.load_state_dict(weights, strict=False)
-    x = torch.rand(2, 3, 8, 8)
-    by_hand = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], 1)
-    torch.testing.assert_close(normalising(x), plain(by_hand))
-    with pytest.raises(AssertionError):
-        torch.testing.assert_close(normalising(x), plain(x))
-
-
-def test_normalize_keeps_its_numbers_with_the_weights() -> None:
-    assert set(Normalize((0.1,), (0.2,)).state_dict()) == {"mean", "std"}
-
-
-@pytest.mark.parametrize("name", ["cnn4-small", "wrn-10-1"])
-def test_a_model_is_traced_for_any_batch_size(name: str) -> None:
-    model = build_model(name, (3, 8, 8), 5).eval()
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(model, (torch.rand(2, 3, 8, 8),), dynamic_shapes=({0: batch},))
-    x = torch.rand(11, 3, 8, 8)
-    torch.testing.assert_close(program.module()(x), model(x))
