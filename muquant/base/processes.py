@@ -1,9 +1,9 @@
-"""The processes that share a run: one, or those that torchrun has started, through Lightning Fabric."""
+"""The processes that work together: one, or those that torchrun has started, through Lightning Fabric."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,18 +11,26 @@ from torch import Tensor
 from muquant.base.devices import find_device
 from muquant.base.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
+
+
+def join_processes(device: str) -> "Processes":
+    """The processes as torchrun started them, or this one alone.
+
+    Args:
+        device: name of the device; of the kind of devices where there are several processes.
+
+    Raises:
+        InputError: the device is not here, or a single one was named for several processes.
+    """
+    return FabricProcesses(device) if _world() > 1 else Processes(device)
 
 
 class Processes:
     """This process alone; `FabricProcesses` is the same for several.
 
-    Every process does the same steps on its own share of each batch, and averages what differs, so that all
-    hold the same weights and state after each step. What is decided or measured, the first one decides or
-    measures; it also writes all files.
+    All processes make the same calls in the same order. What is decided or measured once, the first one
+    decides or measures; it also writes all files.
 
     Args:
         device: name of the device.
@@ -39,7 +47,7 @@ class Processes:
     rank = 0
     count = 1
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         self.device = find_device(device)
 
     def part_of(self, batch: Tensor) -> Tensor:
@@ -52,6 +60,10 @@ class Processes:
     def share(self, value: T) -> T:
         """What the first process gives, in all of them."""
         return value
+
+    def gather(self, parts: Mapping[int, T], total: int) -> list[T]:
+        """Parts 0..total - 1 in every process, from those that each has."""
+        return [parts[number] for number in range(total)]
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -70,18 +82,18 @@ class FabricProcesses(Processes):
     runs the model and asks for gradients of its images between two backward passes.
 
     Raises:
-        InputError: a single CUDA device was named for all of them.
+        InputError: the device is not here, or a single one was named for all of them.
     """
 
     def __init__(self, device: str) -> None:
-        from lightning_fabric import Fabric  # takes seconds, which one process need not spend
+        from lightning_fabric import Fabric  # late: it takes seconds, which one process need not spend
 
         kind, _, number = device.partition(":")
         if number:
             raise InputError(
                 f"device {device!r} for {_world()} processes; give --device {kind}, one for each"
             )
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", _world()))
         self._fabric: Fabric = Fabric(
             accelerator=find_device(device).type, devices=local, num_nodes=_world() // local, strategy="ddp"
         )
@@ -117,17 +129,12 @@ class FabricProcesses(Processes):
         """As in the base; also a point where all wait for each other."""
         return self._fabric.broadcast(value)
 
-
-def join_processes(device: str) -> Processes:
-    """The processes as torchrun started them, or this one alone.
-
-    Args:
-        device: name of the device; of the kind of devices where there are several processes.
-
-    Raises:
-        InputError: the device is not here.
-    """
-    return FabricProcesses(device) if _world() > 1 else Processes(device)
+    def gather(self, parts: Mapping[int, T], total: int) -> list[T]:
+        """As in the base; every process in turn sends its parts to all others."""
+        everything: dict[int, T] = {}
+        for sender in range(self.count):
+            everything |= self._fabric.broadcast(dict(parts), src=sender)
+        return [everything[number] for number in range(total)]
 
 
 def _world() -> int:
