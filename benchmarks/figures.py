@@ -203,7 +203,7 @@ def paper(document: dict[str, Any]) -> str:
     for name, row in document["rows"].items():
         bold = "**" if name in OUR_ROWS else ""
         claims = (published(document["data"], "white_box", name, column) for column in ("Clean", "PGD"))
-        found = (accuracy(row, trial) for trial in ("clean", "pgd"))
+        found = (accuracy(row, attack) for attack in ("clean", "pgd"))
         cells = (
             f"{bold}{100 * share:.1f}{bold}" + ("" if claim is None else f" ({100 * claim:.1f})")
             for share, claim in zip(found, claims, strict=True)

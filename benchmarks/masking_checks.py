@@ -29,7 +29,7 @@ from muquant.base.seeds import generator_for
 from muquant.compression.layers import quantizable_weights
 from muquant.robustness.checks import CHECKS
 from muquant.robustness.checks.gradients import TemperedPGD
-from muquant.robustness.evidence import PROBED, Evidence, Finding, Outcome
+from muquant.robustness.evidence import PROBED, AttackOutcome, Evidence, Finding
 from muquant.robustness.processes import OneProcess
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import settings_for
@@ -170,8 +170,8 @@ def examine(
     target, store = TorchTarget(module), Store(folder / "attacks")
     runner = Runner(name, target, digest, sample, 0, store, OneProcess(), lambda *_: None)
     outcomes = {
-        trial.name: Outcome(trial, runner.run(trial.name, trial.attack, trial.limit))
-        for trial in standard(SETTINGS, surrogate)
+        each.name: AttackOutcome(each, runner.run(each.name, each.attack, each.limit))
+        for each in standard(SETTINGS, surrogate)
     }
     evidence = Evidence(module, SETTINGS, sample, outcomes, runner)
     findings: dict[str, Finding | None] = {}

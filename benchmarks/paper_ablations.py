@@ -21,7 +21,7 @@ from paper.recipes import MODELS, RECIPES
 from provenance import RESULTS, write_results
 
 from muquant.data import load_dataset
-from muquant.robustness import Plan, settings_for
+from muquant.robustness import BenchmarkSetup, settings_for
 from muquant.robustness.rendering.words import radius
 from muquant.robustness.runner import Sample
 from muquant.training import read_run
@@ -42,7 +42,7 @@ def main() -> None:
     made, settings = Made(RECIPES[name], folder), settings_for(options.data)
     images = read_run(folder / "orig").config.data
     dataset = load_dataset(images, "test")
-    rows = Plan("seed", settings, limit=options.count, seed=SEED).draw(dataset)
+    rows = BenchmarkSetup("seed", settings, limit=options.count, seed=SEED).draw(dataset)
     sample = Sample.of(dataset, rows)
     prober = Prober(settings, sample, folder / "ablations.json")
 

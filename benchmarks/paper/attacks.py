@@ -10,9 +10,9 @@ from typing import Any
 from muquant.attacks import TorchTarget, Transfer
 from muquant.data import Dataset
 from muquant.models.evaluation import evaluate
-from muquant.robustness import Plan, Processes, Settings, Subject, Trial
+from muquant.robustness import BenchmarkSetup, Processes, Settings, Subject, SuiteAttack
 from muquant.robustness.assessment import Entry, assess_torch
-from muquant.robustness.evidence import Outcome
+from muquant.robustness.evidence import AttackOutcome
 from muquant.robustness.runner import OnBatch, Runner, Sample, describe, replay
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
@@ -37,7 +37,7 @@ BLACK_BOX = {
     "Normal": "normal-noise",
     "Uniform": "uniform-noise",
 }
-"""The source's column -> trial of suite `seed`."""
+"""The source's column -> attack of suite `seed`."""
 
 BEYOND = {
     "PGD, margin": "pgd-margin",
@@ -46,16 +46,16 @@ BEYOND = {
     "Square": "square",
     "DDN": "ddn",
 }
-"""Our column -> trial of the suites `seed` and `headline`."""
+"""Our column -> attack of the suites `seed` and `headline`."""
 
 WITH_EPSILON = ("FGSM (w)", "FGSM (s)", "PGD", "BIM", "MIM")
 """The white-box columns whose epsilon is stated."""
 
 ITERATIVE = ("pgd", "pgd-margin", "bim", "mim", "ddn", "apgd-ce", "apgd-t", "square", "transfer")
-"""Trials on a draw of the test images; those of suite `seed` that are not named run on all of them."""
+"""Attacks on a draw of the test images; those of suite `seed` that are not named run on all of them."""
 
 CARLINI_WAGNER = ("cw", "transfer-cw")
-"""Trials on the first few of these. They are slow, so they stand apart: a row may have been measured without
+"""Attacks on the first few of these. They are slow, so they stand apart: a row may have been measured without
 them, and gets them later. The worst case is never theirs."""
 
 
@@ -112,10 +112,10 @@ class Bench:
         row = known
         if row is None or row["digest"] != digest or not self.holds(row):
             row = {"digest": digest, **self._attack(subject, target, digest)}
-        missing = [trial for trial in self._carlini_wagner() if not self._has(row, trial.name)]
-        for trial in missing:
-            report = asdict(report_attack(self._entry(trial, target, digest, subject.name)))
-            row = {**row, "attacks": {**row["attacks"], trial.name: report}}
+        missing = [each for each in self._carlini_wagner() if not self._has(row, each.name)]
+        for each in missing:
+            report = asdict(report_attack(self._entry(each, target, digest, subject.name)))
+            row = {**row, "attacks": {**row["attacks"], each.name: report}}
         found: dict[str, Any] = json.loads(json.dumps(row))  # as it will be read
         return found
 
@@ -127,22 +127,22 @@ class Bench:
         clean = row["attacks"].get(CLEAN, {}).get("count") == len(self.dataset)
         return clean and all(self._has(row, name) for name in self._asked if name not in CARLINI_WAGNER)
 
-    def _has(self, row: dict[str, Any], trial: str) -> bool:
-        found = row["attacks"].get(trial)
-        return found is not None and (found["count"], found["parameters"]) == self._asked[trial]
+    def _has(self, row: dict[str, Any], name: str) -> bool:
+        found = row["attacks"].get(name)
+        return found is not None and (found["count"], found["parameters"]) == self._asked[name]
 
     @cached_property
     def _asked(self) -> dict[str, tuple[int, Any]]:
-        """Trial -> on how many images, and with which parameters, as a results file has them."""
+        """Name of an attack -> on how many images, and with which parameters, as a results file has them."""
         groups = (
             (len(self.drawn), self.iterative()),
             (len(self.whole), self.single()),
             (self.counts.cw, self._carlini_wagner()),
         )
         return {
-            trial.name: (count, json.loads(json.dumps(describe(trial.attack))))
-            for count, trials in groups
-            for trial in trials
+            each.name: (count, json.loads(json.dumps(describe(each.attack))))
+            for count, suite in groups
+            for each in suite
         }
 
     def _attack(self, subject: Subject, target: TorchTarget, digest: str) -> dict[str, Any]:
@@ -153,41 +153,43 @@ class Bench:
         del report["curves"]
         # quickly made again, and too large to keep
         everything = self._runner(subject.name, target, digest, self.whole, Store(None))
-        for trial in self.single():
-            result = everything.run(trial.name, trial.attack)
-            attacks[trial.name] = asdict(report_attack(Entry(trial, Outcome(trial, result))))
+        for each in self.single():
+            result = everything.run(each.name, each.attack)
+            attacks[each.name] = asdict(report_attack(Entry(each, AttackOutcome(each, result))))
         attacks[CLEAN] = {"accuracy": evaluate(target.module, self.dataset), "count": len(self.dataset)}
         report["flags"] = [check["check"] for check in report["checks"] if check["fired"]]
         return {**report, "attacks": attacks}
 
-    def iterative(self) -> list[Trial]:
+    def iterative(self) -> list[SuiteAttack]:
         """Suite `headline` and what suite `seed` has besides, without what `single` has."""
-        trials = {**self._suite("headline"), **self._suite("seed")}
-        return [trials[name] for name in ITERATIVE]
+        suite = {**self._suite("headline"), **self._suite("seed")}
+        return [suite[name] for name in ITERATIVE]
 
-    def single(self) -> Iterator[Trial]:
+    def single(self) -> Iterator[SuiteAttack]:
         """What costs little: one step, noise, and the same on the surrogate."""
-        for name, trial in self._suite("seed").items():
+        for name, each in self._suite("seed").items():
             if name not in (*ITERATIVE, *CARLINI_WAGNER):
-                yield trial
+                yield each
 
-    def _suite(self, name: str) -> dict[str, Trial]:
-        return {trial.name: trial for trial in SUITES[name](self.settings, self.surrogate)}
+    def _suite(self, name: str) -> dict[str, SuiteAttack]:
+        return {each.name: each for each in SUITES[name](self.settings, self.surrogate)}
 
-    def _carlini_wagner(self) -> list[Trial]:
+    def _carlini_wagner(self) -> list[SuiteAttack]:
         return [self._suite("seed")[name] for name in CARLINI_WAGNER] if self.counts.cw else []
 
-    def _entry(self, trial: Trial, target: TorchTarget, digest: str, name: str) -> Entry:
+    def _entry(self, suite_attack: SuiteAttack, target: TorchTarget, digest: str, name: str) -> Entry:
         """Runs Carlini and Wagner's attack on a network, or shows it what was made on the surrogate."""
         store, count = Store(self.folder), self.counts.cw
-        if not isinstance(trial.attack, Transfer):
-            result = self._runner(name, target, digest, self.drawn, store).run("cw", trial.attack, count)
-            return Entry(trial, Outcome(trial, result))
+        if not isinstance(suite_attack.attack, Transfer):
+            result = self._runner(name, target, digest, self.drawn, store).run(
+                "cw", suite_attack.attack, count
+            )
+            return Entry(suite_attack, AttackOutcome(suite_attack, result))
         other = fingerprint(self.surrogate.module)
         made = self._runner("surrogate", self.surrogate, other, self.drawn, store).run(
-            "cw", trial.attack.method, count
+            "cw", suite_attack.attack.method, count
         )
-        return Entry(trial, Outcome(trial, replay(target, made, self.drawn.first(count))))
+        return Entry(suite_attack, AttackOutcome(suite_attack, replay(target, made, self.drawn.first(count))))
 
     @cached_property
     def drawn(self) -> Sample:
@@ -200,8 +202,8 @@ class Bench:
         return self._sample(self.counts.whole)
 
     def _sample(self, count: int | None) -> Sample:
-        plan = Plan("seed", self.settings, limit=count, seed=self.seed)
-        return Sample.of(self.dataset, plan.draw(self.dataset))
+        setup = BenchmarkSetup("seed", self.settings, limit=count, seed=self.seed)
+        return Sample.of(self.dataset, setup.draw(self.dataset))
 
     def _runner(self, name: str, target: TorchTarget, digest: str, sample: Sample, store: Store) -> Runner:
         return Runner(name, target, digest, sample, self.seed, store, self.processes, self.on_batch)

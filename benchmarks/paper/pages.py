@@ -154,28 +154,28 @@ def _panel(document: dict[str, Any], heading: str, columns: dict[str, str], box:
     rows = []
     for name, row in document["rows"].items():
         cells = []
-        for column, trial in columns.items():
+        for column, attack in columns.items():
             stated = published(data, box, name, column)
-            cells.append(Cell(_ours(row, trial), "" if stated is None else percent(stated)))
+            cells.append(Cell(_ours(row, attack), "" if stated is None else percent(stated)))
         rows.append((name, name in OUR_ROWS, cells))
-    return Panel(heading, [(column, _small(document, trial)) for column, trial in columns.items()], rows)
+    return Panel(heading, [(column, _small(document, attack)) for column, attack in columns.items()], rows)
 
 
-def _ours(row: dict[str, Any], trial: str) -> str:
+def _ours(row: dict[str, Any], attack: str) -> str:
     """A figure with the mark of its row, if it is one of robustness."""
-    if trial not in row["attacks"]:
+    if attack not in row["attacks"]:
         return NOT_RUN
-    marked = trial != CLEAN and not row["attacks"][trial]["corruption"]
-    return percent(accuracy(row, trial)) + (mark_of(row) if marked else "")
+    marked = attack != CLEAN and not row["attacks"][attack]["corruption"]
+    return percent(accuracy(row, attack)) + (mark_of(row) if marked else "")
 
 
 def _beyond(document: dict[str, Any]) -> Panel:
-    columns = [(column, _small(document, trial)) for column, trial in BEYOND.items()]
+    columns = [(column, _small(document, attack)) for column, attack in BEYOND.items()]
     rows = []
     for name, row in document["rows"].items():
         mark = mark_of(row)
         low, high = row["worst_case_interval"]
-        cells = [Cell(_ours(row, trial)) for trial in BEYOND.values()]
+        cells = [Cell(_ours(row, attack)) for attack in BEYOND.values()]
         distance = row["attacks"]["ddn"]["median_l2"]
         cells += [
             Cell(NOT_RUN if distance is None else f"{distance:.2f}"),
@@ -188,12 +188,12 @@ def _beyond(document: dict[str, Any]) -> Panel:
     return Panel("Beyond the source: the worst case", [*columns, *more], rows)
 
 
-def _small(document: dict[str, Any], trial: str) -> str:
-    found = [row["attacks"][trial] for row in document["rows"].values() if trial in row["attacks"]]
+def _small(document: dict[str, Any], name: str) -> str:
+    found = [row["attacks"][name] for row in document["rows"].values() if name in row["attacks"]]
     if not found:
         return "not run"
     attack = found[0]
-    if trial == CLEAN or attack["corruption"] or attack["epsilon"] is None:
+    if name == CLEAN or attack["corruption"] or attack["epsilon"] is None:
         return f"{attack['count']:,} images"
     norm = {"linf": "Linf", "l2": "L2"}[attack["norm"]]
     return f"{norm} {radius(attack['epsilon'])}, {attack['count']:,} images"

@@ -67,7 +67,7 @@ def _reproduced(document: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
         yield text, f"{100 * gain:.1f}", gain <= UNMASKED
 
 
-def accuracy(row: dict[str, Any], trial: str) -> float:
-    """What a trial left of a row, 0..1."""
-    share: float = row["attacks"][trial]["accuracy"]
+def accuracy(row: dict[str, Any], attack: str) -> float:
+    """What an attack left of a row, 0..1."""
+    share: float = row["attacks"][attack]["accuracy"]
     return share

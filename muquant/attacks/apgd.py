@@ -10,7 +10,7 @@ from torch import Tensor
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import ce, targeted_dlr
 from muquant.attacks.norms import Ball, copy_rows, per_image, random_start, steepest
-from muquant.attacks.problem import BatchLoss, Problem
+from muquant.attacks.problem import AttackProblem, LossFunction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class _APGD(BallAttack):
         self._check_at_least(1, "steps", "restarts")
         self._check_at_least(0, "rho", "momentum")
 
-    def ascend(self, problem: Problem, loss: BatchLoss) -> None:
+    def ascend(self, problem: AttackProblem, loss: LossFunction) -> None:
         """One ascent of the loss over the images that are not fooled yet."""
         rows = problem.alive()
         if not len(rows):
@@ -64,7 +64,7 @@ class _APGD(BallAttack):
 class APGDCE(_APGD):
     """Auto-PGD on the cross-entropy."""
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Ascend once for each restart."""
         for _ in range(self.restarts):
             self.ascend(problem, lambda logits, rows: ce(logits, problem.labels[rows]))
@@ -84,7 +84,7 @@ class APGDT(_APGD):
         super().__post_init__()
         self._check_at_least(1, "targets")
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Ascend once for each restart and target."""
         order = (
             problem.clean_logits()

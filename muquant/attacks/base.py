@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, project, size
-from muquant.attacks.problem import Keep, Opening, Problem, checked_logits, inside
+from muquant.attacks.problem import AttackProblem, Keep, Opening, checked_logits, inside
 from muquant.attacks.target import Target
 from muquant.base.errors import InputError
 from muquant.base.seeds import generator_for
@@ -87,13 +87,13 @@ class Attack(ABC):
         return 0.0
 
     @abstractmethod
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Show iterates to `problem.logits` or `problem.gradient`, which keep those that succeed.
 
         The last ones go to `problem.propose` where nothing depends on what the target says of them.
         """
 
-    def examples(self, problem: Problem) -> Iterator[Tensor]:
+    def examples(self, problem: AttackProblem) -> Iterator[Tensor]:
         """Images [N, ...] for another model, whether they fool this one or not, in one or several goes."""
         self.run(problem)
         yield problem.best
@@ -149,7 +149,7 @@ class Attack(ABC):
             labels = labels.to(target.device)
             opening = _opened(target, clean, labels, gradients=self.needs_gradients)
             places = opening.places
-            problem = Problem(
+            problem = AttackProblem(
                 target,
                 clean.index_select(0, places),
                 labels[places],
@@ -263,7 +263,7 @@ def _opened(target: Target, clean: Tensor, labels: Tensor, *, gradients: bool) -
     return Opening(target, images, logits, places=(logits.argmax(1) == labels).nonzero()[:, 0])
 
 
-def _verify(problem: Problem) -> None:
+def _verify(problem: AttackProblem) -> None:
     """Show the images found to the target once more; what does not stand becomes the clean image again."""
     stood = torch.zeros_like(problem.fooled)
     pending = (problem.fooled | problem.proposed).nonzero()[:, 0]

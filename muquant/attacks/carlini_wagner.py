@@ -9,7 +9,7 @@ from torch import Tensor
 from muquant.attacks.base import DistanceAttack
 from muquant.attacks.losses import margin
 from muquant.attacks.norms import per_image
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 INSIDE = 0.999999
 """Factor that keeps pixels at exactly 0 and 1 at a finite place in tanh space."""
@@ -52,7 +52,7 @@ class CarliniWagner(DistanceAttack):
         """Kappa."""
         return self.kappa
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Search c by bisection for each image; it is multiplied by 10 until something is found."""
         count, device = len(problem.clean), problem.clean.device
         low, high = torch.zeros(count, device=device), torch.full((count,), torch.inf, device=device)
@@ -63,7 +63,7 @@ class CarliniWagner(DistanceAttack):
             low = torch.where(fooled, low, torch.maximum(low, c))
             c = torch.where(high.isinf(), c * 10, (low + high) / 2)
 
-    def _minimise(self, problem: Problem, c: Tensor) -> Tensor:
+    def _minimise(self, problem: AttackProblem, c: Tensor) -> Tensor:
         """Run Adam for one c [N]; returns whether it met a misclassified image, bool [N]."""
         fooled = torch.zeros(len(c), dtype=torch.bool, device=c.device)
         rows, clean = problem.rows(), problem.clean

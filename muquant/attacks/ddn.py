@@ -9,7 +9,7 @@ import torch
 from muquant.attacks.base import DistanceAttack
 from muquant.attacks.losses import ce
 from muquant.attacks.norms import per_image, size
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class DDN(DistanceAttack):
         self._check_at_least(1, "steps")
         self._check_at_least(1e-6, "first_norm", "gamma", "first_step")
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Take all steps for all images: one that is fooled already may be fooled from closer by."""
         rows, clean = problem.rows(), problem.clean
         inputs = clean

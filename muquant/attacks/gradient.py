@@ -10,7 +10,7 @@ from torch import Tensor
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import LOSSES
 from muquant.attacks.norms import parse_epsilon, per_image, random_start, steepest
-from muquant.attacks.problem import Keep, Problem
+from muquant.attacks.problem import AttackProblem, Keep
 from muquant.base.registry import look_up
 
 
@@ -49,7 +49,7 @@ class GradientAttack(BallAttack):
         """The first success, or the last."""
         return "first" if self.stop_early else "last"
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Ascend once for each restart."""
         for number in range(1, self.restarts + 1):
             rows, inputs = self.ascend(problem, drop=self.stop_early)
@@ -60,12 +60,12 @@ class GradientAttack(BallAttack):
             else:
                 problem.logits(inputs, rows)
 
-    def examples(self, problem: Problem) -> Iterator[Tensor]:
+    def examples(self, problem: AttackProblem) -> Iterator[Tensor]:
         """The last iterates of each restart: every step is taken, also after the model is fooled."""
         for _ in range(self.restarts):
             yield self.ascend(problem, drop=False)[1]
 
-    def ascend(self, problem: Problem, *, drop: bool) -> tuple[Tensor, Tensor]:
+    def ascend(self, problem: AttackProblem, *, drop: bool) -> tuple[Tensor, Tensor]:
         """One restart; returns the rows [M] that took all steps, and their last iterates [M, ...].
 
         Args:

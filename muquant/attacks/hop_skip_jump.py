@@ -8,7 +8,7 @@ from torch import Tensor
 
 from muquant.attacks.base import DistanceAttack
 from muquant.attacks.norms import Norm, Threat, parse_epsilon, per_image, size, steepest, unit
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class HopSkipJump(DistanceAttack):
         """The ball of radius epsilon, or all of it."""
         return Threat(self.norm, None if self.epsilon is None else parse_epsilon(self.epsilon))
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Begin at random images, then jump; without an image of another class there is no attack."""
         rows, inputs = self._begin(problem)
         values = problem.clean[0].numel()
@@ -61,7 +61,7 @@ class HopSkipJump(DistanceAttack):
         if len(rows):
             self._bisect(problem, rows, inputs, theta)
 
-    def _begin(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def _begin(self, problem: AttackProblem) -> tuple[Tensor, Tensor]:
         """The rows for which a misclassified image was drawn, and these images."""
         found = torch.zeros(len(problem.clean), dtype=torch.bool, device=problem.clean.device)
         start = problem.clean.clone()
@@ -76,7 +76,7 @@ class HopSkipJump(DistanceAttack):
         rows = found.nonzero()[:, 0]
         return rows, start[rows]
 
-    def _bisect(self, problem: Problem, rows: Tensor, inputs: Tensor, theta: float) -> Tensor:
+    def _bisect(self, problem: AttackProblem, rows: Tensor, inputs: Tensor, theta: float) -> Tensor:
         """Bring misclassified images to the boundary, on the side of the wrong class."""
         clean, offset = problem.clean[rows], inputs - problem.clean[rows]
         high = torch.ones(len(rows), device=clean.device) if self.norm == "l2" else size(offset, "linf")
@@ -94,7 +94,9 @@ class HopSkipJump(DistanceAttack):
             best = torch.where(per_image(wrong, clean), tried, best)
         return best
 
-    def _normal(self, problem: Problem, rows: Tensor, inputs: Tensor, radius: Tensor, number: int) -> Tensor:
+    def _normal(
+        self, problem: AttackProblem, rows: Tensor, inputs: Tensor, radius: Tensor, number: int
+    ) -> Tensor:
         """Equation 16: the mean of random directions, signed by where they lead, with a control variate."""
         count = min(int(self.first_queries * math.sqrt(number)), self.most_queries)
         signed, plain = torch.zeros_like(inputs), torch.zeros_like(inputs)
@@ -113,7 +115,9 @@ class HopSkipJump(DistanceAttack):
         one_sided = mean.abs() >= 1 - 1e-6
         return torch.where(per_image(one_sided, inputs), signed, centred)
 
-    def _jump(self, problem: Problem, rows: Tensor, inputs: Tensor, normal: Tensor, length: Tensor) -> Tensor:
+    def _jump(
+        self, problem: AttackProblem, rows: Tensor, inputs: Tensor, normal: Tensor, length: Tensor
+    ) -> Tensor:
         """Step along the normal, half as far again and again until the image is misclassified."""
         direction = steepest(normal, self.norm)
         jumped, pending = inputs.clone(), torch.arange(len(rows), device=inputs.device)

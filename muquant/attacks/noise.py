@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from muquant.attacks.base import Attack, BallAttack
 from muquant.attacks.norms import Norm, Threat, random_start
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class NormalNoise(Attack):
         norm: Norm = "l2"
         return Threat(norm, None)
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Draw once."""
         noise = self.sigma * problem.normal(*problem.clean.shape)
         problem.propose((problem.clean + noise).clamp_(0, 1), problem.rows())
@@ -41,7 +41,7 @@ class UniformNoise(BallAttack):
 
     corruption: ClassVar[bool] = True
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Draw once."""
         noisy = random_start(problem.clean, problem.radius, self.norm, problem.generator)
         problem.propose(noisy, problem.rows())

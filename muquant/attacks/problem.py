@@ -15,11 +15,11 @@ from muquant.base.errors import InputError
 Keep = Literal["first", "last", "smallest"]
 """Which of an image's successful iterates is kept."""
 
-BatchLoss = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits [M, classes], rows [M]) -> loss [M]"""
 
 
-class Problem:
+class AttackProblem:
     """The correctly classified images of a batch, and the best adversarial image found for each so far.
 
     An attack calls `logits` and `gradient` with its iterates; any that is misclassified inside the threat is
@@ -108,7 +108,7 @@ class Problem:
             self._record(inputs, rows, output)
         return output
 
-    def gradient(self, inputs: Tensor, rows: Tensor, loss: BatchLoss) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient(self, inputs: Tensor, rows: Tensor, loss: LossFunction) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [M, classes], loss [M] and its gradient [M, ...] at iterates [M, ...]; one query each.
 
         A gradient that is not finite is replaced by zero. The first one at `clean` itself takes no query: the

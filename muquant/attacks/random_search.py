@@ -6,7 +6,7 @@ import torch
 
 from muquant.attacks.base import BallAttack
 from muquant.attacks.norms import project, random_start, unit
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class RandomSearch(BallAttack):
         super().__post_init__()
         self._check_at_least(1, "samples")
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Draw until an image is fooled."""
         for number in range(self.samples):
             rows = problem.alive()

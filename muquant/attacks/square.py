@@ -10,7 +10,7 @@ from torch import Tensor
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import margin
 from muquant.attacks.norms import copy_rows, per_image, project, size, unit
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Iterations of 10,000 at which the window's area is halved (section 5 of the paper)."""
@@ -37,7 +37,7 @@ class Square(BallAttack):
         self._check_at_least(1, "queries")
         self._check_at_least(0, "area")
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Start from stripes (Linf) or tiles (L2), then search."""
         rows = problem.rows()
         shape = problem.clean.shape
@@ -63,13 +63,13 @@ class Square(BallAttack):
         return max(round(math.sqrt(area * clean.shape[2] * clean.shape[3])), 1)
 
 
-def _stripes(problem: Problem, clean: Tensor) -> Tensor:
+def _stripes(problem: AttackProblem, clean: Tensor) -> Tensor:
     """Vertical stripes of plus or minus the radius, one sign for each column and channel."""
     count, channels, _, width = clean.shape
     return problem.radius * problem.signs(count, channels, 1, width).expand_as(clean)
 
 
-def _new_window(problem: Problem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
+def _new_window(problem: AttackProblem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
     """Put plus or minus the radius into a random window of each image, one sign for each channel."""
     window = _window(problem, inputs, side)
     step = problem.radius * problem.signs(*inputs.shape[:2], 1, 1)
@@ -79,7 +79,7 @@ def _new_window(problem: Problem, inputs: Tensor, clean: Tensor, side: int) -> T
     return _write(inputs, window, torch.where(idle, (centre - step).clamp_(0, 1), new))
 
 
-def _window(problem: Problem, inputs: Tensor, side: int) -> Tensor:
+def _window(problem: AttackProblem, inputs: Tensor, side: int) -> Tensor:
     """A random window of each image [N, C, H, W], as places in H W: int64 [N, h, w]."""
     count, _, height, width = inputs.shape
     h, w = min(side, height), min(side, width)
@@ -101,7 +101,7 @@ def _write(images: Tensor, window: Tensor, values: Tensor) -> Tensor:
     return images.flatten(2).scatter(2, places, values.flatten(2)).reshape(images.shape)
 
 
-def _tiles(problem: Problem, clean: Tensor) -> Tensor:
+def _tiles(problem: AttackProblem, clean: Tensor) -> Tensor:
     """A grid of five by five bumps of random signs, scaled to the radius."""
     count, channels, height, width = clean.shape
     h, w = max(height // 5, 1), max(width // 5, 1)
@@ -113,7 +113,7 @@ def _tiles(problem: Problem, clean: Tensor) -> Tensor:
     return problem.radius * offset / per_image(size(offset, "l2"), offset)
 
 
-def _moved_mass(problem: Problem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
+def _moved_mass(problem: AttackProblem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
     """Algorithm 3: empty one window, and spend its norm, and what is unused, on a bump in another."""
     count, channels = inputs.shape[:2]
     offset = inputs - clean

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from muquant.attacks.base import Attack
 from muquant.attacks.norms import Threat
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 from muquant.attacks.target import Target
 from muquant.base.errors import InputError
 
@@ -34,11 +34,11 @@ class Transfer(Attack):
         """The method's."""
         return self.method.threat
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Attack the surrogate, and show what comes of it."""
         device = self.surrogate.device
         with self.surrogate.ready():
-            twin = Problem(
+            twin = AttackProblem(
                 self.surrogate,
                 problem.clean.to(device),
                 problem.labels.to(device),

@@ -9,25 +9,25 @@ from torch import Tensor
 
 from muquant.attacks import AttackResult, Target, Threat
 from muquant.robustness.checks import CHECKS
-from muquant.robustness.evidence import Check, Evidence, Finding, Outcome, fooled_within
+from muquant.robustness.evidence import AttackOutcome, Check, Evidence, Finding, fooled_within
 from muquant.robustness.runner import Runner, Sample, predictions, replay
 from muquant.robustness.settings import Settings
-from muquant.robustness.suites import Trial
+from muquant.robustness.suites import SuiteAttack
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A trial on one model.
+    """An attack of the suite on one model.
 
     Attributes:
         outcome: None where the attack needs gradients that are not to be had.
-        agreement: where the trial is a replay, the fraction of adversarial images that both models give the
-            same class; None where there is none, or the trial is no replay.
+        agreement: of a replay, the fraction of adversarial images that both models give the same class; None
+            where there is none, or this is no replay.
         replayed: whether the examples were made on the PyTorch model.
     """
 
-    trial: Trial
-    outcome: Outcome | None
+    suite_attack: SuiteAttack
+    outcome: AttackOutcome | None
     agreement: float | None = None
     replayed: bool = False
 
@@ -38,7 +38,7 @@ class Assessment:
 
     Attributes:
         predicted: int64 [N], the classes of the clean images.
-        entries: one for each trial, in their order.
+        entries: one for each attack of the suite, in their order.
         worst: for each image the first example inside the headline threat that fooled the model.
         findings: of the checks that applied.
         evidence: what the checks looked at; None where there were none.
@@ -54,9 +54,9 @@ class Assessment:
 
 
 def assess_torch(
-    module: torch.nn.Module, runner: Runner, trials: Sequence[Trial], settings: Settings
+    module: torch.nn.Module, runner: Runner, suite: Sequence[SuiteAttack], settings: Settings
 ) -> Assessment:
-    """Run every trial and every check on a PyTorch model.
+    """Run every attack and every check on a PyTorch model.
 
     The worst case counts whatever any attack found, also those that the checks ran.
     """
@@ -65,7 +65,7 @@ def assess_torch(
     with runner.target.ready(), torch.no_grad():
         predicted = predictions(runner.target, sample.images)
     outcomes = {
-        trial.name: Outcome(trial, runner.run(trial.name, trial.attack, trial.limit)) for trial in trials
+        each.name: AttackOutcome(each, runner.run(each.name, each.attack, each.limit)) for each in suite
     }
     evidence = Evidence(module, settings, sample, outcomes, runner)
     findings = []
@@ -73,19 +73,22 @@ def assess_torch(
         finding = check.examine(evidence)
         if finding is not None:
             findings.append((check, finding))
-    entries = [Entry(trial, outcomes[trial.name]) for trial in trials]
+    entries = [Entry(each, outcomes[each.name]) for each in suite]
     worst = worst_case(runner.found(), predicted, sample, settings.threat)
     return Assessment(predicted, entries, worst, findings, evidence, time.perf_counter() - begin)
 
 
 def assess_session(
-    runner: Runner, trials: Sequence[Trial], settings: Settings, twin: tuple[Target, Assessment] | None
+    runner: Runner,
+    suite: Sequence[SuiteAttack],
+    settings: Settings,
+    twin: tuple[Target, Assessment] | None,
 ) -> Assessment:
     """Show a session what was made on its PyTorch twin, and run on it what needs no gradients.
 
     Args:
         runner: on the session.
-        trials: of the suite.
+        suite: its attacks, in the order in which they are run.
         settings: of the suite.
         twin: the PyTorch model and what was found on it, if there is one.
     """
@@ -93,18 +96,18 @@ def assess_session(
     sample = runner.sample
     predicted = predictions(runner.target, sample.images)
     entries, replays = [], []
-    made = {} if twin is None else {entry.trial.name: entry.outcome for entry in twin[1].entries}
-    for trial in trials:
-        if not trial.attack.needs_gradients:
-            result = runner.run(trial.name, trial.attack, trial.limit)
-            entries.append(Entry(trial, Outcome(trial, result)))
-        elif twin is not None and (original := made[trial.name]) is not None:
-            result = replay(runner.target, original.result, sample.first(trial.limit))
+    made = {} if twin is None else {entry.suite_attack.name: entry.outcome for entry in twin[1].entries}
+    for each in suite:
+        if not each.attack.needs_gradients:
+            result = runner.run(each.name, each.attack, each.limit)
+            entries.append(Entry(each, AttackOutcome(each, result)))
+        elif twin is not None and (original := made[each.name]) is not None:
+            result = replay(runner.target, original.result, sample.first(each.limit))
             same = agreement(twin[0], runner.target, original.result)
-            entries.append(Entry(trial, Outcome(trial, result), same, replayed=True))
+            entries.append(Entry(each, AttackOutcome(each, result), same, replayed=True))
             replays.append(result)
         else:
-            entries.append(Entry(trial, None))
+            entries.append(Entry(each, None))
     if twin is not None:
         replays.append(replay(runner.target, twin[1].worst, sample))
     worst = worst_case([*runner.found(), *replays], predicted, sample, settings.threat)

@@ -15,18 +15,18 @@ from muquant.base.seeds import generator_for
 from muquant.data import Dataset
 from muquant.robustness.assessment import assess_session, assess_torch
 from muquant.robustness.processes import OneProcess, Processes
-from muquant.robustness.progress import Meter, OnProgress, work
+from muquant.robustness.progress import Meter, OnBenchmarkProgress, work
 from muquant.robustness.report import ModelReport, Picture, Report
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
 from muquant.robustness.subject import Subject
-from muquant.robustness.suites import SUITES, Trial
+from muquant.robustness.suites import SUITES, SuiteAttack
 from muquant.robustness.summary import pictures, summarize
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class BenchmarkSetup:
     """What is run, and how.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
     folder: Path | None = None
     processes: Processes = field(default_factory=OneProcess)
 
-    def trials(self) -> list[Trial]:
+    def attacks(self) -> list[SuiteAttack]:
         """What the suite runs.
 
         Raises:
@@ -76,17 +76,17 @@ class Plan:
 def benchmark(
     subjects: Sequence[Subject],
     dataset: Dataset,
-    plan: Plan,
+    setup: BenchmarkSetup,
     *,
     provenance: Mapping[str, Any] | None = None,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnBenchmarkProgress = lambda progress: None,
 ) -> tuple[Report, list[Picture]]:
     """Attack every subject, in PyTorch and under onnxruntime, as far as it has either.
 
     Args:
         subjects: the models, with different names.
         dataset: from which the images are drawn.
-        plan: what is run.
+        setup: what is run.
         provenance: what else the report should state, such as command and versions.
         on_progress: called after each batch of this process.
 
@@ -97,11 +97,11 @@ def benchmark(
         InputError: the suite is unknown, the data set is smaller than the limit, or a model does not take its
             images or has other classes.
     """
-    trials, indices = plan.trials(), plan.draw(dataset)
+    suite, indices = setup.attacks(), setup.draw(dataset)
     sample = Sample.of(dataset, indices)
     _check(subjects, sample)
-    store = Store(plan.folder)
-    meter = Meter(_work(subjects, trials, len(sample)), on_progress)
+    store = Store(setup.folder)
+    meter = Meter(_work(subjects, suite, len(sample)), on_progress)
     reports: list[ModelReport] = []
     shown: list[Picture] = []
 
@@ -110,24 +110,24 @@ def benchmark(
 
         def runner(runtime: str, target: Target, subject: Subject = subject) -> Runner:
             digest, title = subject.digest(runtime), f"{subject.name} ({runtime})"
-            return Runner(title, target, digest, sample, plan.seed, store, plan.processes, meter)
+            return Runner(title, target, digest, sample, setup.seed, store, setup.processes, meter)
 
         module, session = subject.torch_target(), subject.onnx_target()
         if module is not None:
-            found = assess_torch(module.module, runner("torch", module), trials, plan.settings)
+            found = assess_torch(module.module, runner("torch", module), suite, setup.settings)
             reports.append(summarize(subject, found, sample))
             shown += pictures(subject, found, sample, dataset.classes, indices.tolist())
             twin = (module, found)
         if session is not None:
-            found = assess_session(runner("onnx", session), trials, plan.settings, twin)
+            found = assess_session(runner("onnx", session), suite, setup.settings, twin)
             reports.append(summarize(subject, found, sample, None if twin is None else twin[1]))
 
     report = Report(
-        suite=plan.suite,
-        norm=plan.settings.norm,
-        epsilon=plan.settings.epsilon,
-        seed=plan.seed,
-        processes=plan.processes.count,
+        suite=setup.suite,
+        norm=setup.settings.norm,
+        epsilon=setup.settings.epsilon,
+        seed=setup.seed,
+        processes=setup.processes.count,
         data={
             "name": dataset.name,
             "split": dataset.split,
@@ -141,13 +141,15 @@ def benchmark(
     return report, shown
 
 
-def _work(subjects: Sequence[Subject], trials: Sequence[Trial], count: int) -> Iterator[tuple[str, float]]:
+def _work(
+    subjects: Sequence[Subject], suite: Sequence[SuiteAttack], count: int
+) -> Iterator[tuple[str, float]]:
     """Title and work of everything that is attacked; what is replayed costs nothing."""
     for subject in subjects:
         for runtime in subject.runtimes:
-            for trial in trials:
-                if runtime == "torch" or not trial.attack.needs_gradients:
-                    yield f"{subject.name} ({runtime}) {trial.name}", work(trial, count)
+            for each in suite:
+                if runtime == "torch" or not each.attack.needs_gradients:
+                    yield f"{subject.name} ({runtime}) {each.name}", work(each, count)
 
 
 def _check(subjects: Sequence[Subject], sample: Sample) -> None:

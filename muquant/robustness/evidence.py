@@ -11,7 +11,7 @@ from muquant.attacks.norms import TOLERANCE
 from muquant.robustness.runner import Runner, Sample, describe
 from muquant.robustness.settings import Settings
 from muquant.robustness.statistics import wilson
-from muquant.robustness.suites import Trial
+from muquant.robustness.suites import SuiteAttack
 
 Kind = Literal["disqualifying", "advisory"]
 
@@ -20,23 +20,23 @@ PROBED = 200
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """A trial, and what came of it.
+class AttackOutcome:
+    """An attack of a suite, and what came of it.
 
     Attributes:
-        trial: name, attack, limit, bound.
-        result: of the first `trial.limit` images.
+        suite_attack: name, attack, limit, bound.
+        result: of the first `suite_attack.limit` images.
     """
 
-    trial: Trial
+    suite_attack: SuiteAttack
     result: AttackResult
 
     @property
     def withstood(self) -> Tensor:
-        """bool [n]: classified correctly, and not fooled within the trial's bound."""
+        """bool [n]: classified correctly, and not fooled within the suite's bound."""
         success = self.result.success
-        if self.trial.bound is not None:
-            success = success & (self.result.l2 <= self.trial.bound)
+        if self.suite_attack.bound is not None:
+            success = success & (self.result.l2 <= self.suite_attack.bound)
         return self.result.attacked & ~success
 
     def withstood_within(self, threat: Threat) -> Tensor:
@@ -59,14 +59,14 @@ class Evidence:
         module: the model.
         settings: of the suite.
         sample: the images of the suite.
-        outcomes: by the name of the trial.
+        outcomes: by the attack's name in the suite.
         runner: runs attacks on the model; what it ran once it does not run again.
     """
 
     module: nn.Module
     settings: Settings
     sample: Sample
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, AttackOutcome]
     runner: Runner
 
     @property

@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from muquant.robustness.suites import Trial
+from muquant.robustness.suites import SuiteAttack
 
 _FACTORS = ("steps", "restarts", "targets", "searches", "queries", "samples", "iterations")
 """Parameters of attacks to which their forward passes are proportional."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class BenchmarkProgress:
     """Where a benchmark is.
 
     Attributes:
@@ -28,7 +28,7 @@ class Progress:
     total: int
 
 
-OnProgress = Callable[[Progress], None]
+OnBenchmarkProgress = Callable[[BenchmarkProgress], None]
 
 
 class Meter:
@@ -39,7 +39,7 @@ class Meter:
         on_progress: called after each batch.
     """
 
-    def __init__(self, work: Iterable[tuple[str, float]], on_progress: OnProgress) -> None:
+    def __init__(self, work: Iterable[tuple[str, float]], on_progress: OnBenchmarkProgress) -> None:
         self._places: dict[str, tuple[float, float]] = {}
         self._total = 0.0
         self._done = 0.0
@@ -52,11 +52,11 @@ class Meter:
         """Take in a batch; what is not in the work, such as the probe of a check, does not move the share."""
         start, units = self._places.get(title, (self._done, 0.0))
         self._done = start + units * done / total
-        self._on_progress(Progress(self._done / max(self._total, 1.0), title, done, total))
+        self._on_progress(BenchmarkProgress(self._done / max(self._total, 1.0), title, done, total))
 
 
-def work(trial: Trial, count: int) -> float:
-    """What a trial on `count` images needs at most: forward passes, those with a gradient counted double."""
-    passes = math.prod(getattr(trial.attack, name, 1) for name in _FACTORS)
-    images = count if trial.limit is None else min(trial.limit, count)
-    return float(passes * images * (2 if trial.attack.needs_gradients else 1))
+def work(suite_attack: SuiteAttack, count: int) -> float:
+    """What an attack on `count` images needs at most: forward passes, those with a gradient count double."""
+    passes = math.prod(getattr(suite_attack.attack, name, 1) for name in _FACTORS)
+    images = count if suite_attack.limit is None else min(suite_attack.limit, count)
+    return float(passes * images * (2 if suite_attack.attack.needs_gradients else 1))

@@ -51,7 +51,7 @@ class AttackReport:
 
 
 @dataclass(frozen=True)
-class Curve:
+class AccuracyCurve:
     """Accuracy against epsilon.
 
     Attributes:
@@ -114,7 +114,7 @@ class ModelReport:
     worst_case_interval: tuple[float, float] | None
     agreement: float | None
     attacks: Mapping[str, AttackReport]
-    curves: tuple[Curve, ...]
+    curves: tuple[AccuracyCurve, ...]
     checks: tuple[CheckReport, ...]
     verdict: Verdict
     seconds: float

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from muquant.attacks import CallableTarget, TorchTarget
 from muquant.base.errors import InputError, first_line
 
-Session = Callable[[NDArray[np.float32]], NDArray[Any]]
+LogitsFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
 """images float32 [N, ...] -> logits [N, classes]"""
 
 
@@ -32,7 +32,7 @@ class Subject:
 
     name: str
     module: nn.Module | None = None
-    session: Session | None = None
+    session: LogitsFunction | None = None
     bits: float | None = None
     nbytes: int | None = None
     file: str = ""

@@ -26,7 +26,7 @@ from muquant.robustness.settings import Settings
 
 
 @dataclass(frozen=True)
-class Trial:
+class SuiteAttack:
     """One row of a report.
 
     Attributes:
@@ -43,11 +43,11 @@ class Trial:
     bound: float | None = None
 
 
-Suite = Callable[[Settings, Target | None], list[Trial]]
-"""(settings, surrogate, if there is one) -> its trials, in the order in which they are run"""
+Suite = Callable[[Settings, Target | None], list[SuiteAttack]]
+"""(settings, surrogate, if there is one) -> its attacks, in the order in which they are run"""
 
 
-def seed(settings: Settings, surrogate: Target | None) -> list[Trial]:
+def seed(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     """The columns of the paper's tables: white-box, then black-box by transfer from the surrogate."""
     if settings.norm != "linf":
         raise InputError(
@@ -56,80 +56,80 @@ def seed(settings: Settings, surrogate: Target | None) -> list[Trial]:
     weak, medium, strong = settings.weak, settings.medium, settings.epsilon
     bound = settings.l2_bound
     cw = CarliniWagner()
-    trials = [
-        Trial("fgsm-weak", FGSM(epsilon=weak)),
-        Trial("fgsm-strong", FGSM(epsilon=strong)),
-        Trial("pgd", PGD(epsilon=strong, steps=settings.pgd_steps, step_size=settings.pgd_step_size)),
-        Trial(
+    suite = [
+        SuiteAttack("fgsm-weak", FGSM(epsilon=weak)),
+        SuiteAttack("fgsm-strong", FGSM(epsilon=strong)),
+        SuiteAttack("pgd", PGD(epsilon=strong, steps=settings.pgd_steps, step_size=settings.pgd_step_size)),
+        SuiteAttack(
             "pgd-margin",
             PGD(epsilon=strong, steps=settings.pgd_steps, step_size=settings.pgd_step_size, loss="margin"),
         ),
-        Trial("bim", BIM(epsilon=strong)),
-        Trial("mim", MIM(epsilon=strong)),
-        Trial("ddn", DDN(), bound=bound),
-        Trial("cw", cw, limit=200, bound=bound),
+        SuiteAttack("bim", BIM(epsilon=strong)),
+        SuiteAttack("mim", MIM(epsilon=strong)),
+        SuiteAttack("ddn", DDN(), bound=bound),
+        SuiteAttack("cw", cw, limit=200, bound=bound),
     ]
     if surrogate is not None:
-        trials += [
-            Trial("transfer-fgsm-weak", Transfer(surrogate=surrogate, method=FGSM(epsilon=weak))),
-            Trial("transfer-fgsm-medium", Transfer(surrogate=surrogate, method=FGSM(epsilon=medium))),
-            Trial("transfer-fgsm-strong", Transfer(surrogate=surrogate, method=FGSM(epsilon=strong))),
-            Trial("transfer-cw", Transfer(surrogate=surrogate, method=cw), limit=200),
+        suite += [
+            SuiteAttack("transfer-fgsm-weak", Transfer(surrogate=surrogate, method=FGSM(epsilon=weak))),
+            SuiteAttack("transfer-fgsm-medium", Transfer(surrogate=surrogate, method=FGSM(epsilon=medium))),
+            SuiteAttack("transfer-fgsm-strong", Transfer(surrogate=surrogate, method=FGSM(epsilon=strong))),
+            SuiteAttack("transfer-cw", Transfer(surrogate=surrogate, method=cw), limit=200),
         ]
-    return [*trials, *_noises(settings)]
+    return [*suite, *_noises(settings)]
 
 
-def standard(settings: Settings, surrogate: Target | None) -> list[Trial]:
+def standard(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     """APGD-CE, APGD-T, DDN, Square with 1,000 queries, noises; transfer where there is a surrogate."""
     return _standard(settings, surrogate, queries=1000)
 
 
-def headline(settings: Settings, surrogate: Target | None) -> list[Trial]:
+def headline(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     """`standard` with 5,000 queries, for figures that are claimed: 1,000 leave about 2 points more."""
     return _standard(settings, surrogate, queries=5000)
 
 
-def strict(settings: Settings, surrogate: Target | None) -> list[Trial]:
+def strict(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     """`standard` with twice the steps and five times the queries, PGD, CW, HopSkipJump, random search."""
     epsilon, norm = settings.epsilon, settings.norm
     return [
-        Trial("apgd-ce", APGDCE(epsilon=epsilon, norm=norm, steps=200)),
-        Trial("apgd-t", APGDT(epsilon=epsilon, norm=norm, steps=200)),
-        Trial("pgd-ce", PGD(epsilon=epsilon, norm=norm, steps=100, restarts=5)),
-        Trial("pgd-margin", PGD(epsilon=epsilon, norm=norm, steps=100, restarts=5, loss="margin")),
-        Trial("ddn", DDN(), bound=settings.l2_bound),
-        Trial("cw", CarliniWagner(), limit=200, bound=settings.l2_bound),
-        Trial("square", Square(epsilon=epsilon, norm=norm, queries=5000)),
-        Trial("hop-skip-jump", HopSkipJump(epsilon=epsilon, norm=norm), limit=50),
-        Trial("random-search", RandomSearch(epsilon=epsilon, norm=norm)),
+        SuiteAttack("apgd-ce", APGDCE(epsilon=epsilon, norm=norm, steps=200)),
+        SuiteAttack("apgd-t", APGDT(epsilon=epsilon, norm=norm, steps=200)),
+        SuiteAttack("pgd-ce", PGD(epsilon=epsilon, norm=norm, steps=100, restarts=5)),
+        SuiteAttack("pgd-margin", PGD(epsilon=epsilon, norm=norm, steps=100, restarts=5, loss="margin")),
+        SuiteAttack("ddn", DDN(), bound=settings.l2_bound),
+        SuiteAttack("cw", CarliniWagner(), limit=200, bound=settings.l2_bound),
+        SuiteAttack("square", Square(epsilon=epsilon, norm=norm, queries=5000)),
+        SuiteAttack("hop-skip-jump", HopSkipJump(epsilon=epsilon, norm=norm), limit=50),
+        SuiteAttack("random-search", RandomSearch(epsilon=epsilon, norm=norm)),
         *_transfers(settings, surrogate),
         *_noises(settings),
     ]
 
 
-def _standard(settings: Settings, surrogate: Target | None, queries: int) -> list[Trial]:
+def _standard(settings: Settings, surrogate: Target | None, queries: int) -> list[SuiteAttack]:
     epsilon, norm = settings.epsilon, settings.norm
     return [
-        Trial("apgd-ce", APGDCE(epsilon=epsilon, norm=norm)),
-        Trial("apgd-t", APGDT(epsilon=epsilon, norm=norm)),
-        Trial("ddn", DDN(), bound=settings.l2_bound),
-        Trial("square", Square(epsilon=epsilon, norm=norm, queries=queries)),
+        SuiteAttack("apgd-ce", APGDCE(epsilon=epsilon, norm=norm)),
+        SuiteAttack("apgd-t", APGDT(epsilon=epsilon, norm=norm)),
+        SuiteAttack("ddn", DDN(), bound=settings.l2_bound),
+        SuiteAttack("square", Square(epsilon=epsilon, norm=norm, queries=queries)),
         *_transfers(settings, surrogate),
         *_noises(settings),
     ]
 
 
-def _transfers(settings: Settings, surrogate: Target | None) -> list[Trial]:
+def _transfers(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     if surrogate is None:
         return []
     method = MIM(epsilon=settings.epsilon, norm=settings.norm)
-    return [Trial("transfer", Transfer(surrogate=surrogate, method=method))]
+    return [SuiteAttack("transfer", Transfer(surrogate=surrogate, method=method))]
 
 
-def _noises(settings: Settings) -> list[Trial]:
+def _noises(settings: Settings) -> list[SuiteAttack]:
     return [
-        Trial("normal-noise", NormalNoise(sigma=settings.sigma)),
-        Trial("uniform-noise", UniformNoise(epsilon=settings.radius)),
+        SuiteAttack("normal-noise", NormalNoise(sigma=settings.sigma)),
+        SuiteAttack("uniform-noise", UniformNoise(epsilon=settings.radius)),
     ]
 
 

@@ -30,7 +30,9 @@ def summarize(
     runtime: Literal["torch", "onnx"] = "onnx" if assessment.evidence is None else "torch"
     correct = assessment.predicted == sample.labels
     survived = correct & ~assessment.worst.success
-    available = [entry for entry in assessment.entries if entry.outcome and not entry.trial.attack.corruption]
+    available = [
+        entry for entry in assessment.entries if entry.outcome and not entry.suite_attack.attack.corruption
+    ]
     checks = tuple(
         CheckReport(
             check.name, check.kind, finding.fired, finding.value, finding.threshold, finding.explanation
@@ -47,7 +49,7 @@ def summarize(
         worst_case=float(survived.double().mean()) if available else None,
         worst_case_interval=wilson(int(survived.sum()), len(sample)) if available else None,
         agreement=None if twin is None else float((twin.predicted == assessment.predicted).double().mean()),
-        attacks={entry.trial.name: report_attack(entry) for entry in assessment.entries},
+        attacks={entry.suite_attack.name: report_attack(entry) for entry in assessment.entries},
         curves=() if assessment.evidence is None else curves(assessment.evidence),
         checks=checks,
         verdict=_verdict(twin or assessment),
@@ -57,13 +59,13 @@ def summarize(
 
 def report_attack(entry: Entry) -> AttackReport:
     """The report on one attack."""
-    trial, threat = entry.trial, entry.trial.attack.threat
-    radius = threat.radius if trial.bound is None else trial.bound
+    suite_attack, threat = entry.suite_attack, entry.suite_attack.attack.threat
+    radius = threat.radius if suite_attack.bound is None else suite_attack.bound
     if entry.outcome is None:
         return AttackReport(
             "not available",
             False,
-            describe(trial.attack),
+            describe(suite_attack.attack),
             0,
             None,
             None,
@@ -77,8 +79,8 @@ def report_attack(entry: Entry) -> AttackReport:
     result, withstood = entry.outcome.result, entry.outcome.withstood
     return AttackReport(
         source="replay" if entry.replayed else "attack",
-        corruption=trial.attack.corruption,
-        parameters=describe(trial.attack),
+        corruption=suite_attack.attack.corruption,
+        parameters=describe(suite_attack.attack),
         count=len(withstood),
         accuracy=float(withstood.double().mean()),
         interval=wilson(int(withstood.sum()), len(withstood)),
@@ -131,7 +133,7 @@ def pictures(
             found.append(
                 Picture(
                     model=subject.name,
-                    attack=entry.trial.name,
+                    attack=entry.suite_attack.name,
                     index=indices[row],
                     label=names[int(sample.labels[row])],
                     seen_clean=names[int(assessment.predicted[row])],

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from muquant.attacks import DDN, PGD, Attack, AttackResult
 from muquant.robustness.evidence import Evidence
-from muquant.robustness.report import Curve
+from muquant.robustness.report import AccuracyCurve
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Multiples of the headline epsilon."""
@@ -20,7 +20,7 @@ L2_FACTORS = tuple(quarters / 4 for quarters in range(17))
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class SweepPoint:
     """What PGD leaves of the probed images at one epsilon.
 
     Attributes:
@@ -39,11 +39,11 @@ class Point:
         return self.ce & self.margin
 
 
-def sweep(evidence: Evidence) -> tuple[Point, ...]:
+def sweep(evidence: Evidence) -> tuple[SweepPoint, ...]:
     """By rising epsilon: 0, `FACTORS` times the headline epsilon, and `grey_radius`."""
     grey, clean = grey_radius(evidence), correct(evidence)
     radii = {min(factor * radius(evidence), 2 * grey) for factor in FACTORS} | {grey}
-    return Point(0.0, clean, clean), *(point(evidence, epsilon) for epsilon in sorted(radii - {0.0}))
+    return SweepPoint(0.0, clean, clean), *(point(evidence, epsilon) for epsilon in sorted(radii - {0.0}))
 
 
 def correct(evidence: Evidence) -> Tensor:
@@ -51,15 +51,15 @@ def correct(evidence: Evidence) -> Tensor:
     return evidence.probe(pgd(evidence, radius(evidence), "ce")).attacked
 
 
-def headline(evidence: Evidence) -> Point:
+def headline(evidence: Evidence) -> SweepPoint:
     """PGD at the headline epsilon."""
     return point(evidence, radius(evidence))
 
 
-def point(evidence: Evidence, epsilon: float) -> Point:
+def point(evidence: Evidence, epsilon: float) -> SweepPoint:
     """PGD at one epsilon."""
     ce, margin = (withstood(evidence, pgd(evidence, epsilon, loss)) for loss in ("ce", "margin"))
-    return Point(epsilon, ce, margin)
+    return SweepPoint(epsilon, ce, margin)
 
 
 def withstood(evidence: Evidence, attack: Attack) -> Tensor:
@@ -91,15 +91,16 @@ def grey_radius(evidence: Evidence) -> float:
 def closest(evidence: Evidence) -> AttackResult:
     """What DDN, at any distance, found in the suite, or else finds on the probed images."""
     return next(
-        (outcome.result for outcome in evidence.outcomes.values() if outcome.trial.attack == DDN()), None
+        (outcome.result for outcome in evidence.outcomes.values() if outcome.suite_attack.attack == DDN()),
+        None,
     ) or evidence.probe(DDN())
 
 
-def curves(evidence: Evidence) -> tuple[Curve, ...]:
+def curves(evidence: Evidence) -> tuple[AccuracyCurve, ...]:
     """Accuracy against epsilon: under PGD in the headline norm, and from the distances of DDN in L2."""
     points, bound = sweep(evidence), evidence.settings.l2_bound
     return (
-        Curve(
+        AccuracyCurve(
             attack="PGD, worst of cross-entropy and logit margin",
             norm=evidence.threat.norm,
             count=len(evidence.probed),
@@ -110,7 +111,7 @@ def curves(evidence: Evidence) -> tuple[Curve, ...]:
     )
 
 
-def distance_curve(attack: str, found: AttackResult, radii: tuple[float, ...]) -> Curve:
+def distance_curve(attack: str, found: AttackResult, radii: tuple[float, ...]) -> AccuracyCurve:
     """Accuracy against L2 epsilon, from the distances of the examples that a smallest-norm attack found.
 
     Args:
@@ -120,4 +121,4 @@ def distance_curve(attack: str, found: AttackResult, radii: tuple[float, ...]) -
     """
     fooled = [found.success & (found.l2 <= radius) for radius in radii]
     left = tuple(float((found.attacked & ~success).double().mean()) for success in fooled)
-    return Curve(attack, "l2", len(found.attacked), radii, left)
+    return AccuracyCurve(attack, "l2", len(found.attacked), radii, left)

@@ -14,8 +14,8 @@ from muquant.base.provenance import provenance
 from muquant.data import Dataset, load_dataset
 from muquant.robustness import (
     SUITES,
+    BenchmarkSetup,
     ModelReport,
-    Plan,
     Report,
     benchmark,
     join_processes,
@@ -100,8 +100,8 @@ def bench(
     with naming("--surrogate"):
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(place))
     count = min(_LIMIT, len(dataset)) if limit is None else limit or None
-    plan = Plan(suite, settings, count, seed, twin, out / "attacks", processes)
-    report = run_bench(output, candidates, dataset, plan, out, runtimes, policy, place)
+    setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes)
+    report = run_bench(output, candidates, dataset, setup, out, runtimes, policy, place)
     if processes.rank > 0:
         return
     output.result(report.to_dict())
@@ -113,27 +113,27 @@ def run_bench(
     output: Output,
     candidates: Sequence[Candidate],
     dataset: Dataset,
-    plan: Plan,
+    setup: BenchmarkSetup,
     out: Path,
     runtimes: Sequence[str] = ("torch", "onnx"),
     policy: str = "auto",
     device: torch.device | None = None,
 ) -> Report:
     """Run a benchmark with a progress bar, write its report into `out`, and print its tables."""
-    _ = plan.trials(), plan.draw(dataset)  # what cannot be run is refused before anything is exported
+    _ = setup.attacks(), setup.draw(dataset)  # what cannot be run is refused before anything is exported
     device = device or find_device("cpu")
-    tried = subjects(candidates, runtimes, out / "models", policy, device, plan.processes)
-    with output.progress(f"Attacking with suite {plan.suite}") as update:
+    tried = subjects(candidates, runtimes, out / "models", policy, device, setup.processes)
+    with output.progress(f"Attacking with suite {setup.suite}") as update:
         report, pictures = benchmark(
             tried,
             dataset,
-            plan,
+            setup,
             provenance=provenance(["muquant", *sys.argv[1:]]),
             on_progress=lambda at: update(
                 round(100 * at.share), 100, f"{at.what}: {at.done} of {at.total} images"
             ),
         )
-    if plan.processes.rank == 0:
+    if setup.processes.rank == 0:
         paths = write_report(report, pictures, out)
         _show(output, report)
         output.say(f"Wrote {', '.join(map(str, paths))}")

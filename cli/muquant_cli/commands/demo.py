@@ -10,7 +10,7 @@ import muquant
 from muquant.compression.pictures import plot_weights
 from muquant.data import load_dataset
 from muquant.models.evaluation import evaluate
-from muquant.robustness import Plan, settings_for
+from muquant.robustness import BenchmarkSetup, settings_for
 from muquant.training import TrainingConfig
 from muquant_cli.commands.bench import run_bench
 from muquant_cli.commands.train import run_training
@@ -61,10 +61,10 @@ def demo(output: Output, out: Path) -> None:
         ],
     )
     models = read_candidates([f"float={out / 'run'}", f"3 bits={out / 'model.mq'}", str(out / "model.onnx")])
-    plan = Plan(
+    setup = BenchmarkSetup(
         "standard", settings_for(DEMO_CONFIG.data, DEMO_EPSILON), DEMO_ATTACKED, folder=out / "report/attacks"
     )
-    attacked = run_bench(output, models, test, plan, out / "report")
+    attacked = run_bench(output, models, test, setup, out / "report")
     output.say(
         f"All files are in {out}; weights.png shows where the 8 levels of each layer lie, report/report.html "
         f"what attacks left"

@@ -18,7 +18,7 @@ import muquant
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder
 from muquant.robustness import Processes, Subject
-from muquant.robustness.subject import Session
+from muquant.robustness.subject import LogitsFunction
 from muquant_cli.sources import Source, read_source
 from muquant_cli.sources.artifacts import open_artifact
 from muquant_onnx import decode_file, export_float, export_onnx, load_session, logits_of
@@ -164,7 +164,7 @@ def _on_images(source: Source, module: nn.Module) -> nn.Module:
     return module if source.preprocess is None else nn.Sequential(source.preprocess, module).eval()
 
 
-def _session(source: Source | None, file: Path) -> Session:
+def _session(source: Source | None, file: Path) -> LogitsFunction:
     """Return the file as a function of images in [0, 1]."""
     run = logits_of(load_session(file, threads=torch.get_num_threads()))
     if source is None or source.preprocess is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from muquant.attacks import FGSM, Attack, RandomSearch, Transfer
 from muquant.robustness.checks.measures import LOSS_NAMES, clearest, gap, survivors
-from muquant.robustness.evidence import Evidence, Finding, Outcome
+from muquant.robustness.evidence import AttackOutcome, Evidence, Finding
 from muquant.robustness.sweep import STEPS, headline, pgd, radius, withstood
 
 SINGLE_STEP, BLACK_BOX, TRANSFER, MORE_EFFORT = 0.01, 0.002, 0.002, 0.005
@@ -109,7 +109,7 @@ def _cheaper(evidence: Evidence, kind: Callable[[Attack], bool], least: float) -
         weak = cheap.withstood_within(evidence.threat)
         count = len(weak)
         rivals = [
-            (outcome.withstood_within(evidence.threat)[:count], outcome.trial.name)
+            (outcome.withstood_within(evidence.threat)[:count], outcome.suite_attack.name)
             for outcome in _outcomes(evidence, _is_white_box)
             if len(outcome.withstood) >= count
         ]
@@ -117,12 +117,12 @@ def _cheaper(evidence: Evidence, kind: Callable[[Attack], bool], least: float) -
             continue
         strong, name = min(rivals, key=lambda rival: int(rival[0].sum()))
         if evidence.above_chance(strong):
-            findings.append(gap(strong, weak, least, (f"under {name}", f"under {cheap.trial.name}")))
+            findings.append(gap(strong, weak, least, (f"under {name}", f"under {cheap.suite_attack.name}")))
     return clearest(findings)
 
 
-def _outcomes(evidence: Evidence, kind: Callable[[Attack], bool]) -> list[Outcome]:
-    return [outcome for outcome in evidence.outcomes.values() if kind(outcome.trial.attack)]
+def _outcomes(evidence: Evidence, kind: Callable[[Attack], bool]) -> list[AttackOutcome]:
+    return [outcome for outcome in evidence.outcomes.values() if kind(outcome.suite_attack.attack)]
 
 
 def _is_white_box(attack: Attack) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from muquant.attacks import LOSSES, PGD, Target
 from muquant.attacks.base import BATCH_SIZE
 from muquant.attacks.norms import project, random_start, steepest
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 from muquant.base.seeds import generator_for
 from muquant.robustness.checks.measures import LOSS_NAMES, clean_logits, gap, share
 from muquant.robustness.evidence import Evidence, Finding
@@ -112,7 +112,7 @@ class TemperedPGD(PGD):
             **{field.name: getattr(attack, field.name) for field in fields(attack)}, temperature=temperature
         )
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         """Attack the tempered target."""
         problem.target = Tempered(problem.target, self.temperature)
         super().run(problem)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from muquant.attacks import Threat
 from muquant.attacks.base import BATCH_SIZE
-from muquant.robustness.evidence import Evidence, Finding, Outcome
+from muquant.robustness.evidence import AttackOutcome, Evidence, Finding
 from muquant.robustness.statistics import excess, wilson
 
 LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin"}
@@ -49,7 +49,7 @@ def clearest(findings: Iterable[Finding]) -> Finding | None:
     return max(findings, key=lambda finding: finding.value - finding.threshold, default=None)
 
 
-def survivors(outcomes: Iterable[Outcome], threat: Threat, count: int) -> Tensor:
+def survivors(outcomes: Iterable[AttackOutcome], threat: Threat, count: int) -> Tensor:
     """bool [count], the first images that withstood, inside `threat`, every attack that was run on them."""
     left = torch.ones(count, dtype=torch.bool)
     for outcome in outcomes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.ticker import MaxNLocator
 
 from muquant.robustness.rendering import words
-from muquant.robustness.report import Curve, ModelReport, Report
+from muquant.robustness.report import AccuracyCurve, ModelReport, Report
 from muquant.robustness.statistics import wilson
 
 COLOURS, SHAPES = 7, ("circle", "square", "triangle", "diamond", "cross")
@@ -52,12 +52,12 @@ class CurveGroup:
     norm: str
     attack: str
     count: int
-    members: tuple[tuple[ModelReport, Curve], ...]
+    members: tuple[tuple[ModelReport, AccuracyCurve], ...]
 
 
 def curve_groups(report: Report) -> list[CurveGroup]:
     """All curves of the report, grouped; those in the norm of the headline first."""
-    groups: dict[tuple[str, str, int], list[tuple[ModelReport, Curve]]] = {}
+    groups: dict[tuple[str, str, int], list[tuple[ModelReport, AccuracyCurve]]] = {}
     for model in report.models:
         for curve in model.curves:
             groups.setdefault((curve.norm, curve.attack, curve.count), []).append((model, curve))
@@ -66,7 +66,7 @@ def curve_groups(report: Report) -> list[CurveGroup]:
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A point of a curve: its place, and what it says when pointed at."""
 
     x: float
@@ -85,7 +85,7 @@ class Line:
     """
 
     style: Style
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     band: str
 
     @property
@@ -109,8 +109,8 @@ class Panel:
     group: CurveGroup
     beyond: tuple[str, ...]
     lines: tuple[Line, ...]
-    ticks: tuple[Point, ...]
-    headline: Point | None
+    ticks: tuple[ChartPoint, ...]
+    headline: ChartPoint | None
 
 
 WIDTH, HEIGHT = 440, 260
@@ -139,19 +139,19 @@ def _panel(report: Report, group: CurveGroup) -> Panel:
         group,
         tuple(words.radius(epsilon) for epsilon in radii if epsilon > limit),
         tuple(_line(looks[id(model)], model, curve, end) for model, curve in group.members),
-        tuple(Point(_x(tick, end), HEIGHT, f"{tick:.4g}") for tick in ticks),
-        Point(_x(report.epsilon, end), 0, words.radius(report.epsilon)) if shown else None,
+        tuple(ChartPoint(_x(tick, end), HEIGHT, f"{tick:.4g}") for tick in ticks),
+        ChartPoint(_x(report.epsilon, end), 0, words.radius(report.epsilon)) if shown else None,
     )
 
 
-def _line(style: Style, model: ModelReport, curve: Curve, end: float) -> Line:
+def _line(style: Style, model: ModelReport, curve: AccuracyCurve, end: float) -> Line:
     points, low, high = [], [], []
     for epsilon, accuracy in zip(curve.epsilon, curve.accuracy, strict=True):
         if epsilon > end:
             break
         x, bounds = _x(epsilon, end), wilson(round(accuracy * curve.count), curve.count)
         label = f"{words.title(model)}: {words.percent(accuracy, curve.count)} at {words.radius(epsilon)}"
-        points.append(Point(x, _y(accuracy), label))
+        points.append(ChartPoint(x, _y(accuracy), label))
         low.append((x, _y(bounds[0])))
         high.append((x, _y(bounds[1])))
     return Line(style, tuple(points), _corners([*low, *reversed(high)]))

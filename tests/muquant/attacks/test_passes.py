@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from muquant.attacks import APGDCE, APGDT, BIM, DDN, FGSM, MIM, PGD, Attack, Square, TorchTarget, UniformNoise
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 Data = tuple[Tensor, Tensor]
 
@@ -59,7 +59,7 @@ class Redirected(BIM):
 
     other: TorchTarget
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         problem.target = self.other
         super().run(problem)
 

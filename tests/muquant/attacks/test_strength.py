@@ -25,7 +25,7 @@ from muquant.attacks import (
 )
 from muquant.attacks.apgd import checkpoints
 from muquant.attacks.losses import ce, dlr, margin, targeted_dlr
-from muquant.attacks.problem import Problem
+from muquant.attacks.problem import AttackProblem
 
 Data = tuple[Tensor, Tensor]
 
@@ -123,7 +123,7 @@ class Cheat(BallAttack):
 
     needs_gradients: ClassVar[bool] = False
 
-    def run(self, problem: Problem) -> None:
+    def run(self, problem: AttackProblem) -> None:
         for inputs in (problem.clean + 0.2, problem.clean - 5, problem.clean * torch.nan, 1 - problem.clean):
             problem.logits(inputs, problem.rows())
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from muquant.data import Dataset
-from muquant.robustness import Plan, settings_for
+from muquant.robustness import BenchmarkSetup, settings_for
 
 
 def make_images(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -48,11 +48,12 @@ def net(quarters: Dataset) -> nn.Module:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Callable[..., Plan]:
-    """Makes a plan of the standard suite at an epsilon that leaves some images standing."""
+def setup(tmp_path: Path) -> Callable[..., BenchmarkSetup]:
+    """Makes a setup of the standard suite at an epsilon that leaves some images standing."""
 
-    def make(**changes: object) -> Plan:
+    def make(**changes: object) -> BenchmarkSetup:
         settings = replace(settings_for("digits", 0.1), l2_bound=0.6)
-        return replace(Plan("standard", settings, limit=None, folder=tmp_path / "attacks"), **changes)  # type: ignore[arg-type]
+        usual = BenchmarkSetup("standard", settings, limit=None, folder=tmp_path / "attacks")
+        return replace(usual, **changes)  # type: ignore[arg-type]
 
     return make

@@ -18,10 +18,10 @@ from torch import nn
 
 from muquant.base.errors import InputError
 from muquant.data import Dataset
-from muquant.robustness import ModelReport, Plan, Subject, benchmark
-from muquant.robustness.progress import Progress
+from muquant.robustness import BenchmarkSetup, ModelReport, Subject, benchmark
+from muquant.robustness.progress import BenchmarkProgress
 
-Plans = Callable[..., Plan]
+Setups = Callable[..., BenchmarkSetup]
 
 
 def numpy_net(net: nn.Module) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
@@ -42,11 +42,11 @@ def without_times(model: ModelReport) -> dict[str, Any]:
     return document
 
 
-def test_a_report_adds_up(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
-    heard: list[Progress] = []
+def test_a_report_adds_up(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
+    heard: list[BenchmarkProgress] = []
     subject = Subject("net", net, numpy_net(net), bits=32, nbytes=100, file="abc")
     report, pictures = benchmark(
-        [subject], quarters, plan(), on_progress=heard.append, provenance={"command": "x"}
+        [subject], quarters, setup(), on_progress=heard.append, provenance={"command": "x"}
     )
     torch_row, onnx_row = report.models
     assert (torch_row.runtime, onnx_row.runtime) == ("torch", "onnx")
@@ -86,9 +86,9 @@ def test_a_report_adds_up(net: nn.Module, quarters: Dataset, plan: Plans) -> Non
     assert report.to_dict()["command"] == "x"
 
 
-def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
+def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
     subject = Subject("file", session=numpy_net(net), file="abc")
-    (row,) = benchmark([subject], quarters, plan(limit=40))[0].models
+    (row,) = benchmark([subject], quarters, setup(limit=40))[0].models
     for name in ("apgd-ce", "apgd-t", "ddn"):
         attack = row.attacks[name]
         assert (attack.source, attack.accuracy, attack.count) == ("not available", None, 0)
@@ -96,11 +96,11 @@ def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, plan: P
     assert (row.verdict, row.agreement) == ("not assessed", None)
 
 
-def test_a_second_run_attacks_nothing(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
+def test_a_second_run_attacks_nothing(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
     subject = Subject("net", net, numpy_net(net), file="abc")
-    first, _ = benchmark([subject], quarters, plan(limit=60))
-    heard: list[Progress] = []
-    second, _ = benchmark([subject], quarters, plan(limit=60), on_progress=heard.append)
+    first, _ = benchmark([subject], quarters, setup(limit=60))
+    heard: list[BenchmarkProgress] = []
+    second, _ = benchmark([subject], quarters, setup(limit=60), on_progress=heard.append)
     assert heard == []
     assert list(map(without_times, first.models)) == list(map(without_times, second.models))
 
@@ -111,7 +111,7 @@ from dataclasses import replace
 from pathlib import Path
 torch.set_num_threads(1)
 from muquant.data import Dataset
-from muquant.robustness import Plan, Subject, benchmark, join_processes, settings_for
+from muquant.robustness import BenchmarkSetup, Subject, benchmark, join_processes, settings_for
 from safetensors.torch import load_file
 state = load_file({state!r})
 net = torch.nn.Sequential(
@@ -123,17 +123,17 @@ data = Dataset("quarters", "test", state["images"], state["labels"], ("nw", "ne"
 processes = join_processes(torch.device("cpu"))
 assert processes.count == 2
 settings = replace(settings_for("digits", 0.1), l2_bound=0.6)
-plan = Plan("standard", settings, None, 0, None, Path({folder!r}), processes)
-report, _ = benchmark([Subject("net", net.eval())], data, plan)
+setup = BenchmarkSetup("standard", settings, None, 0, None, Path({folder!r}), processes)
+report, _ = benchmark([Subject("net", net.eval())], data, setup)
 if processes.rank == 0:
     Path({out!r}).write_text(json.dumps(report.to_dict()))
 """
 
 
 def test_two_processes_report_what_one_does(
-    net: nn.Module, quarters: Dataset, plan: Plans, tmp_path: Path
+    net: nn.Module, quarters: Dataset, setup: Setups, tmp_path: Path
 ) -> None:
-    (alone,) = benchmark([Subject("net", net)], quarters, plan())[0].models
+    (alone,) = benchmark([Subject("net", net)], quarters, setup())[0].models
     state = {**net.state_dict(), "images": quarters.images, "labels": quarters.labels}
     save_file(state, tmp_path / "state.safetensors")
     script = tmp_path / "script.py"
@@ -176,10 +176,10 @@ def test_two_processes_report_what_one_does(
     ("limit", "match"), [(0, "expected 1 to 230"), (231, "expected 1 to 230")], ids=["none", "too many"]
 )
 def test_a_limit_outside_the_data_is_refused(
-    net: nn.Module, quarters: Dataset, plan: Plans, limit: int, match: str
+    net: nn.Module, quarters: Dataset, setup: Setups, limit: int, match: str
 ) -> None:
     with pytest.raises(InputError, match=match):
-        benchmark([Subject("net", net)], quarters, plan(limit=limit))
+        benchmark([Subject("net", net)], quarters, setup(limit=limit))
 
 
 @pytest.mark.parametrize(
@@ -192,19 +192,19 @@ def test_a_limit_outside_the_data_is_refused(
     ids=["classes", "shape", "input"],
 )
 def test_a_model_of_other_data_is_refused_before_any_attack(
-    net: nn.Module, quarters: Dataset, plan: Plans, module: nn.Module, match: str
+    net: nn.Module, quarters: Dataset, setup: Setups, module: nn.Module, match: str
 ) -> None:
-    heard: list[Progress] = []
+    heard: list[BenchmarkProgress] = []
     with pytest.raises(InputError, match=match):
         benchmark(
             [Subject("net", net), Subject("wrong", module)],
             quarters,
-            plan(),
+            setup(),
             on_progress=heard.append,
         )
     assert heard == []
 
 
-def test_two_models_of_one_name_are_refused(net: nn.Module, quarters: Dataset, plan: Plans) -> None:
+def test_two_models_of_one_name_are_refused(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
     with pytest.raises(InputError, match="different names"):
-        benchmark([Subject("net", net), Subject("net", net)], quarters, plan())
+        benchmark([Subject("net", net), Subject("net", net)], quarters, setup())

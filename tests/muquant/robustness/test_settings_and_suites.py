@@ -36,23 +36,21 @@ def test_an_epsilon_outside_the_range_is_refused(epsilon: str) -> None:
 def test_a_suite_has_names_of_its_own_and_known_attacks(name: str) -> None:
     surrogate = TorchTarget(nn.Linear(2, 2))
     for twin in (None, surrogate):
-        trials = SUITES[name](settings_for("mnist"), twin)
-        assert len({trial.name for trial in trials}) == len(trials)
-        assert {type(trial.attack) for trial in trials} <= set(ATTACKS.values())
-        assert any(isinstance(trial.attack, Transfer) for trial in trials) == (twin is not None)
-        assert sum(trial.attack.corruption for trial in trials) == 2
+        suite = SUITES[name](settings_for("mnist"), twin)
+        assert len({each.name for each in suite}) == len(suite)
+        assert {type(each.attack) for each in suite} <= set(ATTACKS.values())
+        assert any(isinstance(each.attack, Transfer) for each in suite) == (twin is not None)
+        assert sum(each.attack.corruption for each in suite) == 2
 
 
 def test_the_paper_suite_has_the_columns_of_its_tables() -> None:
-    trials = {
-        trial.name: trial for trial in SUITES["seed"](settings_for("mnist"), TorchTarget(nn.Linear(2, 2)))
-    }
-    described = {name: describe(trial.attack) for name, trial in trials.items()}
+    suite = {each.name: each for each in SUITES["seed"](settings_for("mnist"), TorchTarget(nn.Linear(2, 2)))}
+    described = {name: describe(each.attack) for name, each in suite.items()}
     assert [described[f"fgsm-{size}"]["epsilon"] for size in ("weak", "strong")] == [0.1, 0.3]
     assert {described["pgd"][key] for key in ("steps", "step_size", "epsilon")} == {40, 0.01, 0.3}
     assert [described[name]["steps"] for name in ("bim", "mim", "cw")] == [10, 10, 1000]
     assert [described["cw"][key] for key in ("searches", "lr", "c", "kappa")] == [9, 0.01, 1e-3, 0]
-    assert (trials["cw"].limit, trials["cw"].bound) == (200, 2.0)
+    assert (suite["cw"].limit, suite["cw"].bound) == (200, 2.0)
     black_box = [described[f"transfer-{name}"]["method"]["name"] for name in ("fgsm-medium", "cw")]
     assert black_box == ["fgsm", "cw"]
     assert described["normal-noise"]["sigma"] == 0.3
@@ -62,8 +60,8 @@ def test_the_paper_suite_has_the_columns_of_its_tables() -> None:
 
 def test_strict_is_at_least_standard() -> None:
     settings = settings_for("mnist")
-    standard = {trial.name: describe(trial.attack) for trial in SUITES["standard"](settings, None)}
-    strict = {trial.name: describe(trial.attack) for trial in SUITES["strict"](settings, None)}
+    standard = {each.name: describe(each.attack) for each in SUITES["standard"](settings, None)}
+    strict = {each.name: describe(each.attack) for each in SUITES["strict"](settings, None)}
     assert set(standard) < set(strict)
     assert standard["square"]["queries"] == 1000
     assert strict["square"]["queries"] == 5000
@@ -85,7 +83,7 @@ def test_a_model_in_an_attack_is_described_by_its_weights() -> None:
 
 def test_the_suites_differ_by_what_they_are_for() -> None:
     attacks = {
-        name: {trial.name: describe(trial.attack) for trial in suite(settings_for("mnist"), None)}
+        name: {each.name: describe(each.attack) for each in suite(settings_for("mnist"), None)}
         for name, suite in SUITES.items()
     }
     queries = {name: attacks[name]["square"]["queries"] for name in ("standard", "headline", "strict")}

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from muquant.attacks import DDN, PGD, AttackResult, Norm, TorchTarget
-from muquant.robustness.evidence import Evidence, Outcome
+from muquant.robustness.evidence import AttackOutcome, Evidence
 from muquant.robustness.processes import OneProcess
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
-from muquant.robustness.suites import Trial
+from muquant.robustness.suites import SuiteAttack
 from muquant.robustness.sweep import curves, distance_curve, pgd, sweep
 
 
@@ -92,8 +92,8 @@ def test_distances_of_the_suite_are_used() -> None:
         torch.zeros(count),
         0.0,
     )
-    trials = {"ddn-ball": DDN(epsilon=0.1), "ddn": DDN()}
-    outcomes = {name: Outcome(Trial(name, attack), found) for name, attack in trials.items()}
+    suite = {"ddn-ball": DDN(epsilon=0.1), "ddn": DDN()}
+    outcomes = {name: AttackOutcome(SuiteAttack(name, attack), found) for name, attack in suite.items()}
     curve = curves(replace(made, outcomes=outcomes))[1]
     assert curve.accuracy == (0.75,) * 4 + (0.5,) * 4 + (0.25,) * 9
     assert distance_curve("DDN", found, (0.0, 0.5)).accuracy == (0.75, 0.5)

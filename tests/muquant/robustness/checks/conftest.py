@@ -13,12 +13,12 @@ import muquant.robustness.evidence as evidence_module
 from muquant.attacks import Attack, AttackResult, Norm, TorchTarget
 from muquant.data import Dataset, load_dataset
 from muquant.models import build_model
-from muquant.robustness.evidence import Evidence, Finding, Outcome
+from muquant.robustness.evidence import AttackOutcome, Evidence, Finding
 from muquant.robustness.processes import OneProcess
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
-from muquant.robustness.suites import Trial
+from muquant.robustness.suites import SuiteAttack
 from muquant.robustness.sweep import pgd
 
 Examine = Callable[[Evidence], Finding | None]
@@ -49,7 +49,7 @@ class Case:
     count: int
     epsilon: float = 0.3
     norm: Norm = "linf"
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, AttackOutcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = torch.arange(self.count) % 10
@@ -72,9 +72,11 @@ class Case:
         """An attack leaves the first so many of the probed images."""
         self.runner.results[attack] = result(self.left(count))
 
-    def trial(self, name: str, attack: Attack, withstood: Tensor, linf: float = 0.1) -> None:
+    def outcome(self, name: str, attack: Attack, withstood: Tensor, linf: float = 0.1) -> None:
         """An attack of the suite leaves these."""
-        self.outcomes[name] = Outcome(Trial(name, attack, len(withstood)), result(withstood, linf=linf))
+        self.outcomes[name] = AttackOutcome(
+            SuiteAttack(name, attack, len(withstood)), result(withstood, linf=linf)
+        )
 
 
 class Prepared:

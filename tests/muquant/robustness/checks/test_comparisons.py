@@ -72,9 +72,9 @@ def test_cheaper_attack_beats_white_box(
     found: Found, case: Cases, check: Any, name: str, attack: Any, fewer: int, fired: bool
 ) -> None:
     made = case(COUNT)
-    made.trial("apgd-ce", PGD(epsilon=0.3), made.left(6000))
-    made.trial("apgd-t", PGD(epsilon=0.3, loss="margin"), made.left(5000))
-    made.trial(name, attack, made.left(5000 - fewer))
+    made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(6000))
+    made.outcome("apgd-t", PGD(epsilon=0.3, loss="margin"), made.left(5000))
+    made.outcome(name, attack, made.left(5000 - fewer))
     finding = found(check, made.evidence)
     assert finding.value == pytest.approx(fewer / COUNT)
     assert (finding.threshold, finding.fired) == (0.002, fired)
@@ -83,13 +83,13 @@ def test_cheaper_attack_beats_white_box(
 
 def test_each_kind_of_cheaper_attack_has_its_own_check(found: Found, case: Cases) -> None:
     made = case(COUNT)
-    made.trial("apgd-ce", PGD(epsilon=0.3), made.left(6000))
-    made.trial("square", SQUARE, made.left(5000))
-    made.trial("noise", NormalNoise(sigma=0.1), made.left(10))
+    made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(6000))
+    made.outcome("square", SQUARE, made.left(5000))
+    made.outcome("noise", NormalNoise(sigma=0.1), made.left(10))
     assert transfer(made.evidence) is None
     assert found(black_box, made.evidence).value == pytest.approx(0.1)
     del made.outcomes["square"]
-    made.trial("transfer", MIM_ELSEWHERE, made.left(4000))
+    made.outcome("transfer", MIM_ELSEWHERE, made.left(4000))
     assert found(transfer, made.evidence).value == pytest.approx(0.2)
     assert black_box(made.evidence) is None
     assert per_example(made.evidence) is None
@@ -97,9 +97,9 @@ def test_each_kind_of_cheaper_attack_has_its_own_check(found: Found, case: Cases
 
 def test_compared_on_the_images_that_both_saw(found: Found, case: Cases) -> None:
     made = case(1000)
-    made.trial("apgd-ce", PGD(epsilon=0.3), made.left(600))
-    made.trial("cw", PGD(epsilon=0.3, loss="margin"), made.left(0, 100))  # saw fewer: no rival
-    made.trial("square", SQUARE, made.left(300, 400))
+    made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(600))
+    made.outcome("cw", PGD(epsilon=0.3, loss="margin"), made.left(0, 100))  # saw fewer: no rival
+    made.outcome("square", SQUARE, made.left(300, 400))
     finding = found(black_box, made.evidence)
     assert finding.value == pytest.approx(0.25)
     assert "of 400 images under apgd-ce 100.0%" in finding.explanation
@@ -107,9 +107,9 @@ def test_compared_on_the_images_that_both_saw(found: Found, case: Cases) -> None
 
 def test_examples_outside_the_headline_threat_do_not_count(found: Found, case: Cases) -> None:
     made = case(COUNT)
-    made.trial("ddn", DDN(), made.left(0), linf=0.31)
-    made.trial("apgd-ce", PGD(epsilon=0.3), made.left(5000), linf=0.3)
-    made.trial("square", SQUARE, made.left(4000))
+    made.outcome("ddn", DDN(), made.left(0), linf=0.31)
+    made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(5000), linf=0.3)
+    made.outcome("square", SQUARE, made.left(4000))
     assert found(black_box, made.evidence).value == pytest.approx(0.1)
     assert found(per_example, made.evidence).value == pytest.approx(0.1)
 
@@ -120,11 +120,11 @@ def test_query_attacks_fool_what_white_box_attacks_left(
 ) -> None:
     """Square leaves more than the white-box attacks, but other images."""
     made = case(COUNT)
-    made.trial("apgd-ce", PGD(epsilon=0.3), made.left(6000))
-    made.trial("apgd-t", PGD(epsilon=0.3, loss="margin"), ~made.left(1000))  # left: 1000..5999
+    made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(6000))
+    made.outcome("apgd-t", PGD(epsilon=0.3, loss="margin"), ~made.left(1000))  # left: 1000..5999
     withstood = torch.ones(COUNT, dtype=torch.bool)
     withstood[2000 : 2000 + fooled] = False
-    made.trial("square", SQUARE, withstood)
+    made.outcome("square", SQUARE, withstood)
     finding = found(per_example, made.evidence)
     assert finding.value == pytest.approx(fooled / COUNT)
     assert (finding.threshold, finding.fired) == (0.01, fired)
@@ -135,7 +135,7 @@ def test_query_attacks_fool_what_white_box_attacks_left(
 def test_random_points_fool_what_gradients_left(found: Found, case: Cases, fooled: int, fired: bool) -> None:
     made = case(COUNT)
     made.pgd(ce=8000, margin=7000)
-    made.trial("apgd-ce", PGD(epsilon=0.3), made.left(6000))
+    made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(6000))
     made.probe(RandomSearch(epsilon=0.3), 6000 - fooled)
     finding = found(random_search, made.evidence)
     assert finding.value == pytest.approx(fooled / COUNT)
@@ -164,9 +164,9 @@ def test_exempt_at_chance_level(case: Cases, check: Any, left: int, applies: boo
     """A score interval ends above 0.1 from 0.1 + z sqrt(0.1 * 0.9 / 10,000) = 0.10588 on."""
     made = case(COUNT)
     made.pgd(ce=left, margin=left)
-    made.trial("apgd-ce", PGD(epsilon=0.3), made.left(left))
-    made.trial("square", SQUARE, made.left(0))
-    made.trial("transfer", MIM_ELSEWHERE, made.left(0))
+    made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(left))
+    made.outcome("square", SQUARE, made.left(0))
+    made.outcome("transfer", MIM_ELSEWHERE, made.left(0))
     fgsm(made, 0, 0)
     made.probe(RandomSearch(epsilon=0.3), 0)
     attack = pgd(made.evidence, 0.3, "ce")

@@ -53,7 +53,7 @@ def test_half_the_diameter_is_where_l2_balls_hold_the_grey_image(found: Found, c
 def test_ddn_fails_at_any_distance(found: Found, case: Cases, missed: int, fired: bool) -> None:
     """A score interval ends above 0.01 from 0.01 + z sqrt(0.01 * 0.99 / 10,000) = 0.01195 on."""
     made = case(COUNT)
-    made.trial("ddn", DDN(), made.left(missed))
+    made.outcome("ddn", DDN(), made.left(missed))
     finding = found(unbounded_l2, made.evidence)
     assert finding.value == missed / COUNT
     assert finding.fired is fired
@@ -61,7 +61,7 @@ def test_ddn_fails_at_any_distance(found: Found, case: Cases, missed: int, fired
 
 def test_ddn_is_judged_on_images_that_it_attacked(found: Found, case: Cases) -> None:
     made = case(100)
-    made.trial("ddn", DDN(), made.left(10))
+    made.outcome("ddn", DDN(), made.left(10))
     attacked = made.outcomes["ddn"].result.attacked
     attacked[50:] = False
     made.outcomes["ddn"].result.success[50:] = False
@@ -126,6 +126,6 @@ def test_all_images_misclassified(case: Cases, check: Any) -> None:
 def test_one_image(case: Cases, check: Any) -> None:
     made = case(1)
     falling(made, *[1] * 7)
-    made.trial("ddn", DDN(), torch.ones(1, dtype=torch.bool))
+    made.outcome("ddn", DDN(), torch.ones(1, dtype=torch.bool))
     finding = check(made.evidence)
     assert finding is None or finding.explanation

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from muquant.robustness.report import AttackReport, CheckReport, Curve, ModelReport, Picture, Report
+from muquant.robustness.report import AccuracyCurve, AttackReport, CheckReport, ModelReport, Picture, Report
 from muquant.robustness.statistics import wilson
 
 COUNT, PART = 1000, 200
@@ -70,13 +70,15 @@ def replayed(found: dict[str, AttackReport]) -> dict[str, AttackReport]:
     }
 
 
-def curves(*steps: float) -> tuple[Curve, Curve]:
+def curves(*steps: float) -> tuple[AccuracyCurve, AccuracyCurve]:
     """Accuracy at nine radii in each norm, falling by each of the steps."""
     accuracy = tuple(round(float(value), 3) for value in torch.tensor(steps))
     linf = tuple(round(0.05 * place, 2) for place in range(len(steps)))
     l2 = tuple(0.5 * place for place in range(len(steps)))
     softer = tuple(round(value * (1 - 0.05 * place), 3) for place, value in enumerate(accuracy))
-    return Curve("APGD-CE", "linf", COUNT, linf, accuracy), Curve("DDN", "l2", COUNT, l2, softer)
+    return AccuracyCurve("APGD-CE", "linf", COUNT, linf, accuracy), AccuracyCurve(
+        "DDN", "l2", COUNT, l2, softer
+    )
 
 
 QUIET = (
