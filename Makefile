@@ -2,18 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+# groups, which are whole files but for a few, in the order of tests/conftest.py
+PYTEST := $(VENV)/bin/pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 
 demo: $(STAMP)
 	$(VENV)/bin/muquant demo
 
 test: lint
-	$(VENV)/bin/pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
+
+quick: $(STAMP)
+	$(PYTEST) -m "not slow"
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
 $(STAMP): pyproject.toml

@@ -1,3 +1,15 @@
+"""One thread; which tests share a worker, and in which order they are given out."""
+
+import pytest
 import torch
 
 torch.set_num_threads(1)  # models and tensors of the tests are small: threads would only wait for each other
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file is a group of its own where it names none: its tests share models and files. Slow ones go first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

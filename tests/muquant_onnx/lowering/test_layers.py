@@ -1,7 +1,7 @@
-"""One table: every kind of layer x policy x granularity x width, run by stock onnxruntime."""
+"""One table: every kind of layer by policies, granularities and widths, run by stock onnxruntime."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from muquant_onnx.lowering.lower import Policy, Served
 from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, load_session, running_operators
 from muquant_onnx.verification.weights import check_weights
 
+pytestmark = pytest.mark.slow
 Array = NDArray[Any]
 MATRIX = {"Gemm", "MatMul", "Transpose"}  # consumers whose integer forms are kernels of that width
 KERNELS = {"int4": 4, "int8": 8}
@@ -172,11 +173,46 @@ SPECS = {
         4, mu=2.0, granularity="group:16", levels="mid-tread", grid="int4"
     ),
 }
+# What a policy makes of a weight depends on its grid, its granularity and whether its levels have a zero; its
+# width and its law only change the levels. So each of the former meets each policy, and a width or a law only
+# once each granularity and each policy: a Latin square of widths and granularities.
+WIDE: dict[str, str] = {
+    "3-tensor": "float auto",
+    "3-channel": "float int8 int4 auto",
+    "3-group:16": "int8 auto",
+    "3-group:12": "float int8",
+    "2-tensor": "int8",
+    "2-channel": "auto",
+    "2-group:16": "float",
+    "2-group:12": "auto",
+    "4-tensor": "auto",
+    "4-channel": "float",
+    "4-group:16": "int8",
+    "4-group:12": "auto",
+    "8-tensor": "float",
+    "8-channel": "int8 int4",
+    "8-group:16": "auto",
+    "8-group:12": "float",
+    "mid-tread": "float int8 auto",
+    "mapped": "float int8",
+    "source": "auto",
+    "8-int8-grid": "float int8",
+}
+FOUR_BITS: dict[str, str] = {
+    "int4": "float int8 int4 auto",
+    "int4-tensor": "int4 auto",
+    "int4-group:16": "float int4",
+    "int4-group:12": "int8 int4",
+    "int4-mid-tread": "int8 int4 auto",
+    "int4-mid-tread-group:16": "int4 auto",
+}
+# the two halves may run on two workers
+WIDE_GRIDS, INT4_GRID = (pytest.mark.xdist_group(f"layers {grids}") for grids in ("wide", "int4"))
 RUNS = [
-    (spec, policy)
-    for spec in SPECS
-    for policy in POLICIES
-    if policy != "int4" or SPECS[spec].grid == "int4" or spec in ("3-channel", "8-channel")
+    pytest.param(spec, policy, marks=group)
+    for group, table in ((WIDE_GRIDS, WIDE), (INT4_GRID, FOUR_BITS))
+    for spec, policies in table.items()
+    for policy in policies.split()
 ]
 
 
@@ -227,10 +263,10 @@ class Run:
     served: list[Served]
     initializers: list[str]
     checks: dict[str, bool]
-    operators: Counter[str]
+    operators: dict[str, Counter[str]]  # of each case
     kernels: Counter[int]
     outputs: dict[tuple[str, int], list[Array]]
-    loaded: dict[Policy, Counter[str]]
+    loaded: dict[Policy, int]  # kernels for integer matrices
 
 
 LOADED: dict[Policy, tuple[Policy, ...]] = {
@@ -242,11 +278,14 @@ LOADED: dict[Policy, tuple[Policy, ...]] = {
 """Policies by which files of a policy are loaded, too; of most formats only the first, to save time."""
 
 
+def _filled(spec: str, policy: Policy) -> tuple[ir.Model, list[Served]]:
+    model = _traced()[1].clone()
+    return model, fill_placeholders(model, _compressed(spec)[0], policy)
+
+
 @cache
 def _run(spec: str, policy: Policy) -> Run:
-    compressed = _compressed(spec)[0]
-    model = _traced()[1].clone()
-    served = fill_placeholders(model, compressed, policy)
+    model, served = _filled(spec, policy)
     outputs, loaded = {}, {}
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
@@ -260,12 +299,13 @@ def _run(spec: str, policy: Policy) -> Run:
             optimized = str(Path(folder, f"{other}.onnx"))
             session = load_session(path, "accuracy-1", policy=other, threads=1, optimized_path=optimized)
             outputs[f"loaded as {other}", BATCHES[-1]] = _outputs(session, BATCHES[-1])
-            loaded[other] = _running(Path(optimized))[0]
+            loaded[other] = _kernels(_graph(Path(optimized))).total()
         return Run(
             served,
-            [value.name for value in onnx.load(path).graph.initializer],
-            {check.name: check.passed for check in check_weights(compressed, path)},
-            *_running(Path(folder, "default.onnx")),
+            [value.name for value in model.graph.initializers.values() if value.name],
+            {check.name: check.passed for check in check_weights(_compressed(spec)[0], path)},
+            _operators(_graph(Path(folder, "default.onnx"))),
+            _kernels(_graph(Path(folder, "default.onnx"))),
             outputs,
             loaded,
         )
@@ -278,68 +318,79 @@ def _outputs(session: ort.InferenceSession, batch: int) -> list[Array]:
     return outputs
 
 
-def _running(path: Path) -> tuple[Counter[str], Counter[int]]:
-    """The operators of an optimised model, and the bits of those for integer matrices."""
-    nodes = onnx.load(path, load_external_data=False).graph.node
-    bits = Counter(
+def _graph(path: Path) -> onnx.GraphProto:
+    return onnx.load(path, load_external_data=False).graph
+
+
+def _operators(graph: onnx.GraphProto) -> dict[str, Counter[str]]:
+    """The operators of an optimised model that lead to the output of each case."""
+    makes = {name: node for node in graph.node for name in node.output}
+    found = {}
+    for case, output in zip(CASES, graph.output, strict=True):
+        nodes, names = {}, [output.name]
+        while names:
+            node = makes.get(names.pop())
+            if node is not None and node.output[0] not in nodes:
+                nodes[node.output[0]] = node.op_type
+                names.extend(node.input)
+        found[case] = Counter(nodes.values())
+    assert sum(map(Counter.total, found.values())) == len(graph.node)  # cases have nothing in common
+    return found
+
+
+def _kernels(graph: onnx.GraphProto) -> Counter[int]:
+    """The bits of an optimised model's kernels for integer matrices."""
+    return Counter(
         attribute.i
-        for node in nodes
+        for node in graph.node
         if node.op_type == "MatMulNBits"
         for attribute in node.attribute
         if attribute.name == "bits"
     )
-    return Counter(node.op_type for node in nodes), bits
 
 
-@pytest.mark.parametrize("case", CASES)
+def _matrices(served: Iterable[Served]) -> Counter[int]:
+    """The bits of the kernels for integer matrices that are reported."""
+    return Counter(KERNELS[use.form] for use in served if use.form in KERNELS and use.consumer in MATRIX)
+
+
 @pytest.mark.parametrize(("spec", "policy"), RUNS)
-def test_served_as_reported(spec: str, policy: Policy, case: str) -> None:
+def test_served_as_reported(spec: str, policy: Policy) -> None:
     run, (compressed, expected) = _run(spec, policy), _compressed(spec)
-    place, prefix = list(CASES).index(case), f"cases.{case}."
-    weights = {name for name in compressed.tensors if name.startswith(prefix)}
-    served = [use for use in run.served if use.weight in weights]
+    for place, case in enumerate(CASES):
+        prefix = f"cases.{case}."
+        weights = {name for name in compressed.tensors if name.startswith(prefix)}
+        served = [use for use in run.served if use.weight in weights]
 
-    assert weights
-    assert {use.weight for use in served} == weights
-    assert {name for name, passed in run.checks.items() if passed} >= weights
-    packed = [name for name in run.initializers if name.startswith(prefix) and name.endswith(".packed")]
-    assert sorted(packed) == sorted(f"{name}.packed" for name in weights)
-    if policy == "float":
-        assert {(use.form, use.reason) for use in served} == {("float", "")}
-    elif policy == "int4" or (policy == "auto" and SPECS[spec].grid == "int4"):
-        assert all(bool(use.reason) == (use.form != "int4") for use in served)
-    else:
-        assert all(bool(use.reason) == (use.form == "float") for use in served)
-    rounded = any(use.form in KERNELS and use.consumer in MATRIX for use in served)
-    for (setting, batch), outputs in run.outputs.items():
-        wanted = expected[batch][place]
-        tolerance = 0.05 if rounded and setting == "default" else 1e-5
-        np.testing.assert_allclose(
-            outputs[place],
-            wanted,
-            rtol=0,
-            atol=tolerance * np.abs(wanted).max(),
-            err_msg=f"{setting} {batch}",
-        )
-
-
-@pytest.mark.parametrize(("spec", "policy"), RUNS)
-def test_integer_matrices_run_on_the_kernel_of_their_width(spec: str, policy: Policy) -> None:
-    run = _run(spec, policy)
-    reported = Counter(
-        KERNELS[use.form] for use in run.served if use.form in KERNELS and use.consumer in MATRIX
-    )
-    assert run.kernels == reported
-    assert run.operators["MatMulNBits"] == reported.total()
-    assert "DequantizeLinear" not in run.operators
+        assert weights, case
+        assert {use.weight for use in served} == weights, case
+        assert {name for name, passed in run.checks.items() if passed} >= weights, case
+        packed = [name for name in run.initializers if name.startswith(prefix) and name.endswith(".packed")]
+        assert sorted(packed) == sorted(f"{name}.packed" for name in weights), case
+        if policy == "float":
+            assert {(use.form, use.reason) for use in served} == {("float", "")}, case
+        elif policy == "int4" or (policy == "auto" and SPECS[spec].grid == "int4"):
+            assert all(bool(use.reason) == (use.form != "int4") for use in served), case
+        else:
+            assert all(bool(use.reason) == (use.form == "float") for use in served), case
+        assert run.operators[case]["MatMulNBits"] == _matrices(served).total(), case
+        for (setting, batch), outputs in run.outputs.items():
+            wanted = expected[batch][place]
+            tolerance = 0.05 if _matrices(served) and setting == "default" else 1e-5
+            np.testing.assert_allclose(
+                outputs[place],
+                wanted,
+                rtol=0,
+                atol=tolerance * np.abs(wanted).max(),
+                err_msg=f"{case}, {setting}, batch {batch}",
+            )
+    assert run.kernels == _matrices(run.served)
+    assert not any(operators["DequantizeLinear"] for operators in run.operators.values())
+    for other, kernels in run.loaded.items():  # a file is served by any policy when it is loaded
+        assert kernels == _matrices(_filled(spec, other)[1]).total(), other
 
 
-@pytest.mark.parametrize(("spec", "policy"), RUNS)
-def test_a_file_is_served_by_any_policy_when_it_is_loaded(spec: str, policy: Policy) -> None:
-    for other, operators in _run(spec, policy).loaded.items():
-        assert operators["MatMulNBits"] == _run(spec, other).operators["MatMulNBits"]
-
-
+@WIDE_GRIDS
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_cases_meet_both_forms(policy: Policy) -> None:
     """The table above would say little if everything were served alike."""
@@ -352,6 +403,7 @@ def test_the_cases_meet_both_forms(policy: Policy) -> None:
         assert int8 == {"float": set(), "auto": {"linear-big", "embedding", "embedding-1d", "tied"}}[policy]
 
 
+@INT4_GRID
 @pytest.mark.parametrize("spec", ["int4", "int4-mid-tread"])
 def test_the_int4_grid_is_served_in_4_bits(spec: str) -> None:
     matrices = {case for case in CASES if not case.startswith(("conv", "embedding"))}
@@ -362,30 +414,24 @@ def test_the_int4_grid_is_served_in_4_bits(spec: str) -> None:
         assert {use.consumer for use in served if use.form == "int4"} <= MATRIX
 
 
-@pytest.mark.parametrize(
-    ("case", "operators"),
-    [
-        ("linear-2d", {"MatMulNBits": 1, "ReduceSum": 1, "Gemm": 1}),
-        ("linear-no-bias", {"MatMulNBits": 1, "ReduceSum": 1, "Gemm": 1}),
-        ("linear-relu", {"MatMulNBits": 1, "ReduceSum": 1, "FusedGemm": 1}),
-        ("linear-transposed-by-hand", {"MatMulNBits": 1, "ReduceSum": 1, "FusedGemm": 1}),
-        ("linear-3d", {"MatMulNBits": 1, "ReduceSum": 1, "MatMul": 1, "Sum": 1}),
-        ("linear-3d-relu", {"MatMulNBits": 1, "ReduceSum": 1, "MatMul": 1, "Sum": 1, "Relu": 1}),
-        ("called-twice", {"MatMulNBits": 2, "ReduceSum": 2, "FusedGemm": 1, "Gemm": 1}),
-    ],
-)
-@pytest.mark.parametrize("granularity", ["channel", "group:16"])
-def test_what_the_4_bit_kernel_leaves_out_takes_few_nodes(
-    granularity: str, case: str, operators: dict[str, int], tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    compressed = mq.compress(CASES[case].make(), mq.MuLawSpec(3, 5.0, granularity=granularity, grid="int4"))
-    export_onnx(compressed, tmp_path / "model.onnx", CASES[case].inputs(2), "int4")
-    found = running_operators(tmp_path / "model.onnx")
-    assert found.pop("Reshape", 0) == (0 if granularity == "channel" else operators["MatMulNBits"])
-    assert found == operators
+@INT4_GRID
+@pytest.mark.parametrize("spec", ["int4", "int4-group:16"])
+def test_what_the_4_bit_kernel_leaves_out_takes_few_nodes(spec: str) -> None:
+    for case, operators in {
+        "linear-2d": {"MatMulNBits": 1, "ReduceSum": 1, "Gemm": 1},
+        "linear-no-bias": {"MatMulNBits": 1, "ReduceSum": 1, "Gemm": 1},
+        "linear-relu": {"MatMulNBits": 1, "ReduceSum": 1, "FusedGemm": 1},
+        "linear-transposed-by-hand": {"MatMulNBits": 1, "ReduceSum": 1, "FusedGemm": 1},
+        "linear-3d": {"MatMulNBits": 1, "ReduceSum": 1, "MatMul": 1, "Sum": 1},
+        "linear-3d-relu": {"MatMulNBits": 1, "ReduceSum": 1, "MatMul": 1, "Sum": 1, "Relu": 1},
+        "called-twice": {"MatMulNBits": 2, "ReduceSum": 2, "FusedGemm": 1, "Gemm": 1},
+    }.items():
+        found = dict(_run(spec, "int4").operators[case])
+        assert found.pop("Reshape", 0) == (0 if spec == "int4" else operators["MatMulNBits"]), case
+        assert found == operators, case
 
 
+@INT4_GRID
 def test_products_of_one_input_share_its_sums(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Shared()
