@@ -41,7 +41,7 @@ from muquant.base.files import read_json
 from muquant.base.provenance import provenance
 from muquant.data import load_dataset
 from muquant.robustness import join_processes, settings_for
-from muquant.training import OutOfTime, Progress, train
+from muquant.training import OutOfTime, TrainingProgress, train
 
 UNFINISHED = 75
 SEED = 0
@@ -140,11 +140,11 @@ def train_all(recipe: Recipe, options: argparse.Namespace) -> None:
         )
 
 
-def say_epochs(name: str) -> Callable[[Progress], None]:
+def say_epochs(name: str) -> Callable[[TrainingProgress], None]:
     """Prints a line for each epoch."""
     said = 0
 
-    def say(progress: Progress) -> None:
+    def say(progress: TrainingProgress) -> None:
         nonlocal said
         epoch = progress.last_epoch
         if epoch is None or epoch.epoch == said:

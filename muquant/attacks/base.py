@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -13,13 +13,11 @@ from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, projec
 from muquant.attacks.problem import AttackProblem, Keep, Opening, checked_logits, inside
 from muquant.attacks.target import Target
 from muquant.base.errors import InputError
+from muquant.base.progress import OnProgress
 from muquant.base.seeds import generator_for
 
 BATCH_SIZE = 100
 """The unit of work and of the seed. 64 to 128 images fit the cache of a CPU best."""
-
-OnProgress = Callable[[int, int], None]
-"""(images done, images in all), after each batch"""
 
 PUSHES = (1.0, 1.001, 1.01)
 """By what verification lengthens a perturbation that ends at the boundary, where rounding decides."""
@@ -115,7 +113,7 @@ class Attack(ABC):
             inputs: [N, ...] in [0, 1].
             labels: int64 [N], the true classes.
             seed: of all randomness; what happens to a batch depends on (seed, number of the batch) alone.
-            on_progress: called after each batch.
+            on_progress: called with images done and images in all after each batch.
             batch_size: images at a time; another size is another result for attacks that draw numbers.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Value objects out of JSON that is not trusted."""
+"""Dataclasses whose values are not trusted: read from JSON, and checked by their types and ranges."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -28,28 +28,29 @@ def field_values(kind: type, document: object, what: str) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
 
 
-def check_options(options: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+def check_fields(value: Any, ranges: Mapping[str, tuple[float, float]], what: str) -> None:
     """Compare the fields of a dataclass with their annotated types and with `ranges`.
 
     Args:
-        options: an instance whose annotations are types or unions of types; an int passes for a float.
-        ranges: field -> (lowest, bound that the value stays below); None is in every range.
+        value: an instance whose annotations are types or unions of types; an int passes for a float.
+        ranges: field -> (lowest, bound that the value stays below); None is in every range, and a field
+            without a range may have any value of its type.
+        what: what a field is called in messages, before its name.
 
     Raises:
-        InputError: a value is of another type or out of range.
+        InputError: a field is of another type or out of range.
     """
-    for field in fields(options):
-        value = getattr(options, field.name)
+    for field in fields(value):
+        found = getattr(value, field.name)
         union = isinstance(field.type, UnionType)
         kinds = get_args(field.type) if union else (get_origin(field.type) or field.type,)
         types = (*kinds, int) if float in kinds else kinds
-        if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, types):
+        if (isinstance(found, bool) and bool not in kinds) or not isinstance(found, types):
             names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise InputError(f"training option {field.name}: expected {names}, found {value!r}; correct it")
+            raise InputError(f"{what} {field.name}: expected {names}, found {found!r}; correct it")
     for name, (low, below) in ranges.items():
-        value = getattr(options, name)
-        if value is not None and not low <= value < below:
+        found = getattr(value, name)
+        if found is not None and not low <= found < below:
             raise InputError(
-                f"training option {name}: expected at least {low:g} and below {below:g}, found {value}; "
-                f"correct it"
+                f"{what} {name}: expected at least {low:g} and below {below:g}, found {found}; correct it"
             )

@@ -1,12 +1,12 @@
 """Training: one loop, methods and everything else that can be chosen by name in registries."""
 
-from muquant.models.evaluation import evaluate, logits
 from muquant.training.augmentations import AUGMENTATIONS
-from muquant.training.methods import METHODS, AdversarialOptions, Batch, BatchLoss, Method, RunView, Standard
+from muquant.training.methods import METHODS, Batch, BatchLoss, Method, RunView, Standard
 from muquant.training.optimizers import OPTIMIZERS
+from muquant.training.options.adversarial import AdversarialOptions
 from muquant.training.options.config import KEEP, PRECISIONS, TrainingConfig
 from muquant.training.options.qat import QatOptions
-from muquant.training.progress import EpochMetrics, OnNote, OnProgress, Progress
+from muquant.training.progress import EpochMetrics, OnNote, OnTrainingProgress, TrainingProgress
 from muquant.training.run.folder import FinishedRun, load_run, read_run
 from muquant.training.run.loop import TrainingResult, train
 from muquant.training.run.session import OutOfTime
@@ -26,18 +26,16 @@ __all__ = [
     "FinishedRun",
     "Method",
     "OnNote",
-    "OnProgress",
+    "OnTrainingProgress",
     "OutOfTime",
-    "Progress",
     "QatOptions",
     "RunView",
     "Standard",
     "TrainingConfig",
+    "TrainingProgress",
     "TrainingResult",
-    "evaluate",
     "learning_rate",
     "load_run",
-    "logits",
     "read_run",
     "train",
 ]

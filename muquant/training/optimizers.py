@@ -1,27 +1,23 @@
 """The optimizers of training. Their learning rate is set anew at each step, from the schedule."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from muquant.training.options.config import TrainingConfig
+ParameterGroups = list[dict[str, object]]
+"""As torch's optimizers take them."""
 
 
-def adamw(groups: list[dict[str, object]], config: "TrainingConfig") -> Optimizer:
-    """Adam with decoupled weight decay; it does not use `config.momentum`."""
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+def adamw(groups: ParameterGroups, lr: float, momentum: float) -> Optimizer:
+    """Adam with decoupled weight decay; it does not use the momentum."""
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
-def sgd(groups: list[dict[str, object]], config: "TrainingConfig") -> Optimizer:
+def sgd(groups: ParameterGroups, lr: float, momentum: float) -> Optimizer:
     """Stochastic gradient descent, with Nesterov's momentum where the momentum is above 0."""
-    nesterov = config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
-OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], "TrainingConfig"], Optimizer]] = {
-    "adamw": adamw,
-    "sgd": sgd,
-}
+OPTIMIZERS: dict[str, Callable[[ParameterGroups, float, float], Optimizer]] = {"adamw": adamw, "sgd": sgd}
+"""Name -> (groups, learning rate, momentum) -> optimizer"""

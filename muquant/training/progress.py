@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands after a step. The last step of an epoch is reported after its validation.
 
     Attributes:
@@ -29,7 +29,7 @@ class Progress:
     seconds_left: float
 
 
-OnProgress = Callable[[Progress], None]
+OnTrainingProgress = Callable[[TrainingProgress], None]
 
 OnNote = Callable[[str], None]
 """Told in a few words, again and again, what a method is doing between two epochs, where that takes long."""

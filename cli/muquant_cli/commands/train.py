@@ -12,7 +12,7 @@ import click
 from muquant import training
 from muquant.base.devices import computes_bf16, find_device
 from muquant.base.errors import InputError
-from muquant.training import EpochMetrics, OutOfTime, Progress, TrainingConfig
+from muquant.training import EpochMetrics, OutOfTime, TrainingConfig, TrainingProgress
 from muquant_cli.options.common import root_option
 from muquant_cli.options.training import config_options, read_config
 from muquant_cli.output import BAD_INPUT, Output, command
@@ -94,7 +94,7 @@ def run_training(
     with output.progress(f"Training {config.model} on {config.data}") as update:
         place: tuple[int, int | None] = (0, None)
 
-        def show(progress: Progress) -> None:
+        def show(progress: TrainingProgress) -> None:
             nonlocal place
             note = (
                 f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  rate {progress.lr:.1e}"

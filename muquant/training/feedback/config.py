@@ -1,11 +1,11 @@
 """`FeedbackConfig`: every number of feedback learning."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 from muquant.base.errors import InputError
 from muquant.base.registry import look_up
-from muquant.base.values import field_values
+from muquant.base.values import check_fields, field_values
 from muquant.training.feedback.directions import DIRECTIONS
 
 
@@ -54,14 +54,7 @@ class FeedbackConfig:
     robustness_samples: int = 50
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            types = (int, float) if field.type is float else (field.type,)
-            if isinstance(value, bool) or not isinstance(value, types):  # type: ignore[arg-type]
-                name = getattr(field.type, "__name__", field.type)
-                raise InputError(
-                    f"feedback option {field.name}: expected {name}, found {value!r}; correct it"
-                )
+        check_fields(self, {}, "feedback option")
         for name, (low, high) in self._ranges().items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -70,8 +63,13 @@ class FeedbackConfig:
                 )
         look_up("direction kind", self.direction_kind, DIRECTIONS)
 
-    def complete(self, data: str) -> Self:
-        """The same options: none depends on the data set."""
+    def complete(self, data: str, epochs: int) -> Self:
+        """The same options for a run on this data set, of so many epochs.
+
+        Raises:
+            InputError: as `round_epochs`.
+        """
+        self.round_epochs(epochs)
         return self
 
     def round_epochs(self, epochs: int) -> dict[int, int]:

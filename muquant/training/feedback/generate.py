@@ -1,6 +1,6 @@
 """`generate`: the examples of one round of feedback learning (Song, Fallon, Li, AAAI 2021)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from muquant.attacks.norms import per_image
 from muquant.base.errors import InputError
+from muquant.base.progress import OnProgress
 from muquant.base.seeds import generator_for
 from muquant.data import Dataset
 from muquant.models.evaluation import logits
@@ -16,9 +17,6 @@ from muquant.training.feedback.directions import DIRECTIONS
 from muquant.training.feedback.levels import class_levels
 from muquant.training.feedback.margins import BATCH_SIZE, margins
 from muquant.training.feedback.round import FeedbackRound
-
-OnProgress = Callable[[int, int], None]
-"""(samples searched, samples in all); the latter falls once the levels of the classes are known"""
 
 SAMPLES_AT_ONCE = 32
 """Their directions are in memory together: 20 MB on MNIST, 80 MB on CIFAR-10."""
@@ -50,7 +48,8 @@ def generate(
         config: the numbers.
         seed: of all randomness, together with `number`.
         number: of the round; another one draws other samples and directions.
-        on_progress: called after every few samples.
+        on_progress: called with samples searched and samples in all after every few of them; the latter falls
+            once the levels of the classes are known.
         batch_size: images that the model is shown at a time.
 
     Raises:

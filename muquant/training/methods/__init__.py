@@ -1,10 +1,12 @@
-"""Training methods: how the loss of a batch is made. One file each, one line here."""
+"""Training methods: how the loss of a batch is made.
+
+One file each, one line here, and one in `METHOD_OPTIONS` of `training/options/config.py`.
+"""
 
 from muquant.training.methods.adversarial import Adversarial
 from muquant.training.methods.feedback import Feedback
 from muquant.training.methods.method import Batch, BatchLoss, Method, RunView
 from muquant.training.methods.standard import Standard
-from muquant.training.options.adversarial import AdversarialOptions
 
 METHODS: dict[str, type[Method]] = {
     "standard": Standard,
@@ -15,7 +17,6 @@ METHODS: dict[str, type[Method]] = {
 __all__ = [
     "METHODS",
     "Adversarial",
-    "AdversarialOptions",
     "Batch",
     "BatchLoss",
     "Feedback",

@@ -1,7 +1,6 @@
 """Adversarial training: the loss of images that an attack on the model as it stands has just made."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -39,8 +38,6 @@ class Adversarial(Method):
     and Pang et al., "Bag of Tricks for Adversarial Training", ICLR 2021, find the result no less robust and
     more accurate. The loss sees it in training mode. The training accuracy is that of the adversarial images.
     """
-
-    options: ClassVar[str | None] = "adversarial"
 
     def loss(self, batch: Batch) -> BatchLoss:
         """Attack the batch, and take the loss of what comes out."""

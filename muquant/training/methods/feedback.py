@@ -1,7 +1,7 @@
 """Feedback learning: standard training on more and more examples of where the model was weak."""
 
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -9,10 +9,10 @@ from muquant.data import Dataset
 from muquant.training.feedback import FeedbackConfig, generate, measure_class_margins
 from muquant.training.methods.method import RunView
 from muquant.training.methods.standard import Standard
+from muquant.training.options.config import TrainingConfig
 
 if TYPE_CHECKING:
     from muquant.training.feedback.journal import Journal
-    from muquant.training.options.config import TrainingConfig
 
 
 class Feedback(Standard):
@@ -22,14 +22,9 @@ class Feedback(Standard):
     A round measures how far the images of each class are from the decision boundary, and places examples
     beyond it in the directions in which it is closest; they keep the label of the image they were made from.
     The folder `feedback` of the run gets a log of the rounds, and pictures.
-
-    Raises:
-        InputError: the run has too few epochs for its rounds.
     """
 
-    options: ClassVar[str | None] = "feedback"
-
-    def __init__(self, config: "TrainingConfig") -> None:
+    def __init__(self, config: TrainingConfig) -> None:
         super().__init__(config)
         self._rounds = self._options.round_epochs(config.epochs)
 
@@ -73,6 +68,6 @@ class Feedback(Standard):
         return self.config.feedback
 
     def _journal(self, run: RunView) -> "Journal":
-        from muquant.training.feedback.journal import Journal  # here, because matplotlib takes half a second
+        from muquant.training.feedback.journal import Journal  # late: matplotlib takes half a second
 
         return Journal(run.folder / "feedback", run.dataset.classes, self._options.cap)

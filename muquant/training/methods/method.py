@@ -3,15 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from torch import Generator, Tensor, nn
 
 from muquant.data import Dataset
+from muquant.training.options.config import TrainingConfig
 from muquant.training.progress import EpochMetrics
-
-if TYPE_CHECKING:
-    from muquant.training.options.config import TrainingConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +72,11 @@ class Method:
     A method keeps nothing from step to step: what it does follows from its arguments alone, so that a run
     can be resumed anywhere.
 
-    Class attributes:
-        options: the field of `TrainingConfig` that holds the options of this method; None where it has none.
-
     Args:
         config: of the run.
-
-    Raises:
-        InputError: the method cannot train by it.
     """
 
-    options: ClassVar[str | None] = None
-
-    def __init__(self, config: "TrainingConfig") -> None:
+    def __init__(self, config: TrainingConfig) -> None:
         self.config = config
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from muquant.base.errors import InputError
-from muquant.base.values import check_options, field_values
+from muquant.base.values import check_fields, field_values
 
 USUAL_EPSILON = {"mnist": 0.3, "cifar10": 8 / 255}
 """Data set -> the Linf radius that the literature reports (Madry et al. 2018)."""
@@ -42,13 +42,14 @@ class AdversarialOptions:
     trades: float = 0.0
 
     def __post_init__(self) -> None:
-        check_options(self, _RANGES)
+        check_fields(self, _RANGES, "training option")
 
-    def complete(self, data: str) -> Self:
-        """The same options with a number in place of every None.
+    def complete(self, data: str, epochs: int) -> Self:
+        """The same options for a run, with a number in place of every None.
 
         Args:
             data: name of the data set, whose usual epsilon is taken.
+            epochs: of the run, on which nothing depends.
 
         Raises:
             InputError: there is no usual epsilon for it.

@@ -7,28 +7,24 @@ from typing import Any
 
 from muquant.base.errors import InputError
 from muquant.base.registry import look_up
-from muquant.base.values import check_options, field_values
+from muquant.base.values import check_fields, field_values
 from muquant.training.augmentations import AUGMENTATIONS
-from muquant.training.feedback import FeedbackConfig
-from muquant.training.methods import METHODS, AdversarialOptions
+from muquant.training.feedback.config import FeedbackConfig
 from muquant.training.optimizers import OPTIMIZERS
+from muquant.training.options.adversarial import AdversarialOptions
 from muquant.training.options.qat import QatOptions
 from muquant.training.schedules import SCHEDULES
 
 PRECISIONS = ("float32", "bf16")
 KEEP = ("last", "best")
 
-METHOD_OPTIONS: dict[str, type[AdversarialOptions] | type[FeedbackConfig]] = {
+METHOD_OPTIONS: dict[str, type[AdversarialOptions] | type[FeedbackConfig] | None] = {
+    "standard": None,
     "adversarial": AdversarialOptions,
     "feedback": FeedbackConfig,
 }
-"""Field of `TrainingConfig` -> the options in it, which some methods have."""
-
-OPTION_GROUPS: dict[str, type[AdversarialOptions] | type[FeedbackConfig] | type[QatOptions]] = {
-    **METHOD_OPTIONS,
-    "qat": QatOptions,
-}
-"""Field of `TrainingConfig` -> the options in it."""
+"""Training method -> its own options, which `TrainingConfig` has in the field of that name; None where it has
+none. `METHODS` of `muquant.training.methods` has the methods themselves."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class TrainingConfig:
     Attributes:
         data: a name of `muquant.data.DATASETS`.
         model: a name of `muquant.models.MODELS`.
-        method: a name of `METHODS`.
+        method: a name of `METHOD_OPTIONS`.
         epochs: passes over the training part, 1 or more.
         batch_size: images a step, 1 or more. What is left over at the end of an epoch is not used in it.
         optimizer: a name of `OPTIMIZERS`.
@@ -95,8 +91,8 @@ class TrainingConfig:
     qat: QatOptions | None = None
 
     def __post_init__(self) -> None:
-        check_options(self, _RANGES)
-        look_up("method", self.method, METHODS)
+        check_fields(self, _RANGES, "training option")
+        look_up("method", self.method, METHOD_OPTIONS)
         look_up("optimizer", self.optimizer, OPTIMIZERS)
         look_up("schedule", self.schedule, SCHEDULES)
         look_up("augmentation", self.augment, AUGMENTATIONS)
@@ -105,15 +101,16 @@ class TrainingConfig:
         if self.keep == "best" and self.validation == 0:
             raise InputError("training option keep: best is judged on held-out images; give a validation")
         for name, kind in METHOD_OPTIONS.items():
-            given, used = getattr(self, name), METHODS[self.method].options == name
-            if given is not None and not used:
+            if kind is None:
+                continue
+            given: AdversarialOptions | FeedbackConfig | None = getattr(self, name)
+            if name == self.method:
+                object.__setattr__(self, name, (given or kind()).complete(self.data, self.epochs))
+            elif given is not None:
                 raise InputError(
                     f"options of {name} training with method {self.method}, which has none of them; leave "
                     f"them out, or choose method {name}"
                 )
-            if used:
-                object.__setattr__(self, name, (given or kind()).complete(self.data))
-        METHODS[self.method](self)  # whose own checks are made
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` turns them back."""
@@ -131,8 +128,8 @@ class TrainingConfig:
         if isinstance(document, Mapping):
             document = {**{each.name: None for each in fields(cls) if each.default is None}, **document}
         values = field_values(cls, document, "training options")
-        for name, kind in OPTION_GROUPS.items():
-            if values[name] is not None:
+        for name, kind in {**METHOD_OPTIONS, "qat": QatOptions}.items():
+            if kind is not None and values[name] is not None:
                 values[name] = kind.from_dict(values[name])
         return cls(**values)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from muquant.base.errors import InputError
-from muquant.base.values import check_options, field_values
+from muquant.base.values import check_fields, field_values
 from muquant.format.spec import MuLawSpec
 
 
@@ -45,7 +45,7 @@ class QatOptions:
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        check_options(self, _RANGES)
+        check_fields(self, _RANGES, "training option")
         _ = self.spec  # whose own checks are made
 
     @property

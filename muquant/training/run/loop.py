@@ -14,13 +14,13 @@ from muquant.base.seeds import derive_seed, own_randomness
 from muquant.models import Classifier, build_model
 from muquant.models.evaluation import evaluate
 from muquant.training.options.config import TrainingConfig
-from muquant.training.progress import EpochMetrics, OnNote, OnProgress
+from muquant.training.progress import EpochMetrics, OnNote, OnTrainingProgress
 from muquant.training.run.best import BestWeights
 from muquant.training.run.data import load_run_data
 from muquant.training.run.folder import FinishedRun, RunFolder, load_run, read_run
 from muquant.training.run.quantized import decoded_once
-from muquant.training.run.session import Session
-from muquant.training.run.start import load_source
+from muquant.training.run.session import TrainingSession
+from muquant.training.run.start import start_from
 from muquant.training.run.step import Stepper
 
 
@@ -32,7 +32,7 @@ def train(
     download: bool = False,
     init: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    on_progress: OnProgress | None = None,
+    on_progress: OnTrainingProgress | None = None,
     on_note: OnNote | None = None,
     checkpoint_seconds: float = 60.0,
     max_seconds: float = math.inf,
@@ -76,7 +76,7 @@ def train(
     with own_randomness(processes.device):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model = build_model(config.model, parts.input_shape, len(parts.classes), parts.mean, parts.std)
-        origin = folder.origin() if init is None else load_source(init, model, config, data.identity)
+        origin = folder.origin() if init is None else start_from(init, model, config, data.identity)
         identity = {"config": config.to_dict(), "data": data.identity, "init": origin}
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         stepper = Stepper(model, config, parts, processes)
@@ -87,7 +87,7 @@ def train(
         average = stepper.average()
         best = BestWeights(model, stepper.first_judged_epoch) if config.keep == "best" else None
         say = on_note or (lambda note: None)
-        session = Session(
+        session = TrainingSession(
             folder, stepper, average, best, data.validation, identity, checkpoint_seconds, max_seconds, say
         )
         with nullcontext() if processes.rank else folder.claim():

@@ -1,4 +1,4 @@
-"""`Session`: the steps of a run from where it stands to its end, with validation and checkpoints."""
+"""`TrainingSession`: the steps of a run from where it stands to its end, with validation and checkpoints."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from muquant.base.errors import InputError
 from muquant.base.tensor_files import read_tensors
 from muquant.data import Dataset
 from muquant.models.evaluation import evaluate
-from muquant.training.progress import EpochMetrics, OnNote, OnProgress, Progress
+from muquant.training.progress import EpochMetrics, OnNote, OnTrainingProgress, TrainingProgress
 from muquant.training.run.average import AveragedWeights
 from muquant.training.run.best import BestWeights
 from muquant.training.run.folder import RunFolder, refuse_changes
@@ -26,7 +26,7 @@ class OutOfTime(Exception):  # noqa: N818  # nothing went wrong
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class TrainingSession:
     """What one process does of a run.
 
     Attributes:
@@ -66,7 +66,7 @@ class Session:
             self.folder.write_metrics(position.history)  # the run may have been killed just before that
         return position
 
-    def to_end(self, position: Position, on_progress: OnProgress | None) -> tuple[EpochMetrics, ...]:
+    def to_end(self, position: Position, on_progress: OnTrainingProgress | None) -> tuple[EpochMetrics, ...]:
         """Do all steps that are left.
 
         Raises:
@@ -164,12 +164,12 @@ class Session:
             save_checkpoint(self.folder.checkpoint, tensors, position, self.identity)
             self.folder.write_metrics(position.history)
 
-    def progress(self, position: Position, pace: float) -> Progress:
+    def progress(self, position: Position, pace: float) -> TrainingProgress:
         """What is reported after a step that took `pace` seconds on average."""
         per_epoch, steps = self._per_epoch, self.stepper.steps
         done_here = position.step % per_epoch
         last = position.history[-1] if position.history else None
-        return Progress(
+        return TrainingProgress(
             epoch=(position.step - 1) // per_epoch + 1,
             epochs=steps // per_epoch,
             step=position.step,

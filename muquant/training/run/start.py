@@ -1,4 +1,4 @@
-"""Where the weights of a run come from, if not from chance: a finished run."""
+"""What weights a run starts from, if not from random ones: those of a finished run."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from muquant.training.options.config import TrainingConfig
 from muquant.training.run.folder import RunFolder, load_run, read_run
 
 
-def load_source(
+def start_from(
     folder: str | os.PathLike[str], model: Classifier, config: TrainingConfig, data: object
 ) -> str:
     """Copy the weights of a finished run, normalisation included, into a model of the same architecture.

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from muquant.data import Dataset
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.methods import METHODS, Batch, RunView
+from muquant.training.optimizers import OPTIMIZERS, ParameterGroups
 from muquant.training.options.config import TrainingConfig
 from muquant.training.progress import OnNote
 from muquant.training.run.average import AveragedWeights
@@ -28,10 +28,6 @@ from muquant.training.run.quantized import Quantization, decoded_once, penalty
 from muquant.training.run.state import create_state, live_tensors
 from muquant.training.run.training_set import TrainingSet
 from muquant.training.schedules import learning_rate
-
-if TYPE_CHECKING:
-    from muquant.training.options.config import TrainingConfig
-from muquant.training.optimizers import OPTIMIZERS
 
 STATISTICS_STEPS = 20
 """The last steps whose batches BatchNorm statistics of averaged weights are estimated from."""
@@ -73,9 +69,8 @@ class Stepper:
         self.processes = processes or Processes(config.device)
         self.method = METHODS[config.method](config)
         self.data = TrainingSet(dataset, config.batch_size, config.seed)
-        self.processes.part_of(
-            torch.empty(min(config.batch_size, len(dataset)))
-        )  # refuses what does not divide
+        whole = torch.empty(min(config.batch_size, len(dataset)))
+        self.processes.part_of(whole)  # refuses what does not divide
         self.steps = config.epochs * self.data.steps_per_epoch
         self.quantization = Quantization(model, config.qat, self.steps) if config.qat else None
         self.optimizer = build_optimizer(model, config)
@@ -226,7 +221,7 @@ def _statistics(model: nn.Module) -> list[Tensor]:
     return [tensor for pair in pairs for tensor in pair if tensor is not None]
 
 
-def build_optimizer(model: nn.Module, config: "TrainingConfig") -> Optimizer:
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     """The optimizer of a run, over all parameters of `model`.
 
     Weight decay is for matrices and kernels alone: on a bias or a BatchNorm scale it only does harm, and it
@@ -239,10 +234,10 @@ def build_optimizer(model: nn.Module, config: "TrainingConfig") -> Optimizer:
     quantizers = [module for module in model.modules() if isinstance(module, MuLawFakeQuantize)]
     learned = {id(p): p for module in quantizers for p in module.parameters() if p.requires_grad}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in learned]
-    groups = [
+    groups: ParameterGroups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay, "rate": 1.0},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0, "rate": 1.0},
     ]
     if config.qat is not None:
         groups.append({"params": [*learned.values()], "weight_decay": 0.0, "rate": config.qat.rate})
-    return look_up("optimizer", config.optimizer, OPTIMIZERS)(groups, config)
+    return look_up("optimizer", config.optimizer, OPTIMIZERS)(groups, config.lr, config.momentum)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest
-from muquant.training import Batch, BatchLoss, Method, TrainingConfig
+from muquant.training import METHODS, Batch, BatchLoss, Method, TrainingConfig
+from muquant.training.options.config import METHOD_OPTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +43,9 @@ def method_of(loss: Callable[[Batch], BatchLoss]) -> type[Method]:
             return loss(batch)
 
     return OnlyLoss
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, name: str, method: type[Method]) -> None:
+    """Add a training method without options for the rest of the test."""
+    monkeypatch.setitem(METHODS, name, method)
+    monkeypatch.setitem(METHOD_OPTIONS, name, None)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from muquant.base.errors import InputError
 from muquant.data import load_dataset
 from muquant.models import build_model
-from muquant.training import METHODS, AdversarialOptions, Batch, EpochMetrics, Standard, TrainingConfig, train
+from muquant.training import AdversarialOptions, Batch, EpochMetrics, Standard, TrainingConfig, train
 from muquant.training.methods.adversarial import Adversarial, cross_entropy_rise, perturb
 from muquant.training.options.adversarial import Strength
+
+from ..conftest import plug_in
 
 Tiny = Callable[..., TrainingConfig]
 OPTIONS = AdversarialOptions(epsilon=0.1, attack_steps=3, epsilon_warmup=0.0)
@@ -116,13 +118,19 @@ def test_the_losses_are_those_of_the_papers(tiny: Tiny) -> None:
 )
 def test_epsilon_and_steps_rise_together(progress: float, expected: tuple[float, int, float]) -> None:
     found = (
-        AdversarialOptions(epsilon=0.3, attack_steps=4, epsilon_warmup=0.3).complete("x").strength(progress)
+        AdversarialOptions(epsilon=0.3, attack_steps=4, epsilon_warmup=0.3)
+        .complete("x", epochs=1)
+        .strength(progress)
     )
     assert (found.epsilon, found.steps, found.step_size) == pytest.approx(expected)
 
 
 def test_without_warmup_the_attack_is_whole_from_the_start() -> None:
-    found = AdversarialOptions(epsilon=0.3, attack_steps=4, epsilon_warmup=0.0).complete("x").strength(0.0)
+    found = (
+        AdversarialOptions(epsilon=0.3, attack_steps=4, epsilon_warmup=0.0)
+        .complete("x", epochs=1)
+        .strength(0.0)
+    )
     assert found == Strength(0.3, 4, 2.5 * 0.3 / 4)
 
 
@@ -159,7 +167,7 @@ def test_a_fault_stops_the_run_and_keeps_the_checkpoint_before_it(
         def fault(self, record: EpochMetrics) -> str | None:
             return "it broke; mend it" if record.epoch == 2 else None
 
-    monkeypatch.setitem(METHODS, "faulty", Faulty)
+    plug_in(monkeypatch, "faulty", Faulty)
     with pytest.raises(InputError, match=r"step 12 of 18 \(epoch 2\): it broke; mend it \(the last good"):
         train(tiny(method="faulty"), tmp_path)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1

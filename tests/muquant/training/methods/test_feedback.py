@@ -16,7 +16,7 @@ from muquant.base.processes import Processes
 from muquant.base.tensor_files import read_tensors
 from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest, load_dataset
 from muquant.models import build_model
-from muquant.training import Progress, QatOptions, TrainingConfig, load_run, train
+from muquant.training import QatOptions, TrainingConfig, TrainingProgress, load_run, train
 from muquant.training.feedback import FeedbackConfig, FeedbackRound, generate, journal, measure_class_margins
 from muquant.training.feedback.journal import Journal
 from muquant.training.methods import feedback as method_module
@@ -77,7 +77,7 @@ def log(folder: Path) -> list[dict[str, Any]]:
 
 
 def stopped_after(config: TrainingConfig, folder: Path, step: int) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == step:
             raise Stop
 
@@ -175,8 +175,8 @@ def stop_in_the_end(note: str) -> None:
         raise Stop
 
 
-def stop_at(step: int) -> Callable[[Progress], None]:
-    def on_progress(progress: Progress) -> None:
+def stop_at(step: int) -> Callable[[TrainingProgress], None]:
+    def on_progress(progress: TrainingProgress) -> None:
         if progress.step == step:
             raise Stop
 

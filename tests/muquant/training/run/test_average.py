@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from muquant.base.errors import InputError
 from muquant.models.evaluation import evaluate
-from muquant.training import METHODS, Batch, BatchLoss, QatOptions, TrainingConfig, train
+from muquant.training import Batch, BatchLoss, QatOptions, TrainingConfig, train
 from muquant.training.run.average import AveragedWeights
 from muquant.training.run.data import load_run_data
 
-from ..conftest import method_of
+from ..conftest import method_of, plug_in
 
 Tiny = Callable[..., TrainingConfig]
 STEPS = 6
@@ -32,7 +32,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
         logits = batch.model(batch.inputs)
         return BatchLoss(functional.cross_entropy(logits, batch.labels), logits)
 
-    monkeypatch.setitem(METHODS, "watched", method_of(loss))
+    plug_in(monkeypatch, "watched", method_of(loss))
     return found
 
 
@@ -74,7 +74,7 @@ def test_statistics_are_those_of_the_averaged_weights_on_what_training_saw(
         logits = batch.model(seen[-1])
         return BatchLoss(functional.cross_entropy(logits, batch.labels), logits)
 
-    monkeypatch.setitem(METHODS, "noisy", method_of(loss))
+    plug_in(monkeypatch, "noisy", method_of(loss))
     model = train(tiny(method="noisy", model="wrn-10-1", epochs=4, average=0.5), tmp_path / "run").model
     assert len(seen) == 4 * STEPS + 3 * STEPS + 20 + 20  # estimated after the last two epochs, and at the end
     trained = [*seen[: 3 * STEPS], *seen[6 * STEPS : 7 * STEPS]]

@@ -14,21 +14,20 @@ from muquant.base.errors import InputError
 from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest, load_dataset
 from muquant.models.evaluation import evaluate
 from muquant.training import (
-    METHODS,
     AdversarialOptions,
     Batch,
     BatchLoss,
     OutOfTime,
-    Progress,
     QatOptions,
     Standard,
     TrainingConfig,
+    TrainingProgress,
     learning_rate,
     load_run,
     train,
 )
 
-from ..conftest import TINY, method_of
+from ..conftest import TINY, method_of, plug_in
 
 Tiny = Callable[..., TrainingConfig]
 
@@ -87,7 +86,7 @@ def test_nothing_is_printed_and_the_callers_randomness_is_left_alone(
 
 
 def test_progress_is_reported_after_every_step(tiny: Tiny, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train(tiny(), tmp_path, on_progress=seen.append)
     assert [p.step for p in seen] == list(range(1, 19))
     assert [p.epoch for p in seen] == [1] * 6 + [2] * 6 + [3] * 6
@@ -113,7 +112,7 @@ def test_an_epoch_takes_every_training_image_once_and_no_held_out_or_test_image(
     validation: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder()
-    monkeypatch.setitem(METHODS, "recorder", method_of(recorder))
+    plug_in(monkeypatch, "recorder", method_of(recorder))
     config = tiny(method="recorder", augment="none", validation=validation, epochs=2, batch_size=6)
     result = train(config, tmp_path)
     count = round(60 * (1 - validation))
@@ -128,7 +127,7 @@ def test_an_epoch_takes_every_training_image_once_and_no_held_out_or_test_image(
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it(tiny: Tiny, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train(tiny(batch_size=1000), tmp_path, on_progress=seen.append)
     assert [p.step for p in seen] == [1, 2, 3]
 
@@ -147,7 +146,7 @@ def test_weight_decay_is_for_matrices_alone(
         logits = batch.model(batch.inputs)
         return BatchLoss(0.0 * logits.sum(), logits)
 
-    monkeypatch.setitem(METHODS, "still", method_of(still))
+    plug_in(monkeypatch, "still", method_of(still))
     base = tiny(method="still", epochs=1, schedule="constant", warmup=0.0, lr=0.1)
     free = weights(train(TrainingConfig(**base.to_dict() | {"weight_decay": 0.0}), tmp_path / "free").model)
     held = weights(train(TrainingConfig(**base.to_dict() | {"weight_decay": 0.5}), tmp_path / "held").model)
@@ -161,7 +160,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(tiny: Tiny, tmp_path: Path) -
         train(config, tmp_path, max_seconds=0)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     code = (
-        "import sys; from pathlib import Path; from muquant.training.runs import RunFolder\n"
+        "import sys; from pathlib import Path; from muquant.training.run.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).claim(): print('claimed', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -243,7 +242,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
         outcome = standard(batch)
         return outcome if steps != 9 else BatchLoss(outcome.loss * value, outcome.logits)
 
-    monkeypatch.setitem(METHODS, "breaking", method_of(breaking))
+    plug_in(monkeypatch, "breaking", method_of(breaking))
     with pytest.raises(InputError, match=rf"at step 9 of 18 \(epoch 2\): diverged, the loss became {value}"):
         train(tiny(method="breaking"), tmp_path / "broken")
     assert not (tmp_path / "broken" / "model.safetensors").exists()
@@ -265,7 +264,7 @@ def test_weights_that_are_not_finite_never_reach_a_checkpoint(
         cliff = (0 * outcome.logits.sum()).sqrt()  # 0, and its gradient is not a number
         return outcome if steps != 9 else BatchLoss(outcome.loss + cliff, outcome.logits)
 
-    monkeypatch.setitem(METHODS, "spoiling", method_of(spoiling))
+    plug_in(monkeypatch, "spoiling", method_of(spoiling))
     with pytest.raises(InputError, match=r"at step 9 of 18 .* a weight became infinite or NaN"):
         train(tiny(method="spoiling"), tmp_path, checkpoint_seconds=0.0)
     with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:

@@ -18,9 +18,9 @@ from muquant.models.evaluation import logits
 from muquant.training import (
     AdversarialOptions,
     Batch,
-    Progress,
     QatOptions,
     TrainingConfig,
+    TrainingProgress,
     load_run,
     read_run,
     train,
@@ -250,7 +250,7 @@ def test_a_resumed_run_need_not_name_its_source_again_but_may_not_change_it(
     class Stop(Exception):  # noqa: N818
         pass
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 8:
             raise Stop
 

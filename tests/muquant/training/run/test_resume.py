@@ -19,18 +19,17 @@ from torch.nn import functional
 from muquant.base.errors import InputError
 from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest
 from muquant.training import (
-    METHODS,
     AdversarialOptions,
     Batch,
     BatchLoss,
-    Progress,
     QatOptions,
     TrainingConfig,
+    TrainingProgress,
     load_run,
     train,
 )
 
-from ..conftest import method_of
+from ..conftest import method_of, plug_in
 
 Tiny = Callable[..., TrainingConfig]
 
@@ -39,8 +38,8 @@ class Stop(Exception):  # noqa: N818  # not an error
     """Raised by a progress callback."""
 
 
-def stop_after(step: int) -> Callable[[Progress], None]:
-    def on_progress(progress: Progress) -> None:
+def stop_after(step: int) -> Callable[[TrainingProgress], None]:
+    def on_progress(progress: TrainingProgress) -> None:
         if progress.step == step:
             raise Stop
 
@@ -88,7 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_a_stopped_run_ends_like_an_unbroken_one(
     variant: str, checkpoint_seconds: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "noisy", method_of(noisy))
+    plug_in(monkeypatch, "noisy", method_of(noisy))
     config = tiny(**VARIANTS[variant])
     unbroken = train(config, tmp_path / "unbroken")
     folder = tmp_path / "broken"

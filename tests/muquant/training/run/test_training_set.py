@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from muquant.data import Dataset, load_dataset
-from muquant.training import METHODS, Progress, RunView, Standard, TrainingConfig, train
+from muquant.training import RunView, Standard, TrainingConfig, TrainingProgress, train
 from muquant.training.run.training_set import TrainingSet
+
+from ..conftest import plug_in
 
 Tiny = Callable[..., TrainingConfig]
 
@@ -69,11 +71,11 @@ def test_a_resumed_run_has_the_same_images(
     class Stop(Exception):  # noqa: N818
         pass
 
-    monkeypatch.setitem(METHODS, "growing", Growing)
+    plug_in(monkeypatch, "growing", Growing)
     unbroken = train(tiny(method="growing"), tmp_path / "unbroken")
     for step in (2, 6, 7, 12, 16):  # within an epoch, and at its end
 
-        def stop(progress: Progress, step: int = step) -> None:
+        def stop(progress: TrainingProgress, step: int = step) -> None:
             if progress.step == step:
                 raise Stop
 
