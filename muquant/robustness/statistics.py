@@ -1,12 +1,14 @@
 """How sure a figure is that was counted on a sample."""
 
 import math
+from statistics import NormalDist
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
-Z = 1.959964
-"""97.5th percentile of the normal distribution: two-sided 95 %."""
+Z = NormalDist().inv_cdf(0.975)
+"""1.96, the 97.5th percentile of the normal distribution: two-sided 95 %."""
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
@@ -16,10 +18,8 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
         successes: 0..count.
         count: 1 or more.
     """
-    share, z2 = successes / count, Z * Z / count
-    centre = (share + z2 / 2) / (1 + z2)
-    half = Z / (1 + z2) * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    interval = binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def excess(one: Tensor, other: Tensor) -> tuple[float, float]:
@@ -36,12 +36,6 @@ def excess(one: Tensor, other: Tensor) -> tuple[float, float]:
     count = len(one)
     b, c = int((one & ~other).sum()), int((other & ~one).sum())
     return (b - c) / count, Z * math.sqrt(max(b + c - (b - c) ** 2 / count, 0.0)) / count
-
-
-def above_chance(survived: Tensor, classes: int) -> bool:
-    """Whether an accuracy is above 1 / classes by more than its sampling error."""
-    low, _ = wilson(int(survived.sum()), len(survived))
-    return low > 1 / classes
 
 
 def median(values: Tensor) -> float | None:
