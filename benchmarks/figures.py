@@ -14,6 +14,7 @@ from paper.published import published
 from paper.targets import accuracy
 
 from muquant.base.files import write_bytes
+from muquant.base.text import byte_size, markdown_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,14 +32,13 @@ def mnist_cnn4(document: dict[str, Any]) -> str:
         )
         for name in ("float", "auto")
     }
+    head = ("", "float32", "**muquant, 3 bits**", "the paper's 3-bit quantizer")
     rows = (
-        ("", "float32", "**muquant, 3 bits**", "the paper's 3-bit quantizer"),
-        ("---",) * 4,
         (f"accuracy, {document['count']:,} test images", f"{plain:.2%}", f"**{ours:.2%}**", f"{source:.2%}"),
         (
             "ONNX file",
-            f"{document['float_nbytes'] / 1e6:.2f} MB",
-            f"**{auto['nbytes'] / 1e6:.2f} MB** (1/{auto['float_over_file']:.2f})",
+            byte_size(document["float_nbytes"]),
+            f"**{byte_size(auto['nbytes'])}** (1/{auto['float_over_file']:.2f})",
             "",
         ),
         (
@@ -54,7 +54,7 @@ def mnist_cnn4(document: dict[str, Any]) -> str:
             "",
         ),
     )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, "l" * len(head), rows)
 
 
 ROBUST = {
@@ -68,10 +68,8 @@ ROBUST = {
 
 def robust_3bit(document: dict[str, Any]) -> str:
     """Return the table of what 3 bits do to a robust network."""
-    rows = [
-        ("", "clean", f"worst case, {document['count']:,} test images", "95 % interval", "weights"),
-        ("---",) * 5,
-    ]
+    head = ("", "clean", f"worst case, {document['count']:,} test images", "95 % interval", "weights")
+    rows = []
     for name, label in ROBUST.items():
         model = document["models"][name]
         low, high = model["worst_case_interval"]
@@ -82,10 +80,10 @@ def robust_3bit(document: dict[str, Any]) -> str:
                 f"{model['clean']:.1%}",
                 f"{bold}{worst}{bold}",
                 f"{low:.1%} to {high:.1%}",
-                f"{model['nbytes'] / 1e6:.2f} MB",
+                byte_size(model["nbytes"]),
             )
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, "l" * len(head), rows)
 
 
 NETWORKS = {"mnist": "cnn4, MNIST", "cifar10-jpeg": "wrn-16-2, CIFAR-10 (JPEG)"}
@@ -94,10 +92,8 @@ NETWORKS = {"mnist": "cnn4, MNIST", "cifar10-jpeg": "wrn-16-2, CIFAR-10 (JPEG)"}
 
 def calibrated(document: dict[str, Any]) -> str:
     """Return the table of what samples do for accuracy."""
-    rows = [
-        ("accuracy", "float32", "bits", "weights alone", f"**{document['samples']} samples**"),
-        ("---",) * 5,
-    ]
+    head = ("accuracy", "float32", "bits", "weights alone", f"**{document['samples']} samples**")
+    rows = []
     for name, label in NETWORKS.items():
         network = document["results"][name]
         for bits in (3, 2):
@@ -105,7 +101,7 @@ def calibrated(document: dict[str, Any]) -> str:
                 mean(network[f"{bits} bits"][way]["accuracy"]) for way in ("weights only", "default")
             )
             rows.append((label, f"{network['float']:.2%}", str(bits), f"{alone:.2%}", f"**{sampled:.2%}**"))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, "l" * len(head), rows)
 
 
 SERVED = {
@@ -135,11 +131,11 @@ COSTS = {
 
 def runtime_peers(document: dict[str, Any]) -> str:
     """Return the table of what files cost, as multiples of the float file's costs."""
-    rows = [("times float32", *COSTS), ("---",) * (1 + len(COSTS))]
+    head, rows = ("times float32", *COSTS), []
     for name, label in SERVED.items():
         costs = (cost(document["models"][network]["variants"], name, key) for network, key in COSTS.values())
         rows.append((label, *costs))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, "l" * len(head), rows)
 
 
 def cost(variants: dict[str, Any], name: str, measure: str) -> str:
@@ -177,7 +173,7 @@ def compress_peers(document: dict[str, Any]) -> str:
         f"accuracy, {count:,} masked bytes",
         "compressed in",
     )
-    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
+    rows = []
     for name in PEERS:
         row = document["results"].get(name, {"failed": "not run"})
         if "failed" in row:
@@ -193,13 +189,13 @@ def compress_peers(document: dict[str, Any]) -> str:
                 "" if name == "float" else f"{row['seconds']:.1f} s",
             )
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, "l" * len(head), rows)
 
 
 def paper(document: dict[str, Any]) -> str:
     """Return what the source claims, what the same attack finds here, and what is left in the worst case."""
     head = ("accuracy in %, ours (source)", "clean", "PGD", "PGD on the margin", "worst case", "robustness")
-    rows: list[tuple[str, ...]] = [head, ("---", *("---:",) * 4, "---")]
+    rows = []
     for name, row in document["rows"].items():
         bold = "**" if name in OUR_ROWS else ""
         claims = (published(document["data"], "white_box", name, column) for column in ("Clean", "PGD"))
@@ -211,7 +207,7 @@ def paper(document: dict[str, Any]) -> str:
         rest = (accuracy(row, "pgd-margin"), row["worst_case"])
         shares = (f"{bold}{100 * share:.1f}{bold}" for share in rest)
         rows.append((f"{bold}{name}{bold}", *cells, *shares, row["verdict"]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, "lrrrrl", rows)
 
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {

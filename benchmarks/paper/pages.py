@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from muquant.base.files import read_json, write_bytes
 from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
-from muquant.robustness.rendering.markdown import table
+from muquant.base.text import markdown_table
 from muquant.robustness.rendering.words import radius
 from paper.attacks import BEYOND, BLACK_BOX, CLEAN, WHITE_BOX
 from paper.networks import OUR_ROWS, PUBLISHED_ROWS
@@ -73,13 +73,13 @@ def to_markdown(document: dict[str, Any]) -> str:
         lines += [f"## {panel.title}", ""]
         heads = ["", *(f"{name}<br>{small}" if small else name for name, small in panel.columns)]
         body = [[f"**{name}**" if ours else name, *map(str, cells)] for name, ours, cells in panel.rows]
-        lines += table(heads, "l" + "r" * len(panel.columns), body)
+        lines += [markdown_table(heads, "l" + "r" * len(panel.columns), body), ""]
     lines += ["## What was asked", ""]
     asked = [
         ["met" if each["met"] else "**missed**", each["target"], each["found"]]
         for each in document["targets"]
     ]
-    lines += table(["", "target", "found"], "lll", asked)
+    lines += [markdown_table(["", "target", "found"], "lll", asked), ""]
     lines += ["## Checks that fired", "", *(f"- {text}" for text in fired(document) or ["None."]), ""]
     return "\n".join(lines)
 

@@ -97,11 +97,3 @@ def _console(stderr: bool) -> Console:
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width; tables should not fold there
     return console
-
-
-def kilobytes(count: int) -> str:
-    """Format a number of bytes for people."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if abs(count) >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count} B"

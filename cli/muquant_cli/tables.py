@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from muquant.base.text import byte_size
 from muquant.compression.artifact import LayerReport
 from muquant.compression.auto import CRITERION
 from muquant.quantization.outcome import WeightSummary
-from muquant_cli.output import Output, kilobytes
+from muquant_cli.output import Output
 from muquant_onnx import ExportReport, Served
 
 SUMMARY = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding")
@@ -26,13 +27,13 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
         (
             *summary_cells(layer),
             _flagged(layer.delta_norms.two),
-            kilobytes(layer.nbytes),
+            byte_size(layer.nbytes),
             f"1/{layer.float_nbytes / max(layer.nbytes, 1):.2f}",
         )
         for layer in report
     ]
     stored, plain = sum(layer.nbytes for layer in report), sum(layer.float_nbytes for layer in report)
-    return [*rows, ("all", "", "", "", "", "", "", "", kilobytes(stored), f"1/{plain / max(stored, 1):.2f}")]
+    return [*rows, ("all", "", "", "", "", "", "", "", byte_size(stored), f"1/{plain / max(stored, 1):.2f}")]
 
 
 def summary_cells(weight: WeightSummary) -> tuple[object, ...]:

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 import muquant
+from muquant.base.text import byte_size
 from muquant.data import load_dataset
 from muquant.models.calls import Example, Inputs, random_inputs
 from muquant_cli.options.common import module_option, root_option
-from muquant_cli.output import FAILED, Output, command, kilobytes
+from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources import Source
 from muquant_cli.sources.artifacts import open_artifact
 from muquant_onnx import VerifyReport, verify as verify_file
@@ -87,10 +88,10 @@ def run_verify(
     rows = [
         (
             "onnxruntime" if name == "file" else name if name == "float model" else f"policy {name}",
-            kilobytes(cost.nbytes),
+            byte_size(cost.nbytes),
             _milliseconds(cost.seconds),
-            kilobytes(cost.peak),
-            kilobytes(cost.settled),
+            byte_size(cost.peak),
+            byte_size(cost.settled),
             *(_milliseconds(cost.latency.get(count)) for count in BATCHES),
         )
         for name, cost in report.costs.items()

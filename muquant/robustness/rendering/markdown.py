@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from muquant.base.text import markdown_table
 from muquant.robustness.rendering import words
 from muquant.robustness.rendering.charts import curve_groups
 from muquant.robustness.rendering.rows import Row, rows
@@ -26,7 +27,7 @@ def _worst_case(report: Report) -> Iterator[str]:
         f"{words.plural(count, 'image')} of {code(report.data['name'])}, split {code(report.data['split'])}"
     )
     yield ""
-    yield from table(
+    yield markdown_table(
         ["model", "runtime", "weights, file", "clean", "worst case", "95% interval", "verdict"],
         "lllrrll",
         [
@@ -42,6 +43,7 @@ def _worst_case(report: Report) -> Iterator[str]:
             for model in report.models
         ],
     )
+    yield ""
     yield (
         "The worst case is the share of images that the model sees correctly and that no attack of the suite "
         f"{code(report.suite)}, nor any of the checks, fooled within "
@@ -88,11 +90,12 @@ def _corruptions(report: Report) -> Iterator[str]:
 
 def _accuracies(report: Report, qualifier: str, found: Sequence[Row]) -> Iterator[str]:
     count = report.data["count"]
-    yield from table(
+    yield markdown_table(
         ["attack", qualifier, *map(_heading, report.models)],
         "ll" + "r" * len(report.models),
         [[code(row.name), row.within, *(_accuracy(cell, count) for cell in row.cells)] for row in found],
     )
+    yield ""
 
 
 def _accuracy(cell: AttackReport | None, whole: int) -> str:
@@ -115,7 +118,7 @@ def _curves(report: Report) -> Iterator[str]:
         yield ""
         radii = sorted({epsilon for _, curve in group.members for epsilon in curve.epsilon})
         tracks = [dict(zip(curve.epsilon, curve.accuracy, strict=True)) for _, curve in group.members]
-        yield from table(
+        yield markdown_table(
             ["epsilon", *(_heading(model) for model, _ in group.members)],
             "r" * (1 + len(tracks)),
             [
@@ -123,6 +126,7 @@ def _curves(report: Report) -> Iterator[str]:
                 for epsilon in radii
             ],
         )
+        yield ""
 
 
 def _flags(report: Report) -> Iterator[str]:
@@ -151,12 +155,13 @@ def _costs(report: Report) -> Iterator[str]:
     yield "<details><summary>Costs: queries and wall time</summary>"
     yield ""
     found = rows(report, corruption=False) + rows(report, corruption=True)
-    yield from table(
+    yield markdown_table(
         ["queries, time", *map(_heading, report.models)],
         "l" + "r" * len(report.models),
         [[code(row.name), *map(_cost, row.cells)] for row in found]
         + [["all attacks and checks", *(words.duration(model.seconds) for model in report.models)]],
     )
+    yield ""
     yield "</details>"
     yield ""
 
@@ -187,19 +192,6 @@ def _provenance(report: Report) -> Iterator[str]:
 
 def _heading(model: ModelReport) -> str:
     return f"{code(model.name)}<br>{words.RUNTIMES[model.runtime]}"
-
-
-def table(header: Sequence[str], alignment: str, body: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table; bars in its cells are escaped. `alignment` is "l" or "r" for each column."""
-    yield _line(header)
-    yield _line([{"l": "---", "r": "---:"}[side] for side in alignment])
-    for cells in body:
-        yield _line(cells)
-    yield ""
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def code(text: str) -> str:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from muquant.base.text import byte_size
 from muquant.robustness.report import CheckReport, ModelReport, Verdict
 
 RUNTIMES = {"torch": "PyTorch", "onnx": "onnxruntime"}
@@ -60,11 +61,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def size(nbytes: int) -> str:
-    """Bytes of a file, such as "1.25 MB"."""
-    return f"{nbytes / 1e6:.2f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.1f} kB"
-
-
 def plural(count: int, noun: str) -> str:
     """`count` and the noun, such as "1 image" or "1,000 images"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -78,7 +74,7 @@ def title(model: ModelReport) -> str:
 def make(model: ModelReport) -> str:
     """What is known of the deployed model: bits of a weight, size of the file."""
     bits = "" if model.bits is None else "float" if model.bits == 32 else f"{model.bits:.3g} bits"
-    file = "" if model.nbytes is None else size(model.nbytes)
+    file = "" if model.nbytes is None else byte_size(model.nbytes)
     return ", ".join(filter(None, (bits, file)))
 
 

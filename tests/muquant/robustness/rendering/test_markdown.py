@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from muquant.robustness.rendering import to_markdown
-from muquant.robustness.rendering.markdown import code, escape, table
+from muquant.robustness.rendering.markdown import code, escape
 from muquant.robustness.report import Report
 
 HOSTILE = "a|b `c` ``d`` <script>x</script> *e* [f](http://g) @h #1 &amp; \\| \n| i"
@@ -161,8 +161,3 @@ def test_an_escaped_sentence_is_plain(text: str) -> None:
     (token,) = (token for token in tokens(f"x {escape(text)}") if token.type == "inline")
     assert {child.type for child in token.children or []} == {"text"}
     assert "".join(child.content for child in token.children or []) == "x " + " ".join(text.split())
-
-
-def test_a_bar_in_a_cell_is_no_border() -> None:
-    text = "\n".join(table(["a|b", "c"], "lr", [["`x|y`", "|"]]))
-    assert tables(text) == [[["a|b", "c"], ["x|y", "|"]]]

@@ -75,11 +75,9 @@ def test_a_number_in_words(value: float, text: str) -> None:
     assert words.number(value) == text
 
 
-def test_a_ball_and_a_size_in_words() -> None:
+def test_a_ball_and_a_count_in_words() -> None:
     assert words.ball("linf", 8 / 255) == "L∞ ≤ 8/255"
     assert words.ball("l2", None) == "L2, any distance"
-    assert words.size(1_252_901) == "1.25 MB"
-    assert words.size(900) == "0.9 kB"
     assert words.plural(1, "image") == "1 image"
     assert words.plural(1000, "image") == "1,000 images"
 
