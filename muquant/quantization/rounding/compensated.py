@@ -5,7 +5,7 @@ from torch import Tensor
 
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments
-from muquant.quantization.rounding.problem import Problem, refit
+from muquant.quantization.rounding.problem import RoundingProblem, refit
 
 BLOCK = 128
 """Columns between two updates of all later ones."""
@@ -24,7 +24,7 @@ def compensated(weight: Tensor, start: QuantizedTensor, moments: Moments) -> Qua
         start: some quantized form of it.
         moments: of its layer's inputs.
     """
-    problem = Problem.of(weight, start, moments)
+    problem = RoundingProblem.of(weight, start, moments)
     order = problem.second.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
     factor = _factor(problem.second, order)
     values = _ordered(problem.target, order).clone()

@@ -15,7 +15,7 @@ from muquant.quantization.rounding.nearest import nearest_codes, target
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class RoundingProblem:
     """Choose codes and steps so that E[((w - q) x)^2] is small: (w - q) H (w - q)^T for each row of a weight.
 
     Attributes:
@@ -29,7 +29,7 @@ class Problem:
     start: QuantizedTensor
 
     @classmethod
-    def of(cls, weight: Tensor, start: QuantizedTensor, moments: Moments) -> "Problem":
+    def of(cls, weight: Tensor, start: QuantizedTensor, moments: Moments) -> "RoundingProblem":
         """Set up for a float32 weight, some quantized form of it, and its layer's inputs."""
         spec = start.spec
         scale = spread(start.step.double() * spec.grid_max, spec, start.shape, start.channel_axis)
@@ -73,7 +73,7 @@ class Problem:
         return QuantizedTensor(self.spec, codes, step, axis)
 
 
-def refit(problem: Problem, codes: Tensor, step: Tensor) -> Tensor:
+def refit(problem: RoundingProblem, codes: Tensor, step: Tensor) -> Tensor:
     """Return the best steps for codes [blocks, rows, inputs], in the shape of `step`.
 
     The error is quadratic in the steps: with all but one group's fixed, that group's best is a ratio. One

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments
-from muquant.quantization.rounding.problem import Problem, refit
+from muquant.quantization.rounding.problem import RoundingProblem, refit
 
 BLOCK = 64
 """Columns between two updates of all others."""
@@ -28,7 +28,7 @@ def reconstructed(weight: Tensor, start: QuantizedTensor, moments: Moments) -> Q
         start: some quantized form of it.
         moments: of its layer's inputs.
     """
-    problem = Problem.of(weight, start, moments)
+    problem = RoundingProblem.of(weight, start, moments)
     codes, step = problem.blocks(start.codes).clone(), start.step
     for _ in range(PASSES):
         changed = _sweep(problem, codes, step)
@@ -38,7 +38,7 @@ def reconstructed(weight: Tensor, start: QuantizedTensor, moments: Moments) -> Q
     return problem.quantized(codes, step)
 
 
-def _sweep(problem: Problem, codes: Tensor, step: Tensor) -> float:
+def _sweep(problem: RoundingProblem, codes: Tensor, step: Tensor) -> float:
     """Give every weight its best level, one column after the other; return the share of codes that changed.
 
     `codes` is changed in place. With d the diagonal of H and g = ((q - w) H)_j, the best level of weight j is

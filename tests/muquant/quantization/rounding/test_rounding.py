@@ -14,7 +14,7 @@ from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments, MomentSums
 from muquant.quantization.observers import SearchObserver
 from muquant.quantization.rounding import compensated, nearest, reconstructed
-from muquant.quantization.rounding.problem import Problem, refit
+from muquant.quantization.rounding.problem import RoundingProblem, refit
 
 Array = NDArray[Any]
 SPECS = (
@@ -79,7 +79,7 @@ def by_definition(weight: Array, second: Array, levels: Array, step: Array) -> A
 def test_compensation_is_what_its_definition_says(seed: int) -> None:
     weight, moments = numbers(seed, 5, 9), layer(seed, 9)
     begin = start(weight, MuLawSpec(3))
-    problem = Problem.of(weight, begin, moments)
+    problem = RoundingProblem.of(weight, begin, moments)
     found = compensated(weight, begin, moments)
     with_old_steps = problem.quantized(problem.blocks(found.codes), begin.step).dequantize()
     expected = by_definition(
@@ -98,7 +98,7 @@ def test_nothing_that_one_code_can_improve_is_left(spec: MuLawSpec, seed: int, b
     weight, moments = numbers(seed, 6, 7), layer(seed, 7, blocks)
     begin = start(weight, spec)
     found = reconstructed(weight, begin, moments)
-    problem = Problem.of(weight, begin, moments)
+    problem = RoundingProblem.of(weight, begin, moments)
     assert problem.error(found) <= problem.error(begin) * (1 + 1e-5)
     settled, least = found, problem.error(found)
     for _ in range(100):  # codes that stay may move again when the steps, fitted to them, have
@@ -120,7 +120,7 @@ def test_nothing_that_one_code_can_improve_is_left(spec: MuLawSpec, seed: int, b
 def test_fitted_steps_are_positive_and_no_worse(spec: MuLawSpec, seed: int) -> None:
     weight, moments = numbers(seed, 6, 10), layer(seed, 10)
     begin = start(weight, spec)
-    problem = Problem.of(weight, begin, moments)
+    problem = RoundingProblem.of(weight, begin, moments)
     codes = problem.blocks(begin.codes)
     step = refit(problem, codes, begin.step)
     assert step.shape == begin.step.shape
@@ -133,7 +133,7 @@ def test_fitted_steps_are_positive_and_no_worse(spec: MuLawSpec, seed: int) -> N
 def test_a_channel_s_step_is_its_least_squares_fit() -> None:
     weight, moments = numbers(1, 6, 10), layer(1, 10)
     begin = start(weight, MuLawSpec(3))
-    problem = Problem.of(weight, begin, moments)
+    problem = RoundingProblem.of(weight, begin, moments)
     found = refit(problem, problem.blocks(begin.codes), begin.step)
     root = np.linalg.cholesky(moments.shrunk()[0].double().numpy())
     for row in range(6):
@@ -184,7 +184,7 @@ def test_it_pays() -> None:
     """On inputs that hang together, each method leaves clearly less of the error than the one before."""
     weight, moments = numbers(9, 64, 96), layer(9, 96, samples=4000)
     begin = start(weight, MuLawSpec(3))
-    error = Problem.of(weight, begin, moments).error
+    error = RoundingProblem.of(weight, begin, moments).error
     first = compensated(weight, begin, moments)
     assert error(first) < 0.6 * error(begin)
     assert error(reconstructed(weight, first, moments)) < 0.99 * error(first)
