@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +12,12 @@ import click
 from muquant import Plan, read_plan
 from muquant.base.errors import InputError
 from muquant.base.files import scratch_folder
-from muquant.compression.budget import Curve
-from muquant_cli.output import Output, kilobytes
+from muquant.base.text import byte_size
+from muquant.compression.budget import WidthCurve
+from muquant.compression.budget.choose import OnStep
+from muquant.compression.budget.limits import Limits
+from muquant.compression.options import CompressionOptions
+from muquant_cli.output import Output
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _HEADER = ("weight", "bits", "size", "SQNR dB", "of", "of all noise", "last", "next")
@@ -81,30 +85,28 @@ class Budget:
         return cls(None, None, read_plan(plan))
 
     def follow(
-        self, output: Output, out: Path, make: Callable[..., Plan], how: dict[str, Any]
-    ) -> tuple[dict[str, Any], Plan | None]:
-        """Return `how`, the options of a compression, with the plan's layers and widths, and the plan where
-        it is a new one.
+        self,
+        output: Output,
+        out: Path,
+        options: CompressionOptions,
+        make: Callable[[Limits, CompressionOptions, OnStep], Plan],
+    ) -> tuple[CompressionOptions, Plan | None]:
+        """Return `options` with the plan's layers and widths, and the plan where it is a new one.
 
         Args:
             output: for progress.
             out: the file to write.
-            make: what plans, with the options in `how`.
-            how: as they were given.
+            options: as they were given.
+            make: what plans.
         """
-        plan = self.plan
+        plan, new = self.plan, None
         if plan is None:
             if self.max_bytes is None and self.max_drop is None:
-                return how, None
+                return options, None
+            limits = Limits(self.max_bytes, self.max_drop)
             with scratch_folder(out), output.progress("Planning") as update:  # a missing folder is said now
-                plan = make(
-                    max_bytes=self.max_bytes,
-                    max_drop=self.max_drop,
-                    on_step=lambda what, place, number: update(place, number, what),
-                    **how,
-                )
-        new = None if plan is self.plan else plan
-        return {**how, "layers": plan.layers, "overrides": plan.overrides}, new
+                plan = new = make(limits, options, lambda what, place, number: update(place, number, what))
+        return replace(options, layers=plan.layers, overrides=plan.overrides), new
 
 
 def parse_size(text: str) -> int:
@@ -136,13 +138,13 @@ def keep_plan(output: Output, plan: Plan, out: Path, nbytes: int) -> dict[str, A
     return {"plan": plan.to_dict(), "plan_path": str(path)}
 
 
-def _row(curve: Curve, plan: Plan) -> tuple[object, ...]:
+def _row(curve: WidthCurve, plan: Plan) -> tuple[object, ...]:
     bits = plan.bits[curve.name]
     point = curve.at(bits)
     return (
         curve.name,
         bits if curve.pinned is None else f"{bits} (asked for)",
-        kilobytes(point.nbytes),
+        byte_size(point.nbytes),
         "-" if point.sqnr is None else f"{point.sqnr:.1f}",
         curve.measured_on,
         f"{point.noise / plan.noise if plan.noise else 0:.1%}",

@@ -14,7 +14,7 @@ from muquant.base.errors import InputError, first_line, naming
 from muquant.compression.budget import Drop, Plan
 from muquant.compression.budget.answers import answers, count_changed
 from muquant.compression.budget.choose import OnStep, choose
-from muquant.compression.budget.curve import Curve, measure
+from muquant.compression.budget.curve import WidthCurve, measure
 from muquant.compression.budget.limits import Limits
 from muquant.compression.calibration.samples import split
 from muquant.compression.selection import pick
@@ -90,7 +90,7 @@ def plan_onnx(
     pinned = {
         found[place].name: own.bits for place, own in pinned_formats(found, picked, spec, overrides).items()
     }
-    curves: list[Curve] = []
+    curves: list[WidthCurve] = []
     for weight, samples in graph_samples(path, [found[place] for place in picked], calibration):
         if on_step is not None:
             on_step(f"measuring {weight.name}", len(curves), len(picked))

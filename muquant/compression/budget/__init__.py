@@ -9,8 +9,8 @@ choose.py     the plan that keeps within the limits
 modules.py    all of it for a PyTorch module
 """
 
-from muquant.compression.budget.curve import Curve, Point
+from muquant.compression.budget.curve import WidthCurve, WidthPoint
 from muquant.compression.budget.modules import plan_widths
 from muquant.compression.budget.plan import Drop, Plan, read_plan
 
-__all__ = ["Curve", "Drop", "Plan", "Point", "plan_widths", "read_plan"]
+__all__ = ["Drop", "Plan", "WidthCurve", "WidthPoint", "plan_widths", "read_plan"]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from muquant.base.errors import InputError
-from muquant.compression.budget.curve import Curve
+from muquant.compression.budget.curve import WidthCurve
 from muquant.compression.budget.front import Front
 from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.plan import Drop, Plan
 
-Trial = Callable[[Plan], Drop]
+TryPlan = Callable[[Plan], Drop]
 """Compresses by a plan, runs the outcome on held-out samples and says what that does to the answers."""
 
 OnStep = Callable[[str, int, int], None]
@@ -19,10 +19,10 @@ OnStep = Callable[[str, int, int], None]
 
 
 def choose(
-    curves: Sequence[Curve],
+    curves: Sequence[WidthCurve],
     limits: Limits,
     layers: str,
-    trial: Trial | None = None,
+    trial: TryPlan | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
     """Return the plan with the least noise within `max_bytes`; or, with `max_drop`, the smallest plan that

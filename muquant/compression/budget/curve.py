@@ -24,7 +24,7 @@ MeasuredOn = Literal["output", "weight"]
 
 
 @dataclass(frozen=True)
-class Point:
+class WidthPoint:
     """A weight at one width.
 
     Attributes:
@@ -55,7 +55,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class WidthCurve:
     """A weight at all widths.
 
     Attributes:
@@ -72,7 +72,7 @@ class Curve:
     name: str
     measured_on: MeasuredOn
     pinned: int | None
-    points: tuple[Point, ...]
+    points: tuple[WidthPoint, ...]
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -85,11 +85,11 @@ class Curve:
             raise InputError(f"points: expected one for each width from 2 to {WIDEST}, in this order")
 
     @property
-    def allowed(self) -> tuple[Point, ...]:
+    def allowed(self) -> tuple[WidthPoint, ...]:
         """The points that may be chosen."""
         return self.points if self.pinned is None else (self.at(self.pinned),)
 
-    def at(self, bits: int) -> Point:
+    def at(self, bits: int) -> WidthPoint:
         """The point of a width."""
         return self.points[bits - WIDTHS[0]]
 
@@ -108,7 +108,7 @@ class Curve:
         points = values["points"]
         if not isinstance(points, tuple):
             raise InputError(f"points is {points!r:.60}; expected a list")
-        values["points"] = tuple(Point(**field_values(Point, point, "point")) for point in points)
+        values["points"] = tuple(WidthPoint(**field_values(WidthPoint, point, "point")) for point in points)
         return cls(**values)
 
 
@@ -120,7 +120,7 @@ def measure(
     observer: str,
     samples: Samples | None = None,
     pinned: int | None = None,
-) -> Curve:
+) -> WidthCurve:
     """Return what `weight` costs and loses at each width, every weight at its nearest level.
 
     Better rounding lowers the noise of all widths by much the same factor, and takes far longer.
@@ -132,7 +132,7 @@ def measure(
         channel_axis: the weight's axis of output channels.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         samples: what the layer's inputs are like, if that is known.
-        pinned: see `Curve`.
+        pinned: see `WidthCurve`.
 
     Raises:
         InputError: the weight holds NaN or infinity, or a name is unknown.
@@ -146,7 +146,7 @@ def measure(
             ratio: float | None = found.output.nearest
         else:
             ratio = weight_sqnr(weight, found.tensor)
-        points.append(Point(bits, found.tensor.nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10)))
+        points.append(WidthPoint(bits, found.tensor.nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10)))
         if bits == SEARCHED:
             form = spec.with_mu(float(found.tensor.spec.mu))
-    return Curve(name, measured_on, pinned, tuple(points))
+    return WidthCurve(name, measured_on, pinned, tuple(points))

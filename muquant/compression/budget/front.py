@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from muquant.compression.budget.curve import Curve, Point
+from muquant.compression.budget.curve import WidthCurve, WidthPoint
 
 MOST = 2**11
 """Plans that are kept, besides those on the lower hull."""
@@ -28,7 +28,7 @@ class Front:
     bits: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, curves: Iterable[Curve]) -> "Front":
+    def of(cls, curves: Iterable[WidthCurve]) -> "Front":
         """Return the plans for weights with these curves; at least one.
 
         A multiple-choice knapsack, by dynamic programming: the plans for the first weights that are worth
@@ -56,7 +56,7 @@ class Front:
         first and the last plan are among them."""
         return self._take(self._hull())
 
-    def _with(self, points: Sequence[Point]) -> "Front":
+    def _with(self, points: Sequence[WidthPoint]) -> "Front":
         """The plans with one weight more, those that are worth having."""
         nbytes = np.add.outer(self.nbytes, np.array([point.nbytes for point in points])).ravel()
         noise = np.add.outer(self.noise, np.array([point.noise for point in points])).ravel()

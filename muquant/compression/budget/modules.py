@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from muquant.base.errors import InputError, naming
 from muquant.compression.budget.answers import answers, count_changed
 from muquant.compression.budget.choose import OnStep, choose
-from muquant.compression.budget.curve import Curve, measure
+from muquant.compression.budget.curve import WidthCurve, measure
 from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.plan import Drop, Plan
 from muquant.compression.calibration import samples_of, split
@@ -84,7 +84,7 @@ def plan_widths(
     pinned = override_formats(picked, spec, overrides or {})
     weights = {id(weight.value): weight for weight in reversed(picked)}  # the first of those that share one
     named = {weight.name: weight for weight in reversed(weights.values())}
-    curves: list[Curve] = []
+    curves: list[WidthCurve] = []
     for name, samples in samples_of(module, named, calibration):
         if on_step is not None:
             on_step(f"measuring {name}", len(curves), len(named))

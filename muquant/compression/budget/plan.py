@@ -8,7 +8,7 @@ from typing import Any, Self
 from muquant.base.errors import InputError, naming
 from muquant.base.files import read_json, write_json
 from muquant.base.values import field_values
-from muquant.compression.budget.curve import WIDTHS, Curve
+from muquant.compression.budget.curve import WIDTHS, WidthCurve
 from muquant.compression.budget.limits import Limits
 
 SCHEMA = "muquant.plan/1"
@@ -62,7 +62,7 @@ class Plan:
     max_bytes: int | None
     max_drop: float | None
     drop: Drop | None
-    curves: tuple[Curve, ...]
+    curves: tuple[WidthCurve, ...]
 
     def __post_init__(self) -> None:
         Limits(self.max_bytes, self.max_drop)
@@ -106,7 +106,7 @@ class Plan:
         values = field_values(cls, fields, "plan")
         if not isinstance(values["curves"], tuple):
             raise InputError(f"curves is {values['curves']!r:.60}; expected a list")
-        values["curves"] = tuple(map(Curve.from_dict, values["curves"]))
+        values["curves"] = tuple(map(WidthCurve.from_dict, values["curves"]))
         if values["drop"] is not None:
             values["drop"] = Drop(**field_values(Drop, values["drop"], "drop"))
         return cls(**values)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import muquant
-from muquant.compression.budget import Curve, Point
+from muquant.compression.budget import WidthCurve, WidthPoint
 from muquant_cli.options.budget import parse_size
 
 from ..conftest import fails, invoke, invoke_json
@@ -145,8 +145,8 @@ def test_a_bad_option(options: tuple[object, ...], words: tuple[str, ...], run: 
 
 
 def test_a_plan_of_another_model(run: Path, tmp_path: Path) -> None:
-    point = [Point(bits, bits, 0.1) for bits in range(2, 9)]
-    curve = Curve("foo", "weight", None, tuple(point))
+    point = [WidthPoint(bits, bits, 0.1) for bits in range(2, 9)]
+    curve = WidthCurve("foo", "weight", None, tuple(point))
     muquant.Plan({"foo": 3}, "all", 100, None, None, (curve,)).save(tmp_path / "a.plan.json")
     arguments = ("compress", run, "-o", tmp_path / "a.mq", "--plan", tmp_path / "a.plan.json")
     assert "override '=foo': no weight is called foo; the weights are conv1.weight" in fails(*arguments)

@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from muquant import InputError, MuLawSpec, Plan
-from muquant.compression.budget import Curve, Drop, Point
+from muquant.compression.budget import Drop, WidthCurve, WidthPoint
 from muquant.compression.budget.answers import answers, count_changed
 from muquant.compression.budget.choose import choose
 from muquant.compression.budget.front import Front
 from muquant.compression.budget.limits import Limits
+from muquant.compression.options import CompressionOptions
 
 CURVES = [
-    Curve(name, "output", None, tuple(Point(bits, size * bits, power * 4.0**-bits) for bits in range(2, 9)))
+    WidthCurve(
+        name, "output", None, tuple(WidthPoint(bits, size * bits, power * 4.0**-bits) for bits in range(2, 9))
+    )
     for name, size, power in (("a", 100, 1.0), ("b", 1000, 1.0), ("c", 10, 100.0))
 ]
 
@@ -87,16 +90,16 @@ def test_limits_out_of_range(limits: tuple[object, ...], message: str) -> None:
 
 
 def test_what_does_not_go_together() -> None:
-    limits = Limits(100, 1)
+    limits, samples = Limits(100, 1), torch.zeros(8, 1)
     with pytest.raises(InputError, match='layers "auto" chooses widths'):
-        limits.check(MuLawSpec(), "auto", None, calibrated=True)
+        limits.check(CompressionOptions(layers="auto", calibration=samples))
     with pytest.raises(InputError, match='domain "mapped"'):
-        limits.check(MuLawSpec(3, 255.0, "mapped"), "all", None, calibrated=True)
+        limits.check(CompressionOptions(spec=MuLawSpec(3, 255.0, "mapped"), calibration=samples))
     with pytest.raises(InputError, match=r"max_drop is measured .* give a calibration"):
-        limits.check(MuLawSpec(), "all", None, calibrated=False)
+        limits.check(CompressionOptions())
     with pytest.raises(InputError, match=r"override 'a' is MuLawSpec.* expected a width"):
-        limits.check(MuLawSpec(), "all", {"a": MuLawSpec()}, calibrated=True)
-    Limits(100).check(MuLawSpec(), "all", {"a": 8}, calibrated=False)
+        limits.check(CompressionOptions(overrides={"a": MuLawSpec()}, calibration=samples))
+    Limits(100).check(CompressionOptions(overrides={"a": 8}))
 
 
 def test_answers_are_classes() -> None:

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from muquant.compression.budget import front as module
-from muquant.compression.budget.curve import WIDTHS, Curve, Point
+from muquant.compression.budget.curve import WIDTHS, WidthCurve, WidthPoint
 from muquant.compression.budget.front import Front
 
 
-def curve(name: str, sizes: list[int], noise: list[float], pinned: int | None = None) -> Curve:
-    points = tuple(Point(*each) for each in zip(WIDTHS, sizes, noise, strict=True))
-    return Curve(name, "weight", pinned, points)
+def curve(name: str, sizes: list[int], noise: list[float], pinned: int | None = None) -> WidthCurve:
+    points = tuple(WidthPoint(*each) for each in zip(WIDTHS, sizes, noise, strict=True))
+    return WidthCurve(name, "weight", pinned, points)
 
 
 @st.composite
-def curves(draw: st.DrawFn, most: int = 3) -> list[Curve]:
+def curves(draw: st.DrawFn, most: int = 3) -> list[WidthCurve]:
     """Weights whose bytes rise with the width; the noise may do anything."""
     count = draw(st.integers(1, most))
     sizes = st.lists(st.integers(1, 60), min_size=len(WIDTHS), max_size=len(WIDTHS))
@@ -26,7 +26,7 @@ def curves(draw: st.DrawFn, most: int = 3) -> list[Curve]:
     return [curve(str(i), np.cumsum(draw(sizes)).tolist(), draw(noise), draw(pinned)) for i in range(count)]
 
 
-def everything(weights: list[Curve]) -> list[tuple[int, float]]:
+def everything(weights: list[WidthCurve]) -> list[tuple[int, float]]:
     """Oracle: (bytes, noise) of every combination."""
     return [
         (sum(point.nbytes for point in points), sum(point.noise for point in points))
@@ -34,7 +34,7 @@ def everything(weights: list[Curve]) -> list[tuple[int, float]]:
     ]
 
 
-def check_totals(front: Front, weights: list[Curve]) -> None:
+def check_totals(front: Front, weights: list[WidthCurve]) -> None:
     """The plans cost what their widths cost, and none is worse than one before it."""
     for nbytes, noise, bits in zip(front.nbytes, front.noise, front.bits, strict=True):
         points = [weight.at(int(width)) for weight, width in zip(weights, bits, strict=True)]
@@ -47,7 +47,9 @@ def check_totals(front: Front, weights: list[Curve]) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(weights=curves(), budget=st.integers(0, 1300))
-def test_for_few_weights_the_best_of_all_combinations_is_found(weights: list[Curve], budget: int) -> None:
+def test_for_few_weights_the_best_of_all_combinations_is_found(
+    weights: list[WidthCurve], budget: int
+) -> None:
     front = Front.of(weights)
     check_totals(front, weights)
     within = front.within(budget)
@@ -60,7 +62,7 @@ def test_for_few_weights_the_best_of_all_combinations_is_found(weights: list[Cur
 
 @settings(deadline=None, max_examples=60)
 @given(weights=curves())
-def test_the_hull_holds_the_best_plan_at_every_price(weights: list[Curve]) -> None:
+def test_the_hull_holds_the_best_plan_at_every_price(weights: list[WidthCurve]) -> None:
     front, hull = Front.of(weights), Front.of(weights).hull()
     assert hull.nbytes[[0, -1]].tolist() == front.nbytes[[0, -1]].tolist()
     slopes = np.diff(hull.noise) / np.diff(hull.nbytes)
@@ -74,7 +76,7 @@ def test_the_hull_holds_the_best_plan_at_every_price(weights: list[Curve]) -> No
 @settings(deadline=None, max_examples=40)
 @given(weights=curves(4), budgets=st.lists(st.integers(0, 1700), min_size=2, max_size=6))
 def test_thinned_plans_keep_to_the_budget_and_near_the_optimum(
-    weights: list[Curve], budgets: list[int]
+    weights: list[WidthCurve], budgets: list[int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MOST", 5)

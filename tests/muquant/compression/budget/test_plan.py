@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from muquant import InputError, Plan, read_plan
-from muquant.compression.budget import Curve, Drop, Point
+from muquant.compression.budget import Drop, WidthCurve, WidthPoint
 
-POINTS = tuple(Point(bits, 100 * bits, 4.0**-bits) for bits in range(2, 9))
-CURVES = (Curve("a.weight", "output", None, POINTS), Curve("b.weight", "weight", 8, POINTS))
+POINTS = tuple(WidthPoint(bits, 100 * bits, 4.0**-bits) for bits in range(2, 9))
+CURVES = (WidthCurve("a.weight", "output", None, POINTS), WidthCurve("b.weight", "weight", 8, POINTS))
 PLAN = Plan({"a.weight": 3, "b.weight": 8}, "all", 1200, 1.5, Drop(2, 150), CURVES)
 
 
@@ -26,7 +26,7 @@ def test_what_a_plan_says_of_itself() -> None:
     assert CURVES[0].fall(9) is None
     assert CURVES[0].fall(3) == pytest.approx((4.0**-2 - 4.0**-3) / 100)
     assert POINTS[0].sqnr == pytest.approx(12.0412)
-    assert Point(8, 1, 0.0).sqnr is None
+    assert WidthPoint(8, 1, 0.0).sqnr is None
 
 
 def test_a_file_is_the_plan_again_also_after_an_edit(tmp_path: Path) -> None:
