@@ -15,6 +15,7 @@ from muquant.robustness.evidence import Evidence
 EvidenceOf = Callable[..., Evidence]
 Nets = Callable[[str, int], nn.Module]
 
+pytestmark = pytest.mark.slow
 EPSILON = 0.12
 """At which about half of the images withstand PGD on the robust nets."""
 
@@ -32,9 +33,9 @@ def disqualified(evidence: Evidence) -> set[str]:
     return {name for name, finding in findings.items() if finding is not None and finding.fired}
 
 
-@pytest.mark.parametrize("bits", [32, 3])
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("kind", ["ordinary", "robust"])
+@pytest.mark.parametrize(  # every pair of kind, seed and bits
+    ("kind", "seed", "bits"), [("ordinary", 0, 32), ("ordinary", 1, 3), ("robust", 0, 3), ("robust", 1, 32)]
+)
 def test_honest_nets_are_not_accused(
     net: Nets, evidence_of: EvidenceOf, kind: str, seed: int, bits: int
 ) -> None:

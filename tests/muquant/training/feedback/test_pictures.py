@@ -13,6 +13,7 @@ from muquant.training.feedback.pictures import plot_class_margins, plot_examples
 if TYPE_CHECKING:
     from tests.muquant.training.feedback.conftest import Linear
 
+pytestmark = pytest.mark.slow
 MAGIC = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 MARGINS = {"standard": torch.tensor([1.0, 2.0, torch.inf]), "round 1": torch.tensor([1.5, torch.inf, 3.0])}
 
