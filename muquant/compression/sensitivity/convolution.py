@@ -50,7 +50,10 @@ def convolution_norms(module: nn.Module, weight: Tensor, input_shape: tuple[int,
 
 
 def largest_singular_value(square: LinearMap, start: Tensor) -> float:
-    """Return the largest singular value of A, to `TOLERANCE`, from x -> A^T A x alone.
+    """Return the largest singular value of A, to `TOLERANCE`, from x -> A^T A x alone; 0 for a map of zeros.
+
+    By hand: scipy's `eigsh` looks at its residual only after a whole cycle, which takes up to half as many
+    applications more, and refuses a map of zeros and one of a single input.
 
     Args:
         square: takes and returns tensors of the shape of `start`.
@@ -84,10 +87,8 @@ def _linear_map(
     inputs = torch.zeros(1, *input_shape, dtype=weight.dtype, requires_grad=True)
     outputs = apply(inputs)
 
-    def backward(y: Tensor) -> Tensor:
-        (x,) = torch.autograd.grad(
-            outputs, inputs, y, retain_graph=True
-        )  # of a linear map, the same for all x
+    def backward(y: Tensor) -> Tensor:  # the gradient of a linear map is the same for all x
+        (x,) = torch.autograd.grad(outputs, inputs, y, retain_graph=True)
         return x
 
     return torch.no_grad()(apply), backward, inputs.detach(), outputs.detach()
