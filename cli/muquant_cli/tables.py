@@ -1,4 +1,4 @@
-"""The tables that several commands print."""
+"""Tables of weights, and of how an exported file serves them, as several commands print them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -36,6 +36,11 @@ def layer_rows(report: Sequence[LayerReport]) -> list[tuple[object, ...]]:
     return [*rows, ("all", "", "", "", "", "", "", "", byte_size(stored), f"1/{plain / max(stored, 1):.2f}")]
 
 
+def layers_document(report: Sequence[LayerReport]) -> dict[str, Any]:
+    """Return the report as JSON values."""
+    return {"layers": [asdict(layer) for layer in report]}
+
+
 def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
     """Return what a table of weights says of one of a module or of a graph."""
     return (
@@ -49,16 +54,7 @@ def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
     )
 
 
-def _output_quality(layer: WeightSummary) -> str:
-    """The quality of the layer's output with the nearest levels, and as it became, in dB."""
-    if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
-        return "-"
-    if layer.output_sqnr == layer.nearest_output_sqnr:
-        return f"{layer.output_sqnr:.1f}"
-    return f"{layer.nearest_output_sqnr:.1f} to {layer.output_sqnr:.1f}"
-
-
-def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:
+def show_norms(output: Output, report: Sequence[LayerReport]) -> None:
     """Print ||dW||_p of each layer, and of its weight as a matrix."""
     rows = [
         (
@@ -78,15 +74,6 @@ def _show_norms(output: Output, report: Sequence[LayerReport]) -> None:
     )
 
 
-def _flagged(norm: float) -> str:
-    return f"{norm:.3g}{' (> 1)' if norm > CRITERION else ''}"
-
-
-def layers_document(report: Sequence[LayerReport]) -> dict[str, Any]:
-    """Return the report as JSON values."""
-    return {"layers": [asdict(layer) for layer in report]}
-
-
 def report_export(output: Output, report: ExportReport) -> dict[str, Any]:
     """Say how each weight is served, and return the same as a document."""
     show_served(output, report.path, report.policy, report.served)
@@ -98,3 +85,16 @@ def show_served(output: Output, path: str, policy: str, served: Iterable[Served]
     """Print how each use of each weight is served."""
     rows = [(use.weight, use.consumer, use.form, use.reason) for use in served]
     output.table(f"{path}, policy {policy}", ("weight", "used by", "served as", "because"), rows)
+
+
+def _output_quality(layer: WeightSummary) -> str:
+    """The quality of the layer's output with the nearest levels, and as it became, in dB."""
+    if layer.output_sqnr is None or layer.nearest_output_sqnr is None:
+        return "-"
+    if layer.output_sqnr == layer.nearest_output_sqnr:
+        return f"{layer.output_sqnr:.1f}"
+    return f"{layer.nearest_output_sqnr:.1f} to {layer.output_sqnr:.1f}"
+
+
+def _flagged(norm: float) -> str:
+    return f"{norm:.3g}{' (> 1)' if norm > CRITERION else ''}"

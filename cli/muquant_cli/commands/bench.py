@@ -1,31 +1,20 @@
 """`muquant bench`."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import torch
 
 from muquant.attacks import TorchTarget
-from muquant.base.devices import find_device
 from muquant.base.errors import InputError, naming
-from muquant.base.provenance import provenance
-from muquant.data import Dataset, load_dataset
-from muquant.robustness import (
-    SUITES,
-    BenchmarkSetup,
-    ModelReport,
-    Report,
-    benchmark,
-    join_processes,
-    settings_for,
-    write_report,
-)
+from muquant.base.processes import join_processes
+from muquant.data import load_dataset
+from muquant.robustness import SUITES, BenchmarkSetup, settings_for
 from muquant.training import load_run
 from muquant_cli.options.common import module_option, policy_option, root_option
 from muquant_cli.output import FAILED, Output, command
-from muquant_cli.sources.candidates import Candidate, read_candidates, subjects
+from muquant_cli.sources.candidates import read_candidates
+from muquant_cli.steps.benchmark import run_bench
 
 _LIMIT = 1000
 _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualifying", "advisory")}
@@ -92,16 +81,15 @@ def bench(
     """
     runtimes = _runtimes(runtime)
     settings = settings_for(data, epsilon, norm)  # type: ignore[arg-type]  # click's choices are the norms
-    place = find_device(device)
+    processes = join_processes(device)
+    output.quiet(processes.rank > 0)
     dataset = load_dataset(data, "test", root=root, download=download)
     candidates = read_candidates(models, module)
-    processes = join_processes(place)
-    output.quiet(processes.rank > 0)
     with naming("--surrogate"):
-        twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(place))
+        twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(processes.device))
     count = min(_LIMIT, len(dataset)) if limit is None else limit or None
     setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes)
-    report = run_bench(output, candidates, dataset, setup, out, runtimes, policy, place)
+    report = run_bench(output, candidates, dataset, setup, out, runtimes, policy)
     if processes.rank > 0:
         return
     output.result(report.to_dict())
@@ -109,76 +97,8 @@ def bench(
         sys.exit(FAILED)
 
 
-def run_bench(
-    output: Output,
-    candidates: Sequence[Candidate],
-    dataset: Dataset,
-    setup: BenchmarkSetup,
-    out: Path,
-    runtimes: Sequence[str] = ("torch", "onnx"),
-    policy: str = "auto",
-    device: torch.device | None = None,
-) -> Report:
-    """Run a benchmark with a progress bar, write its report into `out`, and print its tables."""
-    _ = setup.attacks(), setup.draw(dataset)  # what cannot be run is refused before anything is exported
-    device = device or find_device("cpu")
-    tried = subjects(candidates, runtimes, out / "models", policy, device, setup.processes)
-    with output.progress(f"Attacking with suite {setup.suite}") as update:
-        report, pictures = benchmark(
-            tried,
-            dataset,
-            setup,
-            provenance=provenance(["muquant", *sys.argv[1:]]),
-            on_progress=lambda at: update(
-                round(100 * at.share), 100, f"{at.what}: {at.done} of {at.total} images"
-            ),
-        )
-    if setup.processes.rank == 0:
-        paths = write_report(report, pictures, out)
-        _show(output, report)
-        output.say(f"Wrote {', '.join(map(str, paths))}")
-    return report
-
-
 def _runtimes(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not names or not set(names) <= {"torch", "onnx"}:
         raise InputError(f'--runtime is {text!r}; expected "torch", "onnx" or "torch,onnx"')
     return names
-
-
-def _show(output: Output, report: Report) -> None:
-    """Print the headline, the attacks and the flags."""
-    count = report.data["count"]
-    where = f"{report.norm} {report.epsilon:.4g}, {count} images of {report.data['name']}"
-    header = ("model", "runtime", "bits", "clean", "worst case", "95 % interval", "robustness")
-    output.table(
-        f"Worst case over all attacks, {where}", header, [_headline(model) for model in report.models]
-    )
-    names = list(dict.fromkeys(name for model in report.models for name in model.attacks))
-    rows = [(name, *(_cell(model, name) for model in report.models)) for name in names]
-    titles = [f"{model.name} ({model.runtime})" for model in report.models]
-    output.table("Accuracy under each attack", ("attack", *titles), rows)
-    for model in report.models:
-        for flag in model.flags:
-            output.say(f"{flag.kind}: {model.name} ({model.runtime}): {flag.check}: {flag.explanation}")
-
-
-def _headline(model: ModelReport) -> tuple[str, ...]:
-    interval = model.worst_case_interval
-    return (
-        model.name,
-        model.runtime,
-        "-" if model.bits is None else f"{model.bits:.3g}",
-        f"{model.clean:.2%}",
-        "-" if model.worst_case is None else f"{model.worst_case:.2%}",
-        "-" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}",
-        model.verdict,
-    )
-
-
-def _cell(model: ModelReport, name: str) -> str:
-    attack = model.attacks.get(name)
-    if attack is None or attack.accuracy is None:
-        return "not available"
-    return f"{attack.accuracy:.2%}"

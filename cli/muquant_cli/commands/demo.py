@@ -12,11 +12,11 @@ from muquant.data import load_dataset
 from muquant.models.evaluation import evaluate
 from muquant.robustness import BenchmarkSetup, settings_for
 from muquant.training import TrainingConfig
-from muquant_cli.commands.bench import run_bench
-from muquant_cli.commands.train import run_training
-from muquant_cli.commands.verify import run_verify, verify_document
 from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources.candidates import read_candidates
+from muquant_cli.steps.benchmark import run_bench
+from muquant_cli.steps.training import run_training
+from muquant_cli.steps.verification import run_verify, verify_document
 from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers
 from muquant_onnx import export_float, export_onnx
 

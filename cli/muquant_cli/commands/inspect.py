@@ -14,7 +14,7 @@ from muquant.training import read_run
 from muquant_cli.options.common import root_option
 from muquant_cli.output import Output, command
 from muquant_cli.sources.run_folder import float_model
-from muquant_cli.tables import _show_norms, layer_rows, layers_document, show_layers
+from muquant_cli.tables import layer_rows, layers_document, show_layers, show_norms
 from muquant_onnx import running_operators
 from muquant_onnx.format.reference import read_model
 
@@ -83,15 +83,16 @@ def _inspect_artifact(
         plot_weights(artifact.tensors, plot, originals)
         output.say(f"Drew {plot}")
     if amplification is not None and run is not None:
-        from muquant_cli import amplification as errors  # with all attacks, which nothing else here needs
+        # imported here: the usual epsilons bring muquant.robustness along, which takes a second or two
+        from muquant_cli.steps.amplification import Perturbation, run_amplification, show_amplification
 
-        perturbation = errors.Perturbation(**options)
-        found = errors.run_amplification(output, file, run, perturbation, amplification)
+        perturbation = Perturbation(**options)
+        found = run_amplification(output, file, run, perturbation, amplification)
     title = str(file) if artifact.source is None else f"{file}, made from {escape(artifact.source)}"
     show_layers(output, title, layer_rows(artifact.report))
-    _show_norms(output, artifact.report)
+    show_norms(output, artifact.report)
     if amplification is not None:
-        document["amplification"] = errors.show_amplification(output, found, perturbation)
+        document["amplification"] = show_amplification(output, found, perturbation)
     output.result(document)
 
 

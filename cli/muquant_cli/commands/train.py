@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from muquant import training
-from muquant.base.devices import computes_bf16, find_device
 from muquant.base.errors import InputError
-from muquant.training import EpochMetrics, OutOfTime, TrainingConfig, TrainingProgress
+from muquant.training import OutOfTime
 from muquant_cli.options.common import root_option
 from muquant_cli.options.training import config_options, read_config
 from muquant_cli.output import BAD_INPUT, Output, command
+from muquant_cli.steps.training import run_training
 
 
 @click.command()
@@ -80,41 +79,3 @@ def train(
             "history": [asdict(epoch) for epoch in result.history],
         }
     )
-
-
-def run_training(
-    output: Output, config: TrainingConfig, out: Path, **options: Any
-) -> training.TrainingResult:
-    """Train with a progress bar, and say how it went."""
-    if config.precision == "bf16" and not computes_bf16(find_device(config.device)):
-        output.say(
-            "This processor has no instructions for bf16: a step may take over ten times as long as with "
-            "--precision float32."
-        )
-    with output.progress(f"Training {config.model} on {config.data}") as update:
-        place: tuple[int, int | None] = (0, None)
-
-        def show(progress: TrainingProgress) -> None:
-            nonlocal place
-            note = (
-                f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  rate {progress.lr:.1e}"
-            )
-            if progress.last_epoch is not None:
-                note += _held_out(progress.last_epoch)
-            place = progress.step, progress.steps
-            update(*place, note)
-
-        result = training.train(
-            config, out, on_progress=show, on_note=lambda note: update(*place, note), **options
-        )
-    output.say(
-        f"Trained {config.model} on {config.data}: {result.test_accuracy:.2%} on the test set; "
-        f"epoch {result.kept_epoch} kept in {out}{_held_out(result.kept)}"
-    )
-    return result
-
-
-def _held_out(record: EpochMetrics) -> str:
-    """What was measured on held-out images, for people."""
-    values = {"validation": record.validation_accuracy, "robust": record.robust_accuracy}
-    return "".join(f"  {name} {value:.2%}" for name, value in values.items() if value is not None)

@@ -180,7 +180,7 @@ def test_a_share_that_is_no_number_is_not_called_an_epsilon(tmp_path: Path) -> N
 def test_slow_arithmetic_is_said_before_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
-    monkeypatch.setattr("muquant_cli.commands.train.computes_bf16", lambda device: fast)
+    monkeypatch.setattr("muquant_cli.steps.training.computes_bf16", lambda device: fast)
     result = invoke("train", *QUICK, "--precision", "bf16", "-o", tmp_path / "run")
     assert ("no instructions for bf16" in result.stdout + result.stderr) is not fast
     assert "no instructions" not in invoke("train", *QUICK, "-o", tmp_path / "plain").output

@@ -1,0 +1,9 @@
+"""What a command does once it has parsed: a call of the library under a bar, and tables.
+
+Commands do not import each other: `demo` takes its steps from here.
+
+training.py       `train`
+verification.py   `verify`
+benchmark.py      `bench`
+amplification.py  `inspect --amplification`
+"""

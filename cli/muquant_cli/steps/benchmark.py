@@ -1,0 +1,77 @@
+"""A benchmark of robustness with a bar, its report and its tables."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from muquant.base.provenance import provenance
+from muquant.data import Dataset
+from muquant.robustness import BenchmarkSetup, ModelReport, Report, benchmark, write_report
+from muquant_cli.output import Output
+from muquant_cli.sources.candidates import Candidate, subjects
+
+
+def run_bench(
+    output: Output,
+    candidates: Sequence[Candidate],
+    dataset: Dataset,
+    setup: BenchmarkSetup,
+    out: Path,
+    runtimes: Sequence[str] = ("torch", "onnx"),
+    policy: str = "auto",
+) -> Report:
+    """Run a benchmark with a progress bar, write its report into `out`, and print its tables."""
+    _ = setup.attacks(), setup.draw(dataset)  # what cannot be run is refused before anything is exported
+    tried = subjects(candidates, runtimes, out / "models", policy, setup.processes)
+    with output.progress(f"Attacking with suite {setup.suite}") as update:
+        report, pictures = benchmark(
+            tried,
+            dataset,
+            setup,
+            provenance=provenance(["muquant", *sys.argv[1:]]),
+            on_progress=lambda at: update(
+                round(100 * at.share), 100, f"{at.what}: {at.done} of {at.total} images"
+            ),
+        )
+    if setup.processes.rank == 0:
+        paths = write_report(report, pictures, out)
+        _show(output, report)
+        output.say(f"Wrote {', '.join(map(str, paths))}")
+    return report
+
+
+def _show(output: Output, report: Report) -> None:
+    """Print the headline, the attacks and the flags."""
+    count = report.data["count"]
+    where = f"{report.norm} {report.epsilon:.4g}, {count} images of {report.data['name']}"
+    header = ("model", "runtime", "bits", "clean", "worst case", "95 % interval", "robustness")
+    output.table(
+        f"Worst case over all attacks, {where}", header, [_headline(model) for model in report.models]
+    )
+    names = list(dict.fromkeys(name for model in report.models for name in model.attacks))
+    rows = [(name, *(_cell(model, name) for model in report.models)) for name in names]
+    titles = [f"{model.name} ({model.runtime})" for model in report.models]
+    output.table("Accuracy under each attack", ("attack", *titles), rows)
+    for model in report.models:
+        for flag in model.flags:
+            output.say(f"{flag.kind}: {model.name} ({model.runtime}): {flag.check}: {flag.explanation}")
+
+
+def _headline(model: ModelReport) -> tuple[str, ...]:
+    interval = model.worst_case_interval
+    return (
+        model.name,
+        model.runtime,
+        "-" if model.bits is None else f"{model.bits:.3g}",
+        f"{model.clean:.2%}",
+        "-" if model.worst_case is None else f"{model.worst_case:.2%}",
+        "-" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}",
+        model.verdict,
+    )
+
+
+def _cell(model: ModelReport, name: str) -> str:
+    attack = model.attacks.get(name)
+    if attack is None or attack.accuracy is None:
+        return "not available"
+    return f"{attack.accuracy:.2%}"
