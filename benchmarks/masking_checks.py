@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 import muquant
 from muquant.attacks import PGD, TorchTarget
+from muquant.base.processes import Processes
 from muquant.base.seeds import generator_for
 from muquant.compression.layers import quantizable_weights
 from muquant.robustness.checks import CHECKS
 from muquant.robustness.checks.gradients import TemperedPGD
 from muquant.robustness.evidence import PROBED, AttackOutcome, Evidence, Finding
-from muquant.robustness.processes import OneProcess
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import settings_for
 from muquant.robustness.store import Store
@@ -168,7 +168,7 @@ def examine(
     module.eval()
     digest = f"{name} {fingerprint(module)}"  # two wrappers may print alike
     target, store = TorchTarget(module), Store(folder / "attacks")
-    runner = Runner(name, target, digest, sample, 0, store, OneProcess(), lambda *_: None)
+    runner = Runner(name, target, digest, sample, 0, store, Processes(), lambda *_: None)
     outcomes = {
         each.name: AttackOutcome(each, runner.run(each.name, each.attack, each.limit))
         for each in standard(SETTINGS, surrogate)

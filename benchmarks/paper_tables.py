@@ -38,9 +38,10 @@ from torchrun import CORES, ONE_THREAD, torchrun
 from muquant.attacks import TorchTarget
 from muquant.base.devices import computes_bf16, find_device
 from muquant.base.files import read_json
+from muquant.base.processes import join_processes
 from muquant.base.provenance import provenance
 from muquant.data import load_dataset
-from muquant.robustness import join_processes, settings_for
+from muquant.robustness import settings_for
 from muquant.training import OutOfTime, TrainingProgress, train
 
 UNFINISHED = 75
@@ -164,13 +165,13 @@ def attack_in_processes(count: int) -> int:
 
 def attack_all(recipe: Recipe, options: argparse.Namespace) -> None:
     """Measure row by row, and write after each what there is."""
-    console, device = Console(), find_device("auto")
+    console, processes = Console(), join_processes("auto")
+    device = processes.device
     made, orig = Made(recipe, options.runs), recipe.runs["orig"].config
     settings = settings_for(options.data)
     dataset = load_dataset(orig.data, "test")
     surrogate = TorchTarget(made.run("surrogate").to(device))
     counts = Counts(options.iterative, options.cw, options.whole)
-    processes = join_processes(device)
     first = processes.rank == 0
     with console.status("Attacking") as status:
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from muquant.attacks import TorchTarget, Transfer
+from muquant.base.processes import Processes
 from muquant.data import Dataset
 from muquant.models.evaluation import evaluate
-from muquant.robustness import BenchmarkSetup, Processes, Settings, Subject, SuiteAttack
+from muquant.robustness import BenchmarkSetup, Settings, Subject, SuiteAttack
 from muquant.robustness.assessment import Entry, assess_torch
 from muquant.robustness.evidence import AttackOutcome
 from muquant.robustness.runner import OnBatch, Runner, Sample, describe, replay

@@ -6,7 +6,6 @@ report, pictures = benchmark([Subject("float", module)], load_dataset("mnist", "
 
 from muquant.robustness.benchmark import BenchmarkSetup, benchmark
 from muquant.robustness.checks import CHECKS
-from muquant.robustness.processes import FabricProcesses, OneProcess, Processes, join_processes
 from muquant.robustness.rendering import to_html, to_markdown, write_report
 from muquant.robustness.report import AccuracyCurve, AttackReport, CheckReport, ModelReport, Picture, Report
 from muquant.robustness.settings import SETTINGS, Settings, settings_for
@@ -21,17 +20,13 @@ __all__ = [
     "AttackReport",
     "BenchmarkSetup",
     "CheckReport",
-    "FabricProcesses",
     "ModelReport",
-    "OneProcess",
     "Picture",
-    "Processes",
     "Report",
     "Settings",
     "Subject",
     "SuiteAttack",
     "benchmark",
-    "join_processes",
     "settings_for",
     "to_html",
     "to_markdown",

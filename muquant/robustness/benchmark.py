@@ -10,11 +10,11 @@ from torch import Tensor
 
 from muquant.attacks import Target
 from muquant.base.errors import InputError, naming
+from muquant.base.processes import Processes
 from muquant.base.registry import look_up
 from muquant.base.seeds import generator_for
 from muquant.data import Dataset
 from muquant.robustness.assessment import assess_session, assess_torch
-from muquant.robustness.processes import OneProcess, Processes
 from muquant.robustness.progress import Meter, OnBenchmarkProgress, work
 from muquant.robustness.report import ModelReport, Picture, Report
 from muquant.robustness.runner import Runner, Sample
@@ -45,7 +45,7 @@ class BenchmarkSetup:
     seed: int = 0
     surrogate: Target | None = None
     folder: Path | None = None
-    processes: Processes = field(default_factory=OneProcess)
+    processes: Processes = field(default_factory=Processes)
 
     def attacks(self) -> list[SuiteAttack]:
         """What the suite runs.

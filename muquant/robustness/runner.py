@@ -13,8 +13,8 @@ from torch import Tensor
 
 from muquant.attacks import ATTACKS, Attack, AttackResult, Target, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
+from muquant.base.processes import Processes
 from muquant.data import Dataset
-from muquant.robustness.processes import Processes
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
 

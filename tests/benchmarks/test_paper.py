@@ -19,9 +19,10 @@ from paper.recipes import RECIPES, Recipe, Run
 from paper.targets import targets
 
 from muquant.attacks import TorchTarget
+from muquant.base.processes import Processes
 from muquant.compression.layers import quantizable_weights
 from muquant.data import load_dataset
-from muquant.robustness import OneProcess, settings_for
+from muquant.robustness import settings_for
 from muquant.robustness.rendering.words import radius
 from muquant.robustness.subject import fingerprint
 from muquant.training import TrainingConfig, train
@@ -49,7 +50,7 @@ def bench(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         counts=Counts(iterative=8, cw=0, whole=60),
         seed=0,
         folder=tmp_path_factory.mktemp("attacks"),
-        processes=OneProcess(),
+        processes=Processes(),
         on_batch=lambda title, done, total: None,
     )
 

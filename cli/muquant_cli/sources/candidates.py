@@ -17,7 +17,8 @@ from torch import nn
 import muquant
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder
-from muquant.robustness import Processes, Subject
+from muquant.base.processes import Processes
+from muquant.robustness import Subject
 from muquant.robustness.subject import LogitsFunction
 from muquant_cli.sources import Source, read_source
 from muquant_cli.sources.artifacts import open_artifact
@@ -73,7 +74,6 @@ def subjects(
     runtimes: Sequence[str],
     folder: Path,
     policy: str,
-    device: torch.device,
     processes: Processes,
 ) -> list[Subject]:
     """Open the candidates under the runtimes; models without an ONNX file are exported into `folder`.
@@ -83,8 +83,7 @@ def subjects(
         runtimes: "torch", "onnx" or both.
         folder: for the exported files.
         policy: of the export.
-        device: on which PyTorch models run.
-        processes: the first of which exports.
+        processes: the first of which exports; PyTorch models run on the device of each.
 
     Raises:
         InputError: a model cannot be exported or loaded, or there is nothing of it under these runtimes.
@@ -94,7 +93,7 @@ def subjects(
         file = candidate.file
         if "onnx" in runtimes and file is None:
             file = _export(candidate, folder, policy, processes)
-        opened.append(_subject(candidate, file if "onnx" in runtimes else None, runtimes, device))
+        opened.append(_subject(candidate, file if "onnx" in runtimes else None, runtimes, processes.device))
     return opened
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from muquant.attacks import FGSM, PGD, AttackResult, NormalNoise, Square, Threat, TorchTarget
+from muquant.base.processes import Processes
 from muquant.data import Dataset
 from muquant.robustness.assessment import agreement, worst_case
-from muquant.robustness.processes import OneProcess
 from muquant.robustness.runner import Runner, Sample, replay
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
@@ -42,7 +42,7 @@ def make_runner(
         sample,
         seed,
         Store(folder),
-        OneProcess(),
+        Processes(),
         lambda *event: heard.append(event),
     )
     return runner, target
@@ -106,7 +106,7 @@ def test_a_killed_attack_leaves_nothing_behind(net: nn.Module, sample: Sample, t
         assert (name, done, total) == ("net pgd", 100, 230)
         raise KeyboardInterrupt
 
-    interrupted = Runner(runner.name, target, runner.digest, sample, 0, Store(tmp_path), OneProcess(), stop)
+    interrupted = Runner(runner.name, target, runner.digest, sample, 0, Store(tmp_path), Processes(), stop)
     with pytest.raises(KeyboardInterrupt):
         interrupted.run("pgd", PGD(epsilon=0.1, steps=3))
     assert list(tmp_path.iterdir()) == []

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from muquant.attacks import DDN, PGD, AttackResult, Norm, TorchTarget
+from muquant.base.processes import Processes
 from muquant.robustness.evidence import AttackOutcome, Evidence
-from muquant.robustness.processes import OneProcess
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
@@ -30,7 +30,7 @@ def evidence(epsilon: float = 0.2, norm: Norm = "linf", count: int = 8) -> Evide
     images = level[:, None, None, None].expand(count, 1, 2, 2).contiguous()
     sample = Sample(images, torch.ones(count, dtype=torch.int64), 2)
     module = Line()
-    runner = Runner("line", TorchTarget(module), "", sample, 0, Store(None), OneProcess(), lambda *_: None)
+    runner = Runner("line", TorchTarget(module), "", sample, 0, Store(None), Processes(), lambda *_: None)
     return Evidence(module, Settings(epsilon=epsilon, norm=norm, l2_bound=0.5), sample, {}, runner)
 
 

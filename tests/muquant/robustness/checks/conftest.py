@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import muquant.robustness.evidence as evidence_module
 from muquant.attacks import Attack, AttackResult, Norm, TorchTarget
+from muquant.base.processes import Processes
 from muquant.data import Dataset, load_dataset
 from muquant.models import build_model
 from muquant.robustness.evidence import AttackOutcome, Evidence, Finding
-from muquant.robustness.processes import OneProcess
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
@@ -157,7 +157,7 @@ def evidence_of(digits: Dataset) -> Callable[..., Evidence]:
 
     def make(module: nn.Module, *, epsilon: float = 0.15, norm: Norm = "linf", count: int = 100) -> Evidence:
         sample = Sample(digits.inputs(slice(count)), digits.labels[:count], len(digits.classes))
-        runner = Runner("net", TorchTarget(module), "", sample, 0, Store(None), OneProcess(), lambda *_: None)
+        runner = Runner("net", TorchTarget(module), "", sample, 0, Store(None), Processes(), lambda *_: None)
         return Evidence(module, Settings(epsilon=epsilon, norm=norm), sample, {}, runner)
 
     return make
