@@ -1,21 +1,13 @@
-"""How sensitive a layer is to quantization: norms of its error, and what they say about the network."""
+"""How sensitive a layer is to quantization: norms of its weight's error.
 
-from muquant.compression.auto import CRITERION, Choice, Trial, candidates
+norms.py        norms of a weight as a matrix
+convolution.py  norms of a convolution, as a map from all of its input to all of its output
+layer.py        norms of a weight in its layer, whatever that is
+calls.py        what layers are called with inside a network, and what they compute without their bias
+"""
+
 from muquant.compression.sensitivity.convolution import convolution_norms
 from muquant.compression.sensitivity.layer import Shape, input_shapes, layer_norms
 from muquant.compression.sensitivity.norms import Norms, matrix_norms
-from muquant.quantization.quality import weight_sqnr
 
-__all__ = [
-    "CRITERION",
-    "Choice",
-    "Norms",
-    "Shape",
-    "Trial",
-    "candidates",
-    "convolution_norms",
-    "input_shapes",
-    "layer_norms",
-    "matrix_norms",
-    "weight_sqnr",
-]
+__all__ = ["Norms", "Shape", "convolution_norms", "input_shapes", "layer_norms", "matrix_norms"]
