@@ -1,4 +1,4 @@
-"""A weight laid out as rows that share a step, and back."""
+"""A weight laid out as rows that share a step, and back; and steps spread over a weight."""
 
 import math
 from collections.abc import Iterator
@@ -37,8 +37,15 @@ def from_rows(rows: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axi
     return rows.reshape(channels, *others).movedim(0, channel_axis)
 
 
-def _row_size(spec: MuLawSpec, inputs: int) -> int:
-    return max(min(spec.steps.group_size, inputs), 1)
+def spread(step: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axis: int) -> Tensor:
+    """Return steps or scales (`Granularity.step_shape`) broadcasting against a weight of `shape`."""
+    if spec.steps.kind == "tensor":
+        return step.reshape(())
+    if spec.steps.kind == "channel":
+        return step.reshape([-1 if axis == channel_axis else 1 for axis in range(len(shape))])
+    inputs = math.prod(shape) // max(shape[channel_axis], 1)
+    rows = step.reshape(-1, 1).expand(-1, _row_size(spec, inputs))
+    return from_rows(rows, spec, shape, channel_axis)
 
 
 def to_matrix(weight: Tensor, channel_axis: int) -> Tensor:
@@ -53,12 +60,5 @@ def row_chunks(matrix: Tensor) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
-def spread(step: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channel_axis: int) -> Tensor:
-    """Return steps or scales (`Granularity.step_shape`) broadcasting against a weight of `shape`."""
-    if spec.steps.kind == "tensor":
-        return step.reshape(())
-    if spec.steps.kind == "channel":
-        return step.reshape([-1 if axis == channel_axis else 1 for axis in range(len(shape))])
-    inputs = math.prod(shape) // max(shape[channel_axis], 1)
-    rows = step.reshape(-1, 1).expand(-1, _row_size(spec, inputs))
-    return from_rows(rows, spec, shape, channel_axis)
+def _row_size(spec: MuLawSpec, inputs: int) -> int:
+    return max(min(spec.steps.group_size, inputs), 1)

@@ -9,21 +9,8 @@ from torch import Tensor
 from muquant.base.errors import InputError
 from muquant.format.law import grid_levels
 from muquant.format.packing import pack, packed_size
-from muquant.format.rows import spread, to_matrix, to_rows
+from muquant.format.rows import spread
 from muquant.format.spec import MuLawSpec
-
-
-def sum_by_step(values: Tensor, spec: MuLawSpec, channel_axis: int) -> Tensor:
-    """Add up values in a weight's shape by step, to `Granularity.step_shape`: `spread` transposed."""
-    matrix = to_matrix(values, channel_axis)
-    if spec.steps.kind == "tensor":
-        return matrix.sum().reshape(1, 1)
-    return to_rows(values, spec, channel_axis).sum(1).reshape(spec.steps.step_shape(*matrix.shape))
-
-
-def step_of(scale: Tensor, spec: MuLawSpec) -> Tensor:
-    """Return `step = float32(scale / grid_max)`; the division is exact enough in float64."""
-    return (scale.double() / spec.grid_max).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,3 +76,8 @@ class QuantizedTensor:
     def packed(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """Return the codes, row by row, packed to `spec.bits` bits each."""
         return pack(self.codes.cpu().reshape(-1).numpy(), self.spec.bits)
+
+
+def step_of(scale: Tensor, spec: MuLawSpec) -> Tensor:
+    """Return `step = float32(scale / grid_max)`; the division is exact enough in float64."""
+    return (scale.double() / spec.grid_max).float()

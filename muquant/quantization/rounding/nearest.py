@@ -37,8 +37,8 @@ def nearest_codes(values: Tensor, step: Tensor, spec: MuLawSpec) -> Tensor:
     """Return the codes, uint8, whose levels lie nearest to `values` [rows, n], with steps [rows or 1, 1].
 
     A value half-way between two levels takes the upper one, so that zero has the smallest positive level of
-    mid-rise; with a zero step every value takes that code. Which of equal levels (a
-    grid too coarse for mu) is taken is left open: they decode alike.
+    mid-rise; with a zero step every value takes that code. Which of equal levels (a grid too coarse for mu)
+    is taken is left open: they decode alike.
     """
     levels = grid_levels(spec)[: spec.codes].float().to(values.device)
     boundaries = (levels[1:] + levels[:-1]) / 2

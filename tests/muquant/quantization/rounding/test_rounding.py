@@ -9,11 +9,12 @@ from hypothesis import example, given, settings, strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from muquant import MuLawSpec
+from muquant import InputError, MuLawSpec
+from muquant.format.law import grid_levels
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments, MomentSums
 from muquant.quantization.observers import SearchObserver
-from muquant.quantization.rounding import compensated, nearest, reconstructed
+from muquant.quantization.rounding import compensated, nearest, reconstructed, refinements
 from muquant.quantization.rounding.problem import RoundingProblem, refit
 
 Array = NDArray[Any]
@@ -49,8 +50,6 @@ def start(weight: Tensor, spec: MuLawSpec, channel_axis: int = 0) -> QuantizedTe
 
 
 def codebook(quantized: QuantizedTensor) -> Array:
-    from muquant.format.law import grid_levels
-
     return np.unique(grid_levels(quantized.spec)[: quantized.spec.codes].numpy().astype(np.float64))
 
 
@@ -188,3 +187,8 @@ def test_it_pays() -> None:
     first = compensated(weight, begin, moments)
     assert error(first) < 0.6 * error(begin)
     assert error(reconstructed(weight, first, moments)) < 0.99 * error(first)
+
+
+def test_an_unknown_rounding_is_refused() -> None:
+    with pytest.raises(InputError, match="expected one of nearest"):
+        refinements("up")
