@@ -23,6 +23,7 @@ OPSET = 21
 
 _TYPES = {"int8": ir.DataType.INT8, "int16": ir.DataType.INT16}
 _GRID_SUFFIX = {"int4": "Int4", "int8": "", "int16": "Int16"}
+_PLACES_SUFFIX = "Places"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Decoder:
     def name(self) -> str:
         """Such as "MuLawDecode3", "MuLawDecode3MidTread", "MuLawDecode8Int16", "MuLawDecode3Int4Places"."""
         kind = "MidTread" if self.levels == "mid-tread" else ""
-        return f"MuLawDecode{self.bits}{kind}{_GRID_SUFFIX[self.grid]}{'Places' if self.places else ''}"
+        return f"MuLawDecode{self.bits}{kind}{_GRID_SUFFIX[self.grid]}{_PLACES_SUFFIX if self.places else ''}"
 
     @property
     def dtype(self) -> ir.DataType:
@@ -172,6 +173,11 @@ class Decoder:
             lines += _word(i, i * width, width)
         lines.append(f"words = Concat <axis = 1> ({', '.join(f'word{i}' for i in range(count))})")
         return "\n  " + "\n  ".join(lines)
+
+
+def gives_places(name: str) -> bool:
+    """Whether the function of this name returns the j of k = 2 j + 1."""
+    return name.endswith(_PLACES_SUFFIX)
 
 
 def _word(i: int, offset: int, width: int) -> list[str]:

@@ -1,9 +1,9 @@
 """Decode the weights of an exported file with numpy alone: FORMAT.md as code, and an oracle for `verify`.
 
-Nothing here uses the rest of the package but its errors: it is written from the document.
+Nothing here uses the rest of the package but its errors, its names and its metadata: it is written from the
+document.
 """
 
-import json
 import math
 import os
 from pathlib import Path
@@ -14,26 +14,11 @@ import onnx
 from onnx import numpy_helper
 
 from muquant.base.errors import InputError, first_line
-
-METADATA = "muquant"
-FORMAT = 1
-
-_BLOCK_TYPES: dict[str, tuple[type, ...]] = {
-    "format": (int,),
-    "producer": (str,),
-    "policy": (str,),
-    "weights": (dict,),
-    "unused": (list,),
-}
-_WEIGHT_TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("domain", "granularity", "levels", "grid"), (str,)),
-    **dict.fromkeys(("bits", "channel_axis"), (int,)),
-    **dict.fromkeys(("shape", "served"), (list,)),
-    "mu": (int, float),
-}
+from muquant_onnx.format.metadata import Metadata, WeightEntry, metadata_of
+from muquant_onnx.format.names import Part, label
 
 
-def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Metadata]:
     """Return an exported file, its external data not loaded, and its metadata block.
 
     Raises:
@@ -51,42 +36,6 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
     return model, metadata_of(model, path)
 
 
-def metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the metadata block of the model at `path`.
-
-    Raises:
-        InputError: it has none, a malformed one, or one of another format.
-    """
-    block = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
-    if block is None:
-        raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
-    try:
-        metadata: dict[str, Any] = json.loads(block)
-        _check_types("metadata", metadata, _BLOCK_TYPES)
-        for name, entry in metadata["weights"].items():
-            _check_types(name, entry, _WEIGHT_TYPES)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its muquant metadata is malformed ({error}); export it again") from error
-    if metadata["format"] != FORMAT:
-        found = metadata["format"]
-        raise InputError(f"{path} has the format {found}, expected {FORMAT}; use a newer muquant")
-    return metadata
-
-
-def _check_types(what: str, document: Any, types: dict[str, tuple[type, ...]]) -> None:
-    """Raise ValueError where a field that a reader relies on is missing or of another type."""
-    if not isinstance(document, dict):
-        raise ValueError(f"{what} is no object")
-    items = {"shape": int, "served": str}
-    for field, kinds in types.items():
-        value = document.get(field)
-        right = isinstance(value, kinds) and not isinstance(value, bool)
-        if right and field in items:
-            right = all(type(item) is items[field] for item in document[field])
-        if not right:
-            raise ValueError(f"{what}: {field} is {value!r:.60}")
-
-
 def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Return the float32 weights of an exported file by name, each in its own shape.
 
@@ -94,17 +43,28 @@ def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dt
         InputError: the file cannot be read, or its parts do not fit together.
     """
     model, metadata = read_model(path)
+    return decode_model(model, metadata, path)
+
+
+def decode_model(
+    model: onnx.ModelProto, metadata: Metadata, path: str | os.PathLike[str]
+) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return the same of a file that `read_model` has read from `path`.
+
+    Raises:
+        InputError: its parts do not fit together.
+    """
     folder = os.fspath(Path(path).parent)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     weights = {}
     for name, entry in metadata["weights"].items():
         try:
-            packed = numpy_helper.to_array(initializers[f"{name}.packed"], folder)
-            mu = float(numpy_helper.to_array(initializers[f"{name}.mu"]))
-            if f"{name}.step" in initializers:
-                step = numpy_helper.to_array(initializers[f"{name}.step"], folder)
+            packed = numpy_helper.to_array(initializers[label(name, Part.PACKED)], folder)
+            mu = float(numpy_helper.to_array(initializers[label(name, Part.MU)]))
+            if label(name, Part.STEP) in initializers:
+                step = numpy_helper.to_array(initializers[label(name, Part.STEP)], folder)
             else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
-                step = numpy_helper.to_array(initializers[f"{name}.scale"], folder).T
+                step = numpy_helper.to_array(initializers[label(name, Part.SCALE)], folder).T
             weights[name] = decode(packed, mu, step, entry)
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(
@@ -114,7 +74,7 @@ def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dt
 
 
 def decode(
-    packed: np.ndarray[Any, Any], mu: float, step: np.ndarray[Any, Any], entry: dict[str, Any]
+    packed: np.ndarray[Any, Any], mu: float, step: np.ndarray[Any, Any], entry: WeightEntry
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return one weight, float32: unpack the codes, look up `k`, multiply by the step.
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from muquant_onnx.format.names import label
 from muquant_onnx.from_onnx.constants import constant
 from muquant_onnx.from_onnx.find import FoundWeight
 from muquant_onnx.from_onnx.floats import FLOATS, read_float
@@ -37,7 +38,7 @@ class Bias:
         if self.tensor is not None:
             dtype, old = self.tensor.dtype, read_float(self.tensor)
             values = old + shift.reshape(old.shape)
-        name = f"{weight.name}.bias"
+        name = label(weight.name, "bias")
         new = ir.Value(
             name=name,
             type=ir.TensorType(dtype),

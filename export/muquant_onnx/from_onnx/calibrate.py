@@ -17,6 +17,7 @@ from muquant.compression.calibration.operators import drawn, patches
 from muquant.models.calls import Example, Inputs
 from muquant.quantization.moments import Moments, MomentSums, Samples
 from muquant_onnx.files.write import write_graph
+from muquant_onnx.format.names import label
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import FoundWeight, Use, find_weights
 from muquant_onnx.from_onnx.read import read_graph
@@ -57,7 +58,9 @@ def _collect(source: Path, names: Sequence[str], samples: Inputs) -> dict[str, M
     sums = {weight.name: MomentSums(weight.name, _matrix_shape(weight)) for weight in seen}
     uses = [(weight, use) for weight in seen for use in weight.uses]
     feeds = Feeds.of(model.graph, samples, source)
-    shown = [_show(model.graph, weight, use, f"muquant.shown.{i}") for i, (weight, use) in enumerate(uses)]
+    shown = [
+        _show(model.graph, weight, use, label("muquant", "shown", i)) for i, (weight, use) in enumerate(uses)
+    ]
     model.graph.outputs.clear()
     model.graph.outputs.extend(shown)
     model.graph.sort()
@@ -96,13 +99,13 @@ def _show(graph: ir.Graph, weight: FoundWeight, use: Use, name: str) -> ir.Value
     value, operand = use.activation, OPERANDS[use.kind]
     if operand.as_rows:
         wanted = ir.Value(
-            name=f"{name}.shape",
+            name=label(name, "shape"),
             type=ir.TensorType(ir.DataType.INT64),
             shape=ir.Shape((2,)),
-            const_value=ir.tensor(np.array([-1, _matrix_shape(weight)[1]]), name=f"{name}.shape"),
+            const_value=ir.tensor(np.array([-1, _matrix_shape(weight)[1]]), name=label(name, "shape")),
         )
         graph.register_initializer(wanted)
-        rows = ir.node("Reshape", [value, wanted], name=f"{name}.rows")
+        rows = ir.node("Reshape", [value, wanted], name=label(name, "rows"))
         graph.append(rows)
         value = rows.outputs[0]
     output = ir.Value(

@@ -18,6 +18,7 @@ from muquant.quantization.outcome import Quantized
 from muquant.quantization.quantize import choose_rounding, quantize
 from muquant.quantization.resume import Finished
 from muquant_onnx.files.write import write_graph
+from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
@@ -26,8 +27,7 @@ from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
-from muquant_onnx.lowering.lower import check_policy
-from muquant_onnx.lowering.metadata import add_metadata
+from muquant_onnx.lowering.lower import check_policy, forms_by_weight
 
 
 def compress_onnx(
@@ -112,7 +112,7 @@ def compress_onnx(
                     weight.name, quantized.tensor, ir.DataType(weight.tensor.dtype)
                 )
         served = replace_weights(model, [(weight, packed[weight.name]) for weight in chosen], asked)
-        add_metadata(model, packed, asked, served)
+        add_metadata(model, packed, asked, forms_by_weight(served))
         written = write_graph(model, Path(destination), scratch)
     return CompressReport(
         path=os.fspath(destination),

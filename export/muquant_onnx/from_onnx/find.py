@@ -1,7 +1,6 @@
 """Find the weights of a graph, each with all its uses, and say of every other float tensor why it is none."""
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant.base.errors import InputError
+from muquant_onnx.format.names import weight_names
 from muquant_onnx.from_onnx.constants import constant, trace_back, view_through
 from muquant_onnx.from_onnx.consumers import CONSUMERS, RECURRENT
 from muquant_onnx.from_onnx.floats import FLOATS
@@ -88,7 +88,7 @@ def find_weights(model: ir.Model) -> tuple[list[FoundWeight], list[LeftAlone]]:
             left.setdefault(value, LeftAlone(str(value.name), node.op_type, reason))
     for value, other in _others(model):
         left.setdefault(value, other)
-    names = _unique_names(model, [str(value.name) for value in uses])
+    names = weight_names([str(value.name) for value in uses], _taken(model))
     weights = []
     for name, (value, own) in zip(names, uses.items(), strict=True):
         tensor = constant(value)
@@ -210,20 +210,10 @@ def _constants(model: ir.Model) -> Iterator[ir.Value]:
                 yield node.outputs[0]
 
 
-def _unique_names(model: ir.Model, sources: list[str]) -> list[str]:
-    """Return names for weights from which those of their parts, NAME.PART, can be derived without a clash."""
-    taken: set[str] = set()
+def _taken(model: ir.Model) -> Iterator[str]:
+    """Yield the name of every value of all graphs."""
     for graph in model.graphs():
-        taken.update(str(value.name) for value in (*graph.inputs, *graph.initializers.values()))
-        taken.update(str(output.name) for node in graph for output in node.outputs)
-    stems = {name[: end.start()] for name in taken for end in re.finditer(r"\.", name)}
-    names: list[str] = []
-    for source in sources:
-        plain = re.sub(r"[^\w.:/-]+", "_", source) or "weight"
-        name, number = plain, 0
-        while name in stems or name in names or (name != source and name in taken):
-            number += 1
-            name = f"{plain}_{number}"
-        names.append(name)
-        stems.update(name[: end.start()] for end in re.finditer(r"\.", name))
-    return names
+        for value in (*graph.inputs, *graph.initializers.values()):
+            yield str(value.name)
+        for node in graph:
+            yield from (str(output.name) for output in node.outputs)

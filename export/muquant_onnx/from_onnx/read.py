@@ -10,7 +10,7 @@ from muquant.base.errors import InputError, first_line
 from muquant_onnx.files.external import locate, sparse_of
 from muquant_onnx.files.parse import check, parse
 from muquant_onnx.format.decode_function import DOMAIN
-from muquant_onnx.lowering.metadata import METADATA
+from muquant_onnx.format.metadata import KEY
 
 SMALLEST_OPSET = 13
 """The first whose operators can express the decoder."""
@@ -19,7 +19,7 @@ _OVERRIDABLE_FROM = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SourceGraph:
     """A model that was read.
 
     Attributes:
@@ -31,7 +31,7 @@ class Source:
     nbytes: int
 
 
-def read_graph(path: Path) -> Source:
+def read_graph(path: Path) -> SourceGraph:
     """Return the model at `path`, its large tensors left in their files.
 
     Raises:
@@ -50,12 +50,12 @@ def read_graph(path: Path) -> Source:
         inputs = [value for value in model.graph.inputs if value.const_value is None]
         model.graph.inputs.clear()
         model.graph.inputs.extend(inputs)
-    return Source(model, nbytes)
+    return SourceGraph(model, nbytes)
 
 
 def _refuse(proto: onnx.ModelProto, path: Path) -> None:
     """Raise where a model is valid but nothing for us."""
-    if any(entry.key == METADATA for entry in proto.metadata_props) or any(
+    if any(entry.key == KEY for entry in proto.metadata_props) or any(
         entry.domain == DOMAIN for entry in (*proto.opset_import, *proto.functions)
     ):
         raise InputError(f"{path} was compressed by muquant already; name the float model it was made from")

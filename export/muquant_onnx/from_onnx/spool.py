@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from muquant.format.tensor import QuantizedTensor
+from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
 
 
@@ -33,7 +34,7 @@ class Spool:
             packed.nbytes,
             ir.DataType.UINT8,
             shape=ir.Shape(packed.shape),
-            name=f"{name}.packed",
+            name=label(name, Part.PACKED),
         )
         self.nbytes += packed.nbytes
         spec, step, axis = quantized.spec, quantized.step.numpy(), quantized.channel_axis

@@ -19,10 +19,10 @@ from muquant.compression.artifact import CompressedModel
 from muquant.compression.layers import quantizable_weights
 from muquant.models.calls import Example
 from muquant_onnx.format.decode_function import DOMAIN
+from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.from_torch.tracing import trace
-from muquant_onnx.lowering.lower import Policy, Served, check_policy, lower
-from muquant_onnx.lowering.metadata import add_metadata
+from muquant_onnx.lowering.lower import Policy, Served, check_policy, forms_by_weight, lower
 
 _PLACEHOLDER = "Weight"
 
@@ -94,7 +94,7 @@ def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Poli
         placeholder = value.producer()
         assert placeholder is not None
         model.graph.remove(placeholder, safe=True)
-    add_metadata(model, packed, policy, served)
+    add_metadata(model, packed, policy, forms_by_weight(served))
     return served
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import onnx_ir as ir
 
+from muquant_onnx.format.names import Part
 from muquant_onnx.lowering.kernels import INT4, INT8, MatrixKernel, NotServedError, Steps
 from muquant_onnx.lowering.store import WeightStore, stand_in
 
@@ -61,7 +62,7 @@ def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, p
         if fusible and bias.const_value is not None and not bias.is_graph_input():
             # Add and activation would become one Gemm and lose the integer kernel
             number = store.count("negated_bias")
-            negated = store.constant(f"negated_bias{number}", -bias.const_value.numpy())
+            negated = store.constant("negated_bias", -bias.const_value.numpy(), number)
             result = store.node("Sub", [result, negated], "biased", ir.DataType.FLOAT, output.shape)
         else:
             add = "Add" if not clipped and (bias.shape is None or len(bias.shape) == 1) else "Sum"
@@ -107,7 +108,7 @@ def _gather(store: WeightStore, gather: ir.Node, index: int, pays: bool) -> None
         "Cast", [rows], "float_row_levels", ir.DataType.FLOAT, output.shape, to=ir.DataType.FLOAT
     )
     kind = quantized.spec.steps.kind
-    step = store.constant("step", quantized.step) if kind == "group" else store.wide_step()
+    step = store.constant(Part.STEP, quantized.step) if kind == "group" else store.wide_step()
     if kind != "tensor":
         step = store.node("Gather", [step, indices], "row_step", ir.DataType.FLOAT, None, axis=0)
     if kind == "group":

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from muquant_onnx.format.names import Part
 from muquant_onnx.lowering.store import WeightStore
 
 
@@ -96,7 +97,7 @@ class MatrixKernel:
         quantized, steps = store.quantized, store.quantized.spec.steps
         outputs = quantized.shape[quantized.channel_axis]
         lacking = self._lacks_steps(store)
-        part = "places" if lacking else "levels"
+        part = Part.PLACES if lacking else Part.LEVELS
         integers = store.places() if lacking else store.levels()
         shape = (quantized.size // max(outputs, 1), outputs)
         if transpose:
@@ -113,11 +114,11 @@ class MatrixKernel:
         else:
             step = np.broadcast_to(quantized.step.reshape(-1), (outputs,)).copy()
             layout = {"axis": 1}
-        scale = store.constant(f"scale{store.count('scale')}", step)
+        scale = store.constant(Part.SCALE, step, store.count(Part.SCALE))
         if not lacking:
-            return self._dequantized(store, [integers, scale], "dequantized", shape, layout), None
+            return self._dequantized(store, [integers, scale], Part.DEQUANTIZED, shape, layout), None
         twice = store.node("Add", [scale, scale], "twice_scale", ir.DataType.FLOAT, step.shape)
-        matrix = self._dequantized(store, [integers, twice], "dequantized_places", shape, layout)
+        matrix = self._dequantized(store, [integers, twice], Part.DEQUANTIZED_PLACES, shape, layout)
         if steps.kind != "group":
             first = store.constant("first_axis", np.array([0]))
             scale = store.node("Unsqueeze", [scale, first], "step_row", ir.DataType.FLOAT, (1, outputs))
@@ -130,11 +131,11 @@ class MatrixKernel:
     def _dequantized(
         store: WeightStore,
         inputs: list[ir.Value],
-        name: str,
+        part: Part,
         shape: tuple[int, int],
         layout: dict[str, int | list[int]],
     ) -> ir.Value:
-        return store.node("DequantizeLinear", inputs, name, ir.DataType.FLOAT, shape, domain="", **layout)
+        return store.node("DequantizeLinear", inputs, part, ir.DataType.FLOAT, shape, domain="", **layout)
 
 
 INT8, INT4 = MatrixKernel(8), MatrixKernel(4)

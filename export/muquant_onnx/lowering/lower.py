@@ -4,7 +4,7 @@ The graph may come from anywhere: a weight is any `ir.Value`, and each of its us
 its consumer and the policy allow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -96,6 +96,14 @@ def lower(
     graph.opset_imports[DOMAIN] = DOMAIN_VERSION
     graph.sort()
     return served
+
+
+def forms_by_weight(served: Iterable[Served]) -> dict[str, set[str]]:
+    """Return the forms in which each weight that is used is served, by name."""
+    forms: dict[str, set[str]] = {}
+    for use in served:
+        forms.setdefault(use.weight, set()).add(use.form)
+    return forms
 
 
 def _serve(store: WeightStore, consumer: ir.Node, index: int, policy: Policy) -> tuple[str, str]:

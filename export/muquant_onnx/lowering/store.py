@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from muquant_onnx.format.decode_function import DOMAIN, Decoder
+from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
 
 
@@ -33,16 +34,18 @@ class WeightStore:
     _decoded: ir.Value | None = None
     _counts: dict[str, int] = field(default_factory=dict)
 
-    def count(self, name: str) -> str:
-        """Return a suffix that makes `name` unique within this weight: none for the first, then .1, .2 ..."""
-        number = self._counts.get(name, 0)
-        self._counts[name] = number + 1
-        return f".{number}" if number else ""
+    def count(self, part: str) -> int | None:
+        """Return a number that makes `part` unique within this weight: None for the first, then 1, 2 ..."""
+        number = self._counts.get(part, 0)
+        self._counts[part] = number + 1
+        return number or None
 
-    def constant(self, part: str, content: NDArray[Any] | ir.TensorProtocol) -> ir.Value:
-        """Return the initializer NAME.part."""
-        if part not in self._initializers:
-            name = f"{self.name}.{part}"
+    def constant(
+        self, part: str, content: NDArray[Any] | ir.TensorProtocol, number: int | None = None
+    ) -> ir.Value:
+        """Return the initializer NAME.part, or NAME.part.number."""
+        name = label(self.name, part, number)
+        if name not in self._initializers:
             tensor = ir.tensor(content, name=name) if isinstance(content, np.ndarray) else content
             value = ir.Value(
                 name=name,
@@ -51,36 +54,36 @@ class WeightStore:
                 const_value=tensor,
             )
             self.graph.register_initializer(value)
-            self._initializers[part] = value
-        return self._initializers[part]
+            self._initializers[name] = value
+        return self._initializers[name]
 
     def node(
         self,
         op: str,
         inputs: list[ir.Value],
-        name: str,
+        part: str,
         dtype: ir.DataType,
         shape: Iterable[int | str | ir.SymbolicDim | None] | None,
         domain: str = "",
         **attributes: int | list[int] | ir.Graph,
     ) -> ir.Value:
-        """Append a node with one output, called NAME.name, of stated type and shape."""
-        label = f"{self.name}.{name}{self.count(name)}"
+        """Append a node with one output, both called NAME.part, of stated type and shape."""
+        name = label(self.name, part, self.count(part))
         output = ir.Value(
-            name=label, type=ir.TensorType(dtype), shape=shape if shape is None else ir.Shape(shape)
+            name=name, type=ir.TensorType(dtype), shape=shape if shape is None else ir.Shape(shape)
         )
-        self.graph.append(ir.node(op, inputs, attributes, domain=domain, outputs=[output], name=label))
+        self.graph.append(ir.node(op, inputs, attributes, domain=domain, outputs=[output], name=name))
         return output
 
     def levels(self) -> ir.Value:
         """Decode to the levels k, in the weight's shape; each caller gets levels of its own."""
-        return self._integers("levels", Decoder.of(self.quantized.spec))
+        return self._integers(Part.LEVELS, Decoder.of(self.quantized.spec))
 
     def places(self) -> ir.Value:
         """Decode to the j of levels k = 2 j + 1, int8, in the weight's shape; each caller gets his own."""
-        return self._integers("places", Decoder.of(self.quantized.spec, places=True))
+        return self._integers(Part.PLACES, Decoder.of(self.quantized.spec, places=True))
 
-    def _integers(self, part: str, decoder: Decoder) -> ir.Value:
+    def _integers(self, part: Part, decoder: Decoder) -> ir.Value:
         """Decode, to NAME.part.
 
         onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after
@@ -90,16 +93,16 @@ class WeightStore:
         shape = self.quantized.shape
         self.decoders[decoder] = None
         inputs = [
-            self.constant("packed", self.quantized.packed),
-            self.constant("mu", np.array(self.quantized.spec.expansion_mu)),
-            self.constant("shape", np.array(shape, np.int64)),
+            self.constant(Part.PACKED, self.quantized.packed),
+            self.constant(Part.MU, np.array(self.quantized.spec.expansion_mu)),
+            self.constant(Part.SHAPE, np.array(shape, np.int64)),
         ]
         integers = self.node(decoder.name, inputs, part, decoder.dtype, shape, domain=DOMAIN)
         number = self._counts[part] - 1
         if number:
             start = self.constant("start", np.zeros(1, np.int64))
-            end = self.constant(f"end.{number}", np.array([shape[0] + number]))
-            integers = self.node("Slice", [integers, start, end], f"own_{part}", decoder.dtype, shape)
+            end = self.constant("end", np.array([shape[0] + number]), number)
+            integers = self.node("Slice", [integers, start, end], part.own, decoder.dtype, shape)
         return integers
 
     def decoded(self) -> ir.Value:
@@ -110,9 +113,11 @@ class WeightStore:
             levels = self.node(
                 "Cast", [self.levels()], "float_levels", ir.DataType.FLOAT, shape, to=ir.DataType.FLOAT
             )
-            self._decoded = self.node("Mul", [levels, self.wide_step()], "decoded", ir.DataType.FLOAT, shape)
+            self._decoded = self.node(
+                "Mul", [levels, self.wide_step()], Part.DECODED, ir.DataType.FLOAT, shape
+            )
             if dtype != ir.DataType.FLOAT:
-                self._decoded = self.node("Cast", [self._decoded], "rounded", dtype, shape, to=dtype)
+                self._decoded = self.node("Cast", [self._decoded], Part.ROUNDED, dtype, shape, to=dtype)
         return self._decoded
 
     def wide_step(self) -> ir.Value:
@@ -121,14 +126,14 @@ class WeightStore:
         step = quantized.step
         kind = quantized.spec.steps.kind
         if kind == "tensor":
-            return self.constant("step", step.reshape(()))
+            return self.constant(Part.STEP, step.reshape(()))
         if kind == "channel":
-            return self.constant("step", step.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
+            return self.constant(Part.STEP, step.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
         others = [size for i, size in enumerate(shape) if i != axis]
         inputs = int(np.prod(others))
         wide = self.node(
             "Gather",
-            [self.constant("step", step), self.group_of_input(inputs)],
+            [self.constant(Part.STEP, step), self.group_of_input(inputs)],
             "step_matrix",
             ir.DataType.FLOAT,
             (shape[axis], inputs),
@@ -161,7 +166,7 @@ class WeightStore:
                 groups = self.quantized.shape[1 - axis] // steps.group_size
                 kept = [0] * (rank - 1)  # Reshape's word for "as it is"
                 content = np.array([*kept, groups, steps.group_size])
-                shape = self.constant(f"grouped_shape.{len(kept)}", content)
+                shape = self.constant("grouped_shape", content, len(kept))
                 grouped = self.node("Reshape", [x, shape], "grouped_inputs", ir.DataType.FLOAT, None)
             self.input_sums[key] = self.node(
                 "ReduceSum",
@@ -192,6 +197,6 @@ def stand_in(old: ir.Value, new: ir.Value) -> None:
     """Let `new` stand for `old` everywhere, under the name of `old` where that is an output of the graph."""
     if old.is_graph_output():
         name = old.name
-        old.name = f"{name}.replaced"
+        old.name = label(str(name), "replaced")
         new.name = name
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

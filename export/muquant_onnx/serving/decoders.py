@@ -6,7 +6,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from muquant_onnx.format.decode_function import DOMAIN
+from muquant_onnx.format.decode_function import DOMAIN, gives_places
+from muquant_onnx.format.names import Part, parse_label
 
 
 class UnknownFormError(Exception):
@@ -52,9 +53,9 @@ def decodings(graph: ir.Graph) -> Iterator[Decoding]:
     """Yield each node of `graph` that decodes a weight."""
     for node in graph:
         packed = node.inputs[0] if node.domain == DOMAIN and node.inputs else None
-        if packed is not None and str(packed.name).endswith(".packed"):
-            name = str(packed.name).removesuffix(".packed")
-            yield Decoding(name, node.outputs[0], node.op_type.endswith("Places"))
+        found = None if packed is None else parse_label(packed.name)
+        if found is not None and found.part is Part.PACKED:
+            yield Decoding(found.weight, node.outputs[0], gives_places(node.op_type))
 
 
 def roots(levels: ir.Value) -> Iterator[Root]:
@@ -102,6 +103,7 @@ def _rounded(decoded: ir.Value) -> ir.Value:
     """What consumers of a decoded weight get: it, or it rounded to a half type."""
     for node in decoded.consumers():
         output = node.outputs[0]
-        if node.op_type == "Cast" and str(output.name).endswith(".rounded"):
+        found = parse_label(output.name)
+        if node.op_type == "Cast" and found is not None and found.part is Part.ROUNDED:
             return output
     return decoded

@@ -9,8 +9,8 @@ import onnx_ir as ir
 from muquant.base.errors import InputError, first_line
 from muquant_onnx.files.external import locate
 from muquant_onnx.files.parse import parse
+from muquant_onnx.format.metadata import metadata_of
 from muquant_onnx.format.packed_weight import PackedWeight
-from muquant_onnx.format.reference import metadata_of
 from muquant_onnx.serving.weights import read_weights
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Set
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from muquant_onnx.format.names import label, owners
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.lowering.store import stand_in
 from muquant_onnx.serving.decoders import Root, UnknownFormError, decodings, roots
@@ -32,7 +33,7 @@ def restore(model: ir.Model, weights: Mapping[str, PackedWeight]) -> dict[ir.Val
         dtype = next((root.value.dtype for root in found[name] if root.kind == "weight"), None)
         packed = weights[name].of_type(dtype or ir.DataType.FLOAT)
         value = ir.Value(
-            name=f"{name}.weight", type=ir.TensorType(packed.dtype), shape=ir.Shape(packed.shape)
+            name=label(name, "weight"), type=ir.TensorType(packed.dtype), shape=ir.Shape(packed.shape)
         )
         values[value] = (name, packed)
         for root in found[name]:
@@ -46,19 +47,18 @@ def _free_names(graph: ir.Graph, weights: Set[str]) -> None:
     """Rename what is left of parts of `weights`, such as the sum with a bias: `lower` names its own."""
 
     def is_part(name: str | None) -> bool:
-        words = str(name).split(".")
-        return any(".".join(words[:count]) in weights for count in range(1, len(words)))
+        return any(owner in weights for owner in owners(str(name)))
 
     for node in graph:
         if is_part(node.name):
-            node.name = f"{node.name}.before"
+            node.name = label(str(node.name), "before")
         for output in node.outputs:
             if is_part(output.name) and not output.is_graph_output():
-                output.name = f"{output.name}.before"
+                output.name = label(str(output.name), "before")
     for value in list(graph.initializers.values()):
         if is_part(value.name) and not value.is_graph_input():
             graph.initializers.pop(str(value.name))
-            value.name = f"{value.name}.before"
+            value.name = label(str(value.name), "before")
             if value.const_value is not None:
                 value.const_value.name = value.name
             graph.register_initializer(value)
@@ -69,7 +69,9 @@ def _put_back(graph: ir.Graph, root: Root, weight: ir.Value) -> None:
     if root.kind == "weight" or (root.kind == "matrix" and not root.transposed):
         ir.convenience.replace_all_uses_with(root.value, weight)
         return
-    output = ir.Value(name=f"{root.value.name}.restored", type=root.value.type, shape=root.value.shape)
+    output = ir.Value(
+        name=label(str(root.value.name), "restored"), type=root.value.type, shape=root.value.shape
+    )
     if root.kind == "matrix":
         node = ir.node("Transpose", [weight], {"perm": [1, 0]}, outputs=[output])
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from muquant_onnx.format.decode_function import DOMAIN, DOMAIN_VERSION, Decoder
+from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.lowering.forms import is_plain
 from muquant_onnx.lowering.store import WeightStore, stand_in
@@ -29,7 +30,7 @@ def scan_products(model: ir.Model, value: ir.Value, name: str, packed: PackedWei
     rows = _rows(packed)
     if rows is None:
         return {}
-    store = WeightStore(model.graph, f"{name}.scan", packed)
+    store = WeightStore(model.graph, label(name, "scan"), packed)
     arrays: dict[str, Array] = {}
     for node, index in list(value.uses()):
         matmuls = _products(node, index)
@@ -82,7 +83,7 @@ def _scan(store: WeightStore, product: ir.Node, rows: int, arrays: dict[str, Arr
     codes = packed.packed.numpy().reshape(-1)[: outputs * inputs * packed.spec.bits // 8].reshape(blocks, -1)
     step = packed.step if packed.step.shape[0] == outputs else np.repeat(packed.step, outputs, 0)
     scanned = [
-        initializer(store.graph, f"{store.name}.packed_blocks", lambda: codes, arrays),
+        initializer(store.graph, label(store.name, "packed_blocks"), lambda: codes, arrays),
         store.constant("step_blocks", step.reshape(blocks, rows, -1, 1)),
     ]
     body = _body(store, x, rows)
@@ -114,7 +115,7 @@ def _body(store: WeightStore, x: ir.Value, rows: int) -> ir.Graph:
     step = _value("step", ir.DataType.FLOAT, (rows, groups, 1))
     shape = store.constant("block_shape", np.array([rows, groups, inputs // groups], np.int64))
     matrix_shape = store.constant("block_matrix_shape", np.array([rows, inputs], np.int64))
-    mu = store.constant("mu", np.array(packed.spec.expansion_mu))
+    mu = store.constant(Part.MU, np.array(packed.spec.expansion_mu))
     nodes: list[ir.Node] = []
 
     def apply(

@@ -7,13 +7,14 @@ from contextlib import suppress
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
 
+from muquant_onnx.format.names import label
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.lowering.lower import Policy, check_policy, lower
 from muquant_onnx.lowering.store import stand_in
 from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.decoders import Decoding, Root, UnknownFormError, decodings, roots
 from muquant_onnx.serving.handing import Handed, hand_over
-from muquant_onnx.serving.kernels import KernelWeight, kernel_weight
+from muquant_onnx.serving.matmul_nbits import KernelWeight, kernel_weight
 from muquant_onnx.serving.read import read_compressed
 from muquant_onnx.serving.restore import restore
 from muquant_onnx.serving.scan import scan_products
@@ -105,29 +106,28 @@ class _Finisher:
     def __init__(self, model: ir.Model, policy: Policy, accuracy_level: int) -> None:
         self.graph, self.policy, self.accuracy_level = model.graph, policy, accuracy_level
         self.arrays: dict[str, Array] = {}
-        self.kernels: dict[str, KernelWeight] = {}
+        self.kernels: dict[tuple[str, str], KernelWeight] = {}
         model.graph.opset_imports.setdefault(_CONTRIB, 1)
 
     def finish(self, decoding: Decoding, root: Root, decoded: Decoded) -> None:
         """Put what `root` computes from the levels in its place."""
         name, places = decoding.weight, decoding.places
         if root.kind == "weight":
-            stand_in(root.value, self.initializer(f"{name}.served", decoded.weight))
+            stand_in(root.value, self.initializer(name, "served", decoded.weight))
         elif root.kind == "rows":
-            root.consumer.replace_input_with(0, self.initializer(f"{name}.served_levels", decoded.levels))
+            root.consumer.replace_input_with(0, self.initializer(name, "served_levels", decoded.levels))
         elif self.policy == "float":
-            stand_in(
-                root.value, self.initializer(f"{name}.served_matrix", lambda: decoded.matrix(places=places))
-            )
+            matrix = self.initializer(name, "served_matrix", lambda: decoded.matrix(places=places))
+            stand_in(root.value, matrix)
         else:
             self.use_kernel(name, root, lambda: kernel_weight(decoded, root.bits, places=places))
 
     def use_kernel(self, name: str, root: Root, make: Callable[[], KernelWeight]) -> None:
         """Let onnxruntime's kernel for integer weights do what products with `root` do."""
-        part = f"{name}.kernel{root.bits}"
-        if part not in self.kernels:
-            self.kernels[part] = make()
-        weight = self.kernels[part]
+        kernel = f"kernel{root.bits}"
+        if (name, kernel) not in self.kernels:
+            self.kernels[name, kernel] = make()
+        weight = self.kernels[name, kernel]
         attributes = {
             "K": weight.inputs,
             "N": weight.outputs,
@@ -135,16 +135,16 @@ class _Finisher:
             "block_size": weight.block_size,
             "accuracy_level": self.accuracy_level,
         }
-        codes = self.initializer(f"{part}_codes", lambda: weight.codes)
-        scales = self.initializer(f"{part}_scales", lambda: weight.scales)
+        codes = self.initializer(name, f"{kernel}_codes", lambda: weight.codes)
+        scales = self.initializer(name, f"{kernel}_scales", lambda: weight.scales)
         for matmul in list(root.value.consumers()):
             output = matmul.outputs[0]
-            product = ir.Value(name=f"{output.name}.product", type=output.type, shape=output.shape)
+            product = ir.Value(name=label(str(output.name), "product"), type=output.type, shape=output.shape)
             inputs = [matmul.inputs[0], codes, scales]
             node = ir.node("MatMulNBits", inputs, attributes, domain=_CONTRIB, outputs=[product])
             self.graph.insert_before(matmul, node)
             stand_in(output, product)
 
-    def initializer(self, name: str, make: Callable[[], Array]) -> ir.Value:
-        """The initializer `name`, whose value is made once."""
-        return initializer(self.graph, name, make, self.arrays)
+    def initializer(self, name: str, part: str, make: Callable[[], Array]) -> ir.Value:
+        """The initializer NAME.part, whose value is made once."""
+        return initializer(self.graph, label(name, part), make, self.arrays)

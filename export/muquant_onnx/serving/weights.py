@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from muquant.base.errors import InputError
 from muquant.format.packing import look_up, packed_size
 from muquant.format.spec import MuLawSpec
+from muquant_onnx.format.metadata import WeightEntry
+from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.format.reference import codebook
 
@@ -21,7 +23,7 @@ _CHUNK = 2**18
 """Weights that are scaled at a time."""
 
 
-def read_weights(graph: ir.Graph, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, PackedWeight]:
+def read_weights(graph: ir.Graph, entries: Mapping[str, WeightEntry]) -> dict[str, PackedWeight]:
     """Return the compressed weights of `graph` by name.
 
     Args:
@@ -34,11 +36,17 @@ def read_weights(graph: ir.Graph, entries: Mapping[str, Mapping[str, Any]]) -> d
     return {name: _read_weight(graph, name, entry) for name, entry in entries.items()}
 
 
-def _read_weight(graph: ir.Graph, name: str, entry: Mapping[str, Any]) -> PackedWeight:
+def _read_weight(graph: ir.Graph, name: str, entry: WeightEntry) -> PackedWeight:
     try:
-        packed, mu = _content(graph, f"{name}.packed"), float(_content(graph, f"{name}.mu").numpy())
-        fields = {field: entry[field] for field in ("bits", "granularity", "levels", "grid")}
-        spec, shape, axis = MuLawSpec(mu=mu, **fields), tuple(entry["shape"]), entry["channel_axis"]
+        packed, mu = _content(graph, name, Part.PACKED), float(_content(graph, name, Part.MU).numpy())
+        spec = MuLawSpec(
+            bits=entry["bits"],
+            mu=mu,
+            granularity=entry["granularity"],
+            levels=entry["levels"],  # type: ignore[arg-type]  # which the spec checks
+            grid=entry["grid"],  # type: ignore[arg-type]
+        )
+        shape, axis = tuple(entry["shape"]), entry["channel_axis"]
         inputs = math.prod(size for i, size in enumerate(shape) if i != axis)
         if min(shape, default=1) < 0 or packed_size(shape[axis] * inputs, spec.bits) != packed.nbytes:
             raise ValueError(f"{packed.nbytes} bytes for the shape {shape}")
@@ -53,7 +61,8 @@ def _read_weight(graph: ir.Graph, name: str, entry: Mapping[str, Any]) -> Packed
     return PackedWeight(spec, shape, packed, step, axis)
 
 
-def _content(graph: ir.Graph, name: str) -> ir.TensorProtocol:
+def _content(graph: ir.Graph, weight: str, part: Part) -> ir.TensorProtocol:
+    name = label(weight, part)
     content = graph.initializers[name].const_value
     if content is None:
         raise ValueError(f"{name} has no value")
@@ -62,9 +71,9 @@ def _content(graph: ir.Graph, name: str) -> ir.TensorProtocol:
 
 def _step(graph: ir.Graph, name: str) -> NDArray[np.float32]:
     """The steps of a weight, from `NAME.step` or from what a DequantizeLinear takes."""
-    if f"{name}.step" in graph.initializers:
-        return np.array(_content(graph, f"{name}.step").numpy(), np.float32)
-    return np.array(_content(graph, f"{name}.scale").numpy().T, np.float32)
+    if label(name, Part.STEP) in graph.initializers:
+        return np.array(_content(graph, name, Part.STEP).numpy(), np.float32)
+    return np.array(_content(graph, name, Part.SCALE).numpy().T, np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ import muquant as mq
 from muquant.format.tensor import QuantizedTensor
 from muquant_onnx import export_onnx
 from muquant_onnx.format.decode_function import Decoder
+from muquant_onnx.format.metadata import WeightEntry
 from muquant_onnx.format.reference import decode
 
 DOCUMENT = (Path(__file__).parents[3] / "export" / "FORMAT.md").read_text()
@@ -92,7 +93,9 @@ def test_golden_vectors_by_the_implementation(entry: dict[str, Any]) -> None:
     assert _bits(quantized.dequantize().numpy()) == entry["weight_bits"]
 
     packed = np.frombuffer(bytes.fromhex(entry["packed"]), np.uint8)
-    assert _bits(decode(packed, entry["mu"], step.numpy(), entry)) == entry["weight_bits"]
+    assert (
+        _bits(decode(packed, entry["mu"], step.numpy(), cast("WeightEntry", entry))) == entry["weight_bits"]
+    )
 
 
 def test_the_functions_text() -> None:
