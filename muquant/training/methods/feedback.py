@@ -11,7 +11,7 @@ from muquant.training.methods.method import RunView
 from muquant.training.methods.standard import Standard
 from muquant.training.options.config import TrainingConfig
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # which needs matplotlib
     from muquant.training.feedback.journal import Journal
 
 

@@ -63,7 +63,7 @@ class TrainingConfig:
         qat: options of quantization-aware training; None trains in float.
 
     Raises:
-        InputError: a value is of another type, out of range, or a name is unknown.
+        InputError: a value is of another type or out of range, a name is unknown, or two values contradict.
     """
 
     data: str = "mnist"
