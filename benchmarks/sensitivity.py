@@ -24,8 +24,9 @@ from torch import Tensor, nn
 import muquant
 from muquant.attacks import PGD, TorchTarget
 from muquant.compression.amplification import measure_amplification
-from muquant.compression.layers import Override, quantizable_weights
+from muquant.compression.layers import quantizable_weights
 from muquant.compression.pictures import plot_amplification
+from muquant.compression.selection import Override
 from muquant.compression.sensitivity import input_shapes, layer_norms
 from muquant.data import Dataset, load_dataset
 from muquant.models.evaluation import logits
@@ -127,7 +128,7 @@ def norms(model: nn.Module, compressed: muquant.CompressedModel) -> list[dict[st
         row: dict[str, Any] = {"name": weight.name}
         start = time.process_time()
         for name, value in values.items():
-            matrix, layer = layer_norms([weight], value, shapes)
+            matrix, layer = layer_norms(weight.owners, value, shapes)
             assert layer is not None  # the model knows the size of its input
             row[name] = {"matrix": asdict(matrix), "layer": asdict(layer)}
         rows.append({**row, "processor_seconds_each": (time.process_time() - start) / len(values)})

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import muquant
-from muquant.compression.layers import replace_weight, select_weights
+from muquant.compression.layers import select_weights
 from muquant.data import load_dataset
 from muquant.format.law import compand
 from muquant.robustness.subject import Subject, fingerprint
@@ -101,7 +101,7 @@ def map_weights(model: nn.Module, layers: str, mu: float) -> nn.Module:
     for weight in select_weights(module, layers):
         value = weight.value.detach()
         largest = value.abs().max()
-        replace_weight([weight], largest * compand(value / largest, mu))
+        weight.replace(largest * compand(value / largest, mu))
     return module.eval()
 
 

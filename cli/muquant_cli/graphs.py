@@ -1,38 +1,27 @@
 """`muquant compress` on files that hold a graph of operators instead of a model's layers."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import muquant
 from muquant.base.errors import InputError
+from muquant.base.text import byte_size
+from muquant.compression.options import CompressionOptions
 from muquant_cli.options.budget import Budget, keep_plan
 from muquant_cli.options.calibration import warn_without_samples
-from muquant_cli.output import Output, kilobytes
+from muquant_cli.output import Output
 from muquant_cli.tables import SUMMARY, show_served, summary_cells
-from muquant_onnx import CompressReport, compress_onnx, compress_program, plan_onnx, plan_program
+from muquant_onnx.from_onnx.compress import compress_file
+from muquant_onnx.from_onnx.plan import plan_file
+from muquant_onnx.from_torch.program import program_as_onnx
 
-
-@dataclass(frozen=True)
-class GraphKind:
-    """A line of the registry.
-
-    Attributes:
-        compress: such a file, with the arguments of `compress_onnx`.
-        plan: for such a file, with the arguments of `plan_onnx`.
-    """
-
-    compress: Callable[..., CompressReport]
-    plan: Callable[..., muquant.Plan]
-
-
-GRAPHS = {
-    ".onnx": GraphKind(compress_onnx, plan_onnx),
-    ".pt2": GraphKind(compress_program, plan_program),
+GRAPHS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
+    ".onnx": lambda source, _: nullcontext(source),
+    ".pt2": program_as_onnx,
 }
-"""Suffix -> what is done with such a file."""
+"""Suffix -> such a file, and the output beside which there is room -> it as an ONNX file, for a while."""
 
 _HEADER = (*SUMMARY, "size", "of stored")
 _FEW = 5
@@ -42,10 +31,10 @@ def compress_graph(
     output: Output,
     source: Path,
     out: Path,
-    spec: muquant.MuLawSpec,
     state: str | None,
+    options: CompressionOptions,
     budget: Budget,
-    **options: Any,
+    policy: str,
 ) -> dict[str, Any]:
     """Compress a file of one of `GRAPHS` into an ONNX file, say how it went, and return it as a document.
 
@@ -59,18 +48,23 @@ def compress_graph(
         )
     if state is not None:
         raise InputError(f"--state {state}: {source} brings its own weights; leave the option out")
-    if options["layers"] == "auto":
+    if options.layers == "auto":
         raise InputError(f"--layers auto needs a model of layers, found {source}; pick the layers by name")
-    kind = GRAPHS[source.suffix]
-    options, plan = budget.follow(output, out, partial(kind.plan, source, spec), options)
-    with output.progress("Compressing") as update:
-        report = kind.compress(
-            source, out, spec, on_layer=lambda name, index, count: update(index, count, name), **options
+    with GRAPHS[source.suffix](source, out) as graph:
+        options, plan = budget.follow(
+            output,
+            out,
+            options,
+            lambda limits, asked, on_step: plan_file(graph, limits, asked, policy, on_step),
         )
+        with output.progress("Compressing") as update:
+            report = compress_file(
+                graph, out, options, policy, lambda name, index, count: update(index, count, name)
+            )
     rows = [
         (
             *summary_cells(weight),
-            kilobytes(weight.nbytes),
+            byte_size(weight.nbytes),
             f"1/{weight.source_nbytes / max(weight.nbytes, 1):.2f}",
         )
         for weight in report.weights

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from muquant.base.errors import InputError
 from muquant.compression.artifact import CompressedModel
-from muquant.compression.layers import quantizable_weights
+from muquant.compression.layers import weight_owners
 from muquant.compression.qat import unwrap
 from muquant.compression.sensitivity.calls import linear_part, run_layers
 
@@ -205,18 +205,18 @@ class _Layer:
 
 def _layers(plain: nn.Module, compressed: CompressedModel) -> dict[str, _Layer]:
     """Return the layers that are one linear map each, by name; a module with several names has its first."""
-    found: dict[int, _Layer] = {}
+    found: dict[nn.Module, _Layer] = {}
     decoded = compressed.module.state_dict()
-    for weight in quantizable_weights(plain):
-        if weight.attribute != "weight":
+    for owner in weight_owners(plain):
+        if owner.attribute != "weight":
             continue  # attention's projections
-        value = weight.value.detach()
-        delta = decoded[weight.name] - value
-        stored = compressed.tensors.get(compressed.aliases.get(weight.name, weight.name))
+        value = owner.value.detach()
+        delta = decoded[owner.name] - value
+        stored = compressed.tensors.get(compressed.aliases.get(owner.name, owner.name))
         bits = None if stored is None else stored.spec.bits
-        if id(weight.module) not in found:
-            module = copy.deepcopy(weight.module)  # stays without the hooks that the network's own gets
-            found[id(weight.module)] = _Layer(weight.layer, bits, module, value, delta)
+        if owner.module not in found:
+            module = copy.deepcopy(owner.module)  # stays without the hooks that the network's own gets
+            found[owner.module] = _Layer(owner.layer, bits, module, value, delta)
     return {layer.name: layer for layer in found.values()}
 
 

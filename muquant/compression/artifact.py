@@ -13,7 +13,7 @@ from muquant.base.tensor_files import TensorFile, read_tensors, write_tensors
 from muquant.base.values import field_values
 from muquant.compression.auto import Choice
 from muquant.compression.batch_norm import Reestimation
-from muquant.compression.layers import quantizable_weights, replace_weight
+from muquant.compression.layers import replace_weight, weight_owners
 from muquant.compression.sensitivity import Norms
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
@@ -79,11 +79,11 @@ class CompressedModel:
         decoded = {*self.tensors, *self.aliases}
         tensors: dict[str, Tensor] = {}
         aliases = dict(self.aliases)
-        seen: dict[int, str] = {}
+        seen: dict[Tensor, str] = {}
         for name, value in self.module.state_dict(keep_vars=True).items():
             if name in decoded:
                 continue
-            first = seen.setdefault(id(value), name)
+            first = seen.setdefault(value, name)
             if first == name:
                 tensors[f"state.{name}"] = value.detach().clone()
             else:
@@ -166,7 +166,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
         _fit(artifact, shapes, path)
         module = build(artifact.architecture)
     names, state = _fit(artifact, module, path)
-    owners = {weight.name: weight for weight in quantizable_weights(module)}
+    owners = {owner.name: owner for owner in weight_owners(module)}
     module.float().load_state_dict(state, strict=False)
     for name, quantized in artifact.tensors.items():
         replace_weight([owners[each] for each in names[name]], quantized.dequantize())
@@ -184,7 +184,7 @@ def _fit(
             names[name].append(alias)
     state = dict(artifact.state)
     state.update({alias: state[name] for alias, name in artifact.aliases.items() if name in state})
-    owners = {weight.name for weight in quantizable_weights(module)}
+    owners = {owner.name for owner in weight_owners(module)}
     found = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     stored = {name: tuple(value.shape) for name, value in state.items()}
     stored.update({each: artifact.tensors[name].shape for name in names for each in names[name]})

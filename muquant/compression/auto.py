@@ -12,7 +12,7 @@ WIDEST = 8
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedFormat:
     """A format that was tried for a weight.
 
     Attributes:
@@ -41,10 +41,10 @@ class Choice:
     """
 
     name: str
-    trials: tuple[Trial, ...]
+    trials: tuple[TriedFormat, ...]
 
     @property
-    def taken(self) -> Trial | None:
+    def taken(self) -> TriedFormat | None:
         """The format of the weight, None for float32."""
         return self.trials[-1] if self.trials[-1].good else None
 

@@ -1,12 +1,15 @@
-"""Which modules have weights to quantize, and which of them a user picked."""
+"""Which modules have weights to quantize, who shares one, and which of them a user picked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from muquant.base.errors import InputError
-from muquant.compression.selection import Override as Override, override_specs, pick
+from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
 
 WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
@@ -27,20 +30,22 @@ _BIASES = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
 
 
 @dataclass(frozen=True, eq=False)
-class Weight:
-    """A weight of a model.
+class Owner:
+    """A layer that has a weight, alone or with others.
 
     Attributes:
-        layer: path of the module that owns it, such as "encoder.0.fc1".
-        module: that module.
+        layer: path of the module, such as "encoder.0.fc1".
+        module: the module itself.
         attribute: the weight's name in it.
-        channel_axis: its axis of output channels.
+        channel_axis: the weight's axis of output channels.
+        place: among the owners of the model, in module order.
     """
 
     layer: str
     module: nn.Module
     attribute: str
     channel_axis: int
+    place: int
 
     @property
     def name(self) -> str:
@@ -54,22 +59,82 @@ class Weight:
         return value
 
     @property
-    def bias(self) -> nn.Parameter | None:
-        """What the module adds to the weight's product, [channels]; None where it adds nothing."""
-        bias = getattr(self.module, _BIASES.get(self.attribute, ""), None)
-        return bias if isinstance(bias, nn.Parameter) else None
+    def stored(self) -> Tensor:
+        """The tensor that the module keeps: under a parametrization the one that is trained."""
+        if not parametrize.is_parametrized(self.module, self.attribute):
+            return self.value
+        steps: Any = self.module.parametrizations[self.attribute]  # type: ignore[index]
+        stored: Tensor = steps.original if hasattr(steps, "original") else steps.original0
+        return stored
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight of a model, and all layers that have it.
+
+    Attributes:
+        owners: in module order, at least one; the first gives the weight its name and its axis of channels.
+        own_bias: what its one owner adds to its product, [channels], if nothing else in the model uses that;
+            else None.
+    """
+
+    owners: tuple[Owner, ...]
+    own_bias: nn.Parameter | None
+
+    @property
+    def name(self) -> str:
+        """Path of the weight, such as "encoder.0.fc1.weight"."""
+        return self.owners[0].name
+
+    @property
+    def layer(self) -> str:
+        """Path of the module that has it."""
+        return self.owners[0].layer
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that has it."""
+        return self.owners[0].module
+
+    @property
+    def attribute(self) -> str:
+        """Its name in that module."""
+        return self.owners[0].attribute
+
+    @property
+    def channel_axis(self) -> int:
+        """Its axis of output channels."""
+        return self.owners[0].channel_axis
+
+    @property
+    def value(self) -> Tensor:
+        """The weight as its layers compute with it."""
+        return self.owners[0].value
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Its other names: one for each further owner."""
+        return tuple(owner.name for owner in self.owners[1:])
+
+    def replace(self, value: Tensor) -> None:
+        """Give all owners `value`, as one shared parameter that is not trained."""
+        replace_weight(self.owners, value)
 
 
 def quantizable_weights(model: nn.Module) -> list[Weight]:
-    """Return the weights of `model` that can be quantized, in module order; shared ones at each owner."""
-    return list(_walk(model))
+    """Return the weights of `model` that can be quantized, in module order, a shared one once."""
+    return _shared(model, weight_owners(model))
 
 
-def _walk(model: nn.Module) -> Iterator[Weight]:
-    for layer, module in model.named_modules(remove_duplicate=False):
-        for attribute, axis in weights_of(module).items():
-            if getattr(module, attribute, None) is not None:
-                yield Weight(layer, module, attribute, axis)
+def weight_owners(model: nn.Module) -> list[Owner]:
+    """Return every place of `model` that has a weight that can be quantized, in module order."""
+    places = (
+        (layer, module, attribute, axis)
+        for layer, module in model.named_modules(remove_duplicate=False)
+        for attribute, axis in weights_of(module).items()
+        if getattr(module, attribute, None) is not None
+    )
+    return [Owner(*place, number) for number, place in enumerate(places)]
 
 
 def weights_of(module: nn.Module) -> dict[str, int]:
@@ -85,27 +150,29 @@ def select_weights(model: nn.Module, layers: str) -> list[Weight]:
     expression.
 
     The expression is searched in the path of the layer: "fc" picks fc1 and fc2, "^fc1$" only fc1. A shared
-    weight is returned once for each layer picked that owns it.
+    weight is picked by any of its layers.
 
     Raises:
         InputError: nothing is picked; the message lists the layers there are.
     """
-    weights = quantizable_weights(model)
-    if not weights:
+    owners = weight_owners(model)
+    if not owners:
         kinds = ", ".join(kind.__name__ for kind in WEIGHTS)
         raise InputError(
             f"{type(model).__name__} has no layer with a weight to compress; expected one of {kinds}"
         )
-    return [weights[place] for place in pick([(weight.layer,) for weight in weights], layers, "layers")]
+    weight_at = {owner: weight for weight in _shared(model, owners) for owner in weight.owners}
+    places = pick([(owner.layer,) for owner in owners], layers, "layers")
+    return list(dict.fromkeys(weight_at[owners[place]] for place in places))
 
 
 def override_formats(
     weights: Sequence[Weight], spec: MuLawSpec, overrides: Mapping[str, Override]
-) -> dict[int, MuLawSpec]:
-    """Return the formats of those of `weights` that `overrides` picks, by the id of their value.
+) -> dict[Weight, MuLawSpec]:
+    """Return the formats of those of `weights` that `overrides` picks.
 
     Args:
-        weights: what is compressed, plain parameters.
+        weights: what is compressed.
         spec: what an override that is only a width changes the width of.
         overrides: which layers, in the forms of `select_weights`, or "=NAME", one weight -> a width or a
             format. The last one that picks a weight counts; a shared weight is picked by any of its layers.
@@ -113,15 +180,31 @@ def override_formats(
     Raises:
         InputError: an override picks none of `weights`, or its width is out of range.
     """
-    labels, names = [(weight.layer,) for weight in weights], [weight.name for weight in weights]
-    formats: dict[int, MuLawSpec] = {}
+    pairs = [(owner, weight) for weight in weights for owner in weight.owners]
+    pairs.sort(key=lambda pair: pair[0].place)
+    labels, names = [(owner.layer,) for owner, _ in pairs], [owner.name for owner, _ in pairs]
+    formats: dict[Weight, MuLawSpec] = {}
     for places, own in override_specs(labels, spec, overrides, names):
-        formats.update({id(weights[place].value): own for place in places})
+        formats.update({pairs[place][1]: own for place in places})
     return formats
 
 
-def replace_weight(owners: list[Weight], value: Tensor) -> None:
-    """Give all `owners` the weight `value`, as one shared parameter that is not trained."""
+def replace_weight(owners: Iterable[Owner], value: Tensor) -> None:
+    """Give `owners` the weight `value`, as one shared parameter that is not trained."""
     parameter = nn.Parameter(value, requires_grad=False)
     for owner in owners:
         setattr(owner.module, owner.attribute, parameter)
+
+
+def _shared(model: nn.Module, owners: Iterable[Owner]) -> list[Weight]:
+    """Gather the owners of one tensor."""
+    by_tensor: dict[Tensor, list[Owner]] = {}  # a tensor is its own key: equal only to itself
+    for owner in owners:
+        by_tensor.setdefault(owner.stored, []).append(owner)
+    uses = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    return [Weight(tuple(each), _own_bias(each, uses)) for each in by_tensor.values()]
+
+
+def _own_bias(owners: Sequence[Owner], uses: Mapping[nn.Parameter, int]) -> nn.Parameter | None:
+    bias = getattr(owners[0].module, _BIASES.get(owners[0].attribute, ""), None)
+    return bias if len(owners) == 1 and isinstance(bias, nn.Parameter) and uses[bias] == 1 else None

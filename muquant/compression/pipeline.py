@@ -1,8 +1,7 @@
 """The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,26 +9,26 @@ from torch import nn
 
 from muquant.base.errors import InputError, naming
 from muquant.compression.artifact import CompressedModel, LayerReport
-from muquant.compression.auto import Choice, Trial, candidates
-from muquant.compression.batch_norm import batch_norms, reestimate_batch_norms
-from muquant.compression.calibration import samples_of, split
+from muquant.compression.auto import Choice, TriedFormat, candidates
+from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
+from muquant.compression.calibration import samples_of
 from muquant.compression.layers import (
-    Override,
     Weight,
     override_formats,
     quantizable_weights,
-    replace_weight,
     select_weights,
 )
+from muquant.compression.options import CompressionOptions
 from muquant.compression.qat import unwrap
+from muquant.compression.selection import Override
 from muquant.compression.sensitivity import Shape, input_shapes, layer_norms
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example, Inputs
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
-from muquant.quantization.moments import Samples
-from muquant.quantization.outcome import Quantized
-from muquant.quantization.quantize import choose_rounding, quantize
-from muquant.quantization.resume import Finished
+from muquant.quantization.moments import InputMoments
+from muquant.quantization.outcome import Outcome
+from muquant.quantization.quantize import quantize
+from muquant.quantization.resume import FinishedWeights
 
 
 def compress(
@@ -43,7 +42,7 @@ def compress(
     calibration: Example | None = None,
     corrections: bool = True,
     example: Example | None = None,
-    finished: Finished | None = None,
+    finished: FinishedWeights | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
     """Compress the weights of `model`; biases, norms and the layers not picked stay float32. The model is not
@@ -75,139 +74,159 @@ def compress(
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
-        InputError: no layer is picked, a weight holds NaN or infinity or has a parametrization besides fake
-            quantization, a name is unknown, the model does not run on `example` or `calibration`, or
-            `rounding` needs a calibration that is not there.
+        InputError: no layer is picked, a weight holds NaN or infinity, a name is unknown, the model does not
+            run on `example` or `calibration`, a sample holds NaN or infinity, or `rounding` needs a
+            calibration that is not there.
     """
+    options = CompressionOptions(
+        spec=spec,
+        layers=layers,
+        overrides=overrides or {},
+        rounding=rounding,
+        observer=observer,
+        calibration=calibration,
+        corrections=corrections,
+        finished=finished,
+    )
+    return compress_module(model, options, example=example, on_layer=on_layer)
+
+
+def compress_module(
+    model: nn.Module,
+    options: CompressionOptions,
+    *,
+    example: Example | None = None,
+    on_layer: Callable[[str, int, int], None] | None = None,
+) -> CompressedModel:
+    """`compress`, with its options as one object."""
     module = copy.deepcopy(model).cpu().float().eval()
     trained = unwrap(module)
-    auto = layers == "auto"
-    if trained:
-        if (
-            spec
-            or overrides
-            or calibration is not None
-            or (layers, rounding, observer) != ("all", None, "search")
-        ):
-            raise InputError(
-                "the model was prepared for quantization-aware training, which fixed its layers and format; "
-                "call compress(model) with no option to freeze it"
-            )
-        picked = [weight for weight in quantizable_weights(module) if id(weight.value) in trained]
-    else:
-        picked = select_weights(module, "all" if auto else layers)
-    spec = spec or MuLawSpec()
-    own = override_formats(picked, spec, overrides or {})
+    picked = _picked(module, options, trained)
+    if example is None and options.calibration is not None:
+        example = Inputs.of(options.calibration).rows(0, 1).example
     quantizer = _Quantizer(
-        observer,
-        choose_rounding(rounding, calibrated=calibration is not None),
+        options,
         trained,
-        _own_biases(module) if corrections else frozenset(),
-        finished,
+        {} if trained else override_formats(picked, options.format, options.overrides),
+        input_shapes(module, example),
     )
-    if example is None and calibration is not None:
-        example = Inputs.of(calibration).rows(0, 1).example
-    shapes = input_shapes(module, example)
-
-    by_value: dict[int, list[Weight]] = {}
-    for weight in quantizable_weights(module):
-        by_value.setdefault(id(weight.value), []).append(weight)
-    chosen = {
-        by_value[key][0].name: by_value[key] for key in dict.fromkeys(id(weight.value) for weight in picked)
-    }
-    tensors, shifts, reports, choices = {}, {}, [], []
-    firsts = {name: owners[0] for name, owners in chosen.items()}
-    for index, (name, samples) in enumerate(samples_of(module, firsts, calibration)):
-        owners = chosen[name]
-        key = id(owners[0].value)
+    done: dict[Weight, _Compressed] = {}
+    choices: list[Choice] = []
+    for index, (weight, samples) in enumerate(samples_of(module, picked, options.samples)):
         if on_layer is not None:
-            on_layer(name, index, len(chosen))
-        tried = auto and key not in own
-        trials = []
-        with naming(name):
-            for form in candidates(spec) if tried else (own.get(key, spec),):
-                quantized = quantizer(owners, form, samples)
-                report = _report(owners, quantized, shapes)
-                trials.append(Trial(report.bits, report.domain, report.delta_norms.two))
-                if trials[-1].good:
-                    break
+            on_layer(weight.name, index, len(picked))
+        with naming(weight.name):
+            compressed, tried = quantizer(weight, samples)
         if tried:
-            choices.append(Choice(name, tuple(trials)))
-            if choices[-1].taken is None:
-                continue
-        tensors[name] = quantized.tensor
-        if quantized.shift is not None and owners[0].bias is not None:
-            shifts[owners[0].bias] = quantized.shift
-        reports.append(report)
-    if not tensors:
+            choices.append(Choice(weight.name, tuple(tried)))
+        if compressed is not None:
+            done[weight] = compressed
+    if not done:
         raise InputError(
             'layers "auto": of no layer is ||dW||_2 at most 1, even at 8 bits; name the layers to compress'
         )
-    calibrated = calibration is not None and corrections and batch_norms(module)
-    reference = copy.deepcopy(module) if calibrated else None
-    for name, tensor in tensors.items():
-        replace_weight(chosen[name], tensor.dequantize())
-    with torch.no_grad():
-        for bias, shift in shifts.items():
-            bias.add_(shift)
-    batch_norm = None
-    if reference is not None and calibration is not None:
-        batch_norm = reestimate_batch_norms(module, reference, *split(calibration))
-    aliases = {owner.name: name for name in tensors for owner in chosen[name][1:]}
-    return CompressedModel(module, tensors, aliases, tuple(reports), tuple(choices), batch_norm)
+    batch_norm = _put_in_place(module, done, options)
+    return CompressedModel(
+        module,
+        {weight.name: each.outcome.tensor for weight, each in done.items()},
+        {alias: weight.name for weight in done for alias in weight.aliases},
+        tuple(each.report for each in done.values()),
+        tuple(choices),
+        batch_norm,
+    )
 
 
-def _own_biases(model: nn.Module) -> frozenset[int]:
-    """The ids of the parameters that only one module has, under one name."""
-    counts = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    return frozenset(key for key, count in counts.items() if count == 1)
+def _picked(
+    module: nn.Module, options: CompressionOptions, trained: Mapping[nn.Parameter, MuLawFakeQuantize]
+) -> list[Weight]:
+    if not trained:
+        return select_weights(module, "all" if options.layers == "auto" else options.layers)
+    if not options.are_default:
+        raise InputError(
+            "the model was prepared for quantization-aware training, which fixed its layers and format; "
+            "call compress(model) with no option to freeze it"
+        )
+    return [weight for weight in quantizable_weights(module) if weight.value in trained]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Compressed:
+    outcome: Outcome
+    report: LayerReport
+
+
+@dataclass(frozen=True, eq=False)
 class _Quantizer:
-    """Quantizes weights by these methods; those that were trained at few bits as they were trained.
+    """Quantizes weights as they were asked for; those that were trained at few bits as they were trained.
 
     Attributes:
-        observer: as for `compress`.
-        rounding: likewise.
-        trained: fake-quant modules by the id of their weight.
-        biases: ids of those that may be changed.
-        finished: as for `compress`.
+        options: what was asked for.
+        trained: weight -> the fake-quant module that was on it.
+        own: the formats of weights that have one of their own.
+        shapes: of the inputs of convolutions, see `input_shapes`.
     """
 
-    observer: str
-    rounding: str
-    trained: Mapping[int, MuLawFakeQuantize]
-    biases: Collection[int]
-    finished: Finished | None
+    options: CompressionOptions
+    trained: Mapping[nn.Parameter, MuLawFakeQuantize]
+    own: Mapping[Weight, MuLawSpec]
+    shapes: Mapping[nn.Module, Collection[Shape]]
 
-    def __call__(self, owners: Sequence[Weight], spec: MuLawSpec, samples: Samples | None) -> Quantized:
-        weight = owners[0]
-        if id(weight.value) in self.trained:
-            fake = self.trained[id(weight.value)]
+    def __call__(
+        self, weight: Weight, samples: InputMoments | None
+    ) -> tuple[_Compressed | None, list[TriedFormat]]:
+        """Return what becomes of a weight, None where it stays float32, and what "auto" tried for it."""
+        options = self.options
+        if options.layers != "auto" or weight in self.own:
+            return self._compressed(weight, self.own.get(weight, options.format), samples), []
+        tried: list[TriedFormat] = []
+        for spec in candidates(options.format):
+            found = self._compressed(weight, spec, samples)
+            tried.append(TriedFormat(spec.bits, spec.domain, found.report.delta_norms.two))
+            if tried[-1].good:
+                return found, tried
+        return None, tried
+
+    def _compressed(self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None) -> _Compressed:
+        outcome = self._outcome(weight, spec, samples)
+        before, after = weight.value.detach(), outcome.tensor.dequantize()
+        matrix, operator = layer_norms(weight.owners, after - before, self.shapes)
+        report = LayerReport(
+            **outcome.summary(weight.name, before),
+            matrix_norms=matrix,
+            operator_norms=operator,
+            float_nbytes=4 * before.numel(),
+        )
+        return _Compressed(outcome, report)
+
+    def _outcome(self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None) -> Outcome:
+        fake = self.trained.get(weight.value)  # type: ignore[call-overload]
+        if fake is not None:
             if fake.observer_enabled[0] == 1:
                 fake.observe(weight.value)
-            return Quantized(fake.quantize(weight.value))
+            return Outcome(fake.quantize(weight.value))
         return quantize(
             weight.value.detach(),
             spec,
             weight.channel_axis,
-            self.observer,
-            self.rounding,
+            self.options.observer,
+            self.options.method,
             samples,
-            biased=len(owners) == 1 and id(weight.bias) in self.biases,
-            finished=self.finished,
+            biased=self.options.corrections and weight.own_bias is not None,
+            finished=self.options.finished,
         )
 
 
-def _report(
-    owners: Sequence[Weight], outcome: Quantized, shapes: Mapping[nn.Module, Collection[Shape]]
-) -> LayerReport:
-    before, after = owners[0].value.detach(), outcome.tensor.dequantize()
-    matrix, operator = layer_norms(owners, after - before, shapes)
-    return LayerReport(
-        **outcome.summary(owners[0].name, before),
-        matrix_norms=matrix,
-        operator_norms=operator,
-        float_nbytes=4 * before.numel(),
-    )
+def _put_in_place(
+    module: nn.Module, done: Mapping[Weight, _Compressed], options: CompressionOptions
+) -> Reestimation | None:
+    """Give the layers of `module` what became of their weights, and the corrections that help."""
+    samples = options.samples if options.corrections and batch_norms(module) else None
+    reference = copy.deepcopy(module) if samples is not None else None
+    for weight, each in done.items():
+        weight.replace(each.outcome.tensor.dequantize())
+        if each.outcome.shift is not None and weight.own_bias is not None:
+            with torch.no_grad():
+                weight.own_bias.add_(each.outcome.shift)
+    if reference is None or samples is None:
+        return None
+    return reestimate_batch_norms(module, reference, *samples)

@@ -7,11 +7,11 @@ from torch.nn.utils import parametrize
 
 from muquant.base.errors import InputError, naming
 from muquant.compression.layers import (
-    Override,
-    Weight,
+    Owner,
     override_formats,
     select_weights,
 )
+from muquant.compression.selection import Override
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
 from muquant.quantization.observers import SearchObserver, WeightObserver
@@ -29,7 +29,8 @@ def prepare_qat(
     """Put fake quantization on the weights of `model`, in place, as parametrizations; returns the model.
 
     Each weight is observed once, here; from then on its scale and mu are parameters of the model. A weight
-    that several layers share has one fake-quant module. `muquant.compress(model)` freezes the result.
+    that several layers share has one fake-quant module, at all of them. `muquant.compress(model)` freezes
+    the result.
 
     Args:
         model: any module with weights that `select_weights` knows; BatchNorm is left as it is.
@@ -45,34 +46,37 @@ def prepare_qat(
     """
     picked = select_weights(model, layers)
     for weight in picked:
-        _check_plain(weight)
+        for owner in weight.owners:
+            _check_plain(owner)
     spec = spec or MuLawSpec()
     own = override_formats(picked, spec, overrides or {})
     fakes = {
-        key: MuLawFakeQuantize(own.get(key, spec), weight.channel_axis, observer).to(weight.value.device)
-        for key, weight in ((id(weight.value), weight) for weight in picked)
+        weight: MuLawFakeQuantize(own.get(weight, spec), weight.channel_axis, observer).to(
+            weight.value.device
+        )
+        for weight in picked
     }
-    placed = [(weight, fakes[id(weight.value)]) for weight in picked]
-    for weight, fake in placed:
+    for weight, fake in fakes.items():
         with naming(weight.name):
             fake.observe(weight.value)
         fake.disable_observer()
-    for weight, fake in placed:
-        parametrize.register_parametrization(weight.module, weight.attribute, fake)
+    for weight, fake in fakes.items():
+        for owner in weight.owners:
+            parametrize.register_parametrization(owner.module, owner.attribute, fake)
     return model
 
 
-def _check_plain(weight: Weight) -> None:
-    module, name = weight.module, weight.attribute
+def _check_plain(owner: Owner) -> None:
+    module, name = owner.module, owner.attribute
     steps = [*module.parametrizations[name]] if parametrize.is_parametrized(module, name) else []  # type: ignore[index]
     of_torch_ao = getattr(module, f"{name}_fake_quant", None)
     if any(isinstance(step, MuLawFakeQuantize) for step in (*steps, of_torch_ao)):
         raise InputError(
-            f"{weight.name} is prepared already; expected a float weight; train it as it is, or pick others"
+            f"{owner.name} is prepared already; expected a float weight; train it as it is, or pick others"
         )
     if steps:
         raise InputError(
-            f"{weight.name} is parametrized already, by {', '.join(type(step).__name__ for step in steps)}; "
+            f"{owner.name} is parametrized already, by {', '.join(type(step).__name__ for step in steps)}; "
             "expected a plain weight, on which fake quantization stays alone; make it one by "
             f'torch.nn.utils.parametrize.remove_parametrizations(module, "{name}"), or pick others'
         )
@@ -99,9 +103,9 @@ def mulaw_qconfig(
     )
 
 
-def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
+def unwrap(model: nn.Module) -> dict[nn.Parameter, MuLawFakeQuantize]:
     """Replace parametrized tensors of `model`, in place, by plain parameters; return our fake-quant modules
-    by the id of theirs.
+    by those that they were on.
 
     Under our fake quantization that is the float weight, under any other parametrization the value that it
     gives. Torch's own `remove_parametrizations` would also break the model that `model` was copied from:
@@ -111,7 +115,7 @@ def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
         InputError: a tensor has other parametrizations besides our fake quantization, so that its value is
             not what the fake quantization gives.
     """
-    fakes: dict[int, MuLawFakeQuantize] = {}
+    fakes: dict[nn.Parameter, MuLawFakeQuantize] = {}
     for path, module in list(model.named_modules()):
         if parametrize.is_parametrized(module):
             plain = {}
@@ -119,7 +123,7 @@ def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
                 if any(isinstance(step, MuLawFakeQuantize) for step in steps):
                     _check_alone(f"{path}.{name}".lstrip("."), steps)
                     plain[name] = steps.original
-                    fakes[id(steps.original)] = steps[0]
+                    fakes[steps.original] = steps[0]
                 else:
                     plain[name] = nn.Parameter(getattr(module, name).detach(), requires_grad=False)
             del module.parametrizations
@@ -128,7 +132,7 @@ def unwrap(model: nn.Module) -> dict[int, MuLawFakeQuantize]:
                 setattr(module, name, value)
         fake = getattr(module, "weight_fake_quant", None)
         if isinstance(fake, MuLawFakeQuantize):  # torch.ao's prepare_qat, behind any parametrization
-            fakes[id(module.weight)] = fake
+            fakes[module.weight] = fake
             module.weight_fake_quant = nn.Identity()
     return fakes
 

@@ -149,7 +149,7 @@ class MomentSums:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class InputMoments:
     """What is known of one layer's inputs.
 
     Attributes:
@@ -160,6 +160,6 @@ class Samples:
     fit: Moments
     held_out: Moments
 
-    def about(self, center: Tensor) -> "Samples":
+    def about(self, center: Tensor) -> "InputMoments":
         """The inputs less `center`, [blocks, inputs]."""
-        return Samples(self.fit.about(center), self.held_out.about(center))
+        return InputMoments(self.fit.about(center), self.held_out.about(center))

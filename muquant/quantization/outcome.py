@@ -25,7 +25,7 @@ class OutputQuality:
 
 
 @dataclass(frozen=True, eq=False)
-class Quantized:
+class Outcome:
     """A quantized weight, and how it came about.
 
     Attributes:

@@ -8,11 +8,11 @@ from muquant.base.errors import InputError
 from muquant.format.rows import to_matrix
 from muquant.format.spec import MAX_MU, MuLawSpec
 from muquant.format.tensor import QuantizedTensor
-from muquant.quantization.moments import Moments, Samples
+from muquant.quantization.moments import InputMoments, Moments
 from muquant.quantization.observers import observer_class
-from muquant.quantization.outcome import OutputQuality, Quantized
+from muquant.quantization.outcome import Outcome, OutputQuality
 from muquant.quantization.quality import decibels
-from muquant.quantization.resume import Finished
+from muquant.quantization.resume import FinishedWeights
 from muquant.quantization.rounding import ROUNDINGS, nearest, refinements
 
 OTHER_MUS = (0.5, 2.0)
@@ -25,11 +25,11 @@ def quantize(
     channel_axis: int,
     observer: str,
     rounding: str,
-    samples: Samples | None = None,
+    samples: InputMoments | None = None,
     *,
     biased: bool = False,
-    finished: Finished | None = None,
-) -> Quantized:
+    finished: FinishedWeights | None = None,
+) -> Outcome:
     """Return `weight` (float32, any shape) in the format `spec`.
 
     All rounding methods up to `rounding` are tried, and the one whose outcome is best on held-out samples is
@@ -77,24 +77,24 @@ def _quantize(
     channel_axis: int,
     observer: str,
     rounding: str,
-    samples: Samples | None,
+    samples: InputMoments | None,
     biased: bool,
-) -> Quantized:
+) -> Outcome:
     methods = refinements(rounding)
     start = _nearest(weight, spec, channel_axis, observer)
     if samples is None:
-        return Quantized(start)
+        return Outcome(start)
     biased = biased and spec.domain == "decoded"  # a mapped weight is not close to the weight
     seen = samples.about(samples.fit.mean) if biased else samples
     starts = [start]
     if spec.mu == "auto" and methods:
         mus = [min(float(start.spec.mu) * factor, MAX_MU) for factor in OTHER_MUS]
         starts += [_nearest(weight, spec.with_mu(mu), channel_axis, observer) for mu in mus]
-    outcomes = [Quantized(start)]
+    outcomes = [Outcome(start)]
     for name, refine in methods.items():
         tried = [refine(weight, each, seen.fit) for each in starts]
         starts = [min(tried, key=lambda each: _lost(weight, each, seen.held_out))]
-        outcomes.append(Quantized(starts[0], name))
+        outcomes.append(Outcome(starts[0], name))
     if biased:
         outcomes += [replace(each, shift=_shift(weight, each.tensor, samples.fit)) for each in outcomes]
     losses = [

@@ -15,8 +15,8 @@ from torch import Tensor
 from muquant.base.errors import InputError, naming
 from muquant.base.tensor_files import read_tensors, write_tensors
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
-from muquant.quantization.moments import Moments, Samples
-from muquant.quantization.outcome import OutputQuality, Quantized
+from muquant.quantization.moments import InputMoments, Moments
+from muquant.quantization.outcome import Outcome, OutputQuality
 
 SCHEMA = "muquant.finished/1"
 _WEIGHT = "weight"
@@ -24,7 +24,7 @@ _WEIGHT = "weight"
 _NAME = re.compile("[0-9a-f]{64}")
 
 
-class Finished:
+class FinishedWeights:
     """A folder of finished weights, a file for each.
 
     A file's name is a digest of the float weight, of what was asked for and of what was known of the layer's
@@ -49,7 +49,7 @@ class Finished:
     def _files(self) -> list[Path]:
         return [path for path in self.folder.glob("*.safetensors") if _NAME.fullmatch(path.stem)]
 
-    def key(self, weight: Tensor, samples: Samples | None, **options: Any) -> str:
+    def key(self, weight: Tensor, samples: InputMoments | None, **options: Any) -> str:
         """Return the name under which an outcome is kept.
 
         Args:
@@ -62,7 +62,7 @@ class Finished:
             digest.update(tensor.detach().contiguous().numpy().data)
         return digest.hexdigest()
 
-    def get(self, key: str) -> Quantized | None:
+    def get(self, key: str) -> Outcome | None:
         """Return the outcome of that name, None where there is none.
 
         Raises:
@@ -78,11 +78,11 @@ class Finished:
                 tensor = read_weight(_WEIGHT, tensors, manifest[_WEIGHT])
                 output = manifest["output"]
                 quality = None if output is None else OutputQuality(**_numbers(output))
-                return Quantized(tensor, str(manifest["rounding"]), quality, tensors.get("shift"))
+                return Outcome(tensor, str(manifest["rounding"]), quality, tensors.get("shift"))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise InputError(f"it is malformed ({error!r:.200}); delete it") from error
 
-    def put(self, key: str, outcome: Quantized) -> None:
+    def put(self, key: str, outcome: Outcome) -> None:
         """Keep an outcome.
 
         Raises:
@@ -101,7 +101,7 @@ class Finished:
         write_tensors(self.folder / f"{key}.safetensors", SCHEMA, tensors, manifest)
 
 
-def _tensors(samples: Samples | None) -> Iterable[Tensor]:
+def _tensors(samples: InputMoments | None) -> Iterable[Tensor]:
     parts: tuple[Moments, ...] = () if samples is None else (samples.fit, samples.held_out)
     return (tensor for part in parts for tensor in (part.mean, part.second, part.third, part.fourth))
 

@@ -10,10 +10,12 @@ import click
 from torch import nn
 
 import muquant
-from muquant.compression.auto import Choice, Trial
+from muquant.compression.auto import Choice, TriedFormat
 from muquant.compression.batch_norm import Reestimation
+from muquant.compression.budget.modules import plan_module
+from muquant.compression.options import CompressionOptions
+from muquant.compression.pipeline import compress_module
 from muquant.quantization.outcome import finite
-from muquant.quantization.resume import Finished
 from muquant_cli.graphs import GRAPHS, compress_graph
 from muquant_cli.options.budget import Budget, budget_options, keep_plan
 from muquant_cli.options.calibration import (
@@ -69,7 +71,7 @@ def compress(
     resume: bool,
     root: Path | None,
     policy: str,
-    **options: Any,
+    **formats: Any,
 ) -> None:
     """Compress the weights of SOURCE to few bits.
 
@@ -86,28 +88,27 @@ def compress(
     check_suffix(out)
     budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
     width, overrides = parse_bits(bits)
-    spec = muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **options)
-    how: dict[str, Any] = {
-        "layers": layers,
-        "overrides": overrides,
-        "rounding": rounding,
-        "observer": observer,
-        "corrections": corrections,
-    }
+    options = CompressionOptions(
+        spec=muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **formats),
+        layers=layers,
+        overrides=overrides,
+        observer=observer,
+        corrections=corrections,
+    )
 
-    def calibrate(finished: Finished, preprocess: nn.Module | None = None) -> None:
-        if calibration is not None:
-            how["finished"] = finished  # without samples a weight takes less time than to keep it
-            how["calibration"] = read_calibration(calibration, samples, root, preprocess)
+    def with_samples(preprocess: nn.Module | None = None) -> CompressionOptions:
+        if calibration is None:
+            return replace(options, rounding=rounding)  # a weight takes less time than to keep it
+        given = read_calibration(calibration, samples, root, preprocess)
+        return replace(options, rounding=rounding, calibration=given, finished=finished)
 
     with finished_weights(output, out, resume) as finished:
-        if Path(source).suffix in GRAPHS:
-            calibrate(finished)
-            document = compress_graph(output, Path(source), out, spec, state, budget, policy=policy, **how)
+        path = Path(source)
+        if path.suffix in GRAPHS:
+            document = compress_graph(output, path, out, state, with_samples(), budget, policy)
         else:
             read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
-            calibrate(finished, read.preprocess)
-            document = _compress_module(output, read, out, spec, policy, budget, **how)
+            document = _compress_module(output, read, out, with_samples(read.preprocess), budget, policy)
     output.result(document)
 
 
@@ -115,23 +116,21 @@ def _compress_module(
     output: Output,
     source: Source,
     out: Path,
-    spec: muquant.MuLawSpec,
-    policy: str,
+    options: CompressionOptions,
     budget: Budget,
-    **how: Any,
+    policy: str,
 ) -> dict[str, Any]:
     """Compress a model, write it as `out` says, say how it went, and return it as a document."""
     exported = out.suffix == ".onnx"
     if exported:
         source.require_example()  # before any work is done
     trained = any(isinstance(part, muquant.MuLawFakeQuantize) for part in source.module.modules())
-    how, plan = budget.follow(output, out, partial(muquant.plan_widths, source.module, spec), how)
+    options, plan = budget.follow(output, out, options, partial(plan_module, source.module))
+    if trained and options.spec == muquant.MuLawSpec():
+        options = replace(options, spec=None)  # nothing was asked for, and training fixed it
     with output.progress("Compressing") as update:
-        compressed = muquant.compress(
-            source.module,
-            None if trained and spec == muquant.MuLawSpec() else spec,  # training fixed it
-            on_layer=lambda name, index, count: update(index, count, name),
-            **how,
+        compressed = compress_module(
+            source.module, options, on_layer=lambda name, index, count: update(index, count, name)
         )
     report = None
     if exported:
@@ -143,7 +142,7 @@ def _compress_module(
     what = f"{source.text} as it was trained" if trained else f"{source.text} at {bits} bits"
     show_layers(output, what, layer_rows(compressed.report))
     if not trained:
-        warn_without_samples(output, how)
+        warn_without_samples(output, options)
     document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)
@@ -190,7 +189,7 @@ def show_choices(output: Output, choices: Sequence[Choice]) -> list[dict[str, An
     ]
 
 
-def _named(trial: Trial) -> str:
+def _named(trial: TriedFormat) -> str:
     return f"{trial.bits} bits" if trial.domain == "decoded" else f"{trial.bits} bits {trial.domain}"
 
 

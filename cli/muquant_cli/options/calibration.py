@@ -1,7 +1,7 @@
 """`--calibration`: a few samples of what a model will be given."""
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from muquant.base.errors import InputError, first_line
+from muquant.compression.options import CompressionOptions
 from muquant.data import load_dataset
 from muquant.models.calls import Example, Inputs
-from muquant.quantization.resume import Finished
+from muquant.quantization.resume import FinishedWeights
 from muquant_cli.output import Output
 
 ARRAYS = (".npy", ".npz")
@@ -50,9 +51,9 @@ def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def warn_without_samples(output: Output, how: Mapping[str, Any]) -> None:
-    """Say what it costs where `how` has no samples."""
-    if "calibration" not in how:
+def warn_without_samples(output: Output, options: CompressionOptions) -> None:
+    """Say what it costs where there are no samples."""
+    if options.calibration is None:
         output.say(
             "Without samples codes are chosen by the weights alone. That costs accuracy, the more the fewer "
             "bits: a few hundred inputs, without labels, win most of it back; see --calibration."
@@ -60,7 +61,7 @@ def warn_without_samples(output: Output, how: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def finished_weights(output: Output, out: Path, resume: bool) -> Iterator[Finished]:
+def finished_weights(output: Output, out: Path, resume: bool) -> Iterator[FinishedWeights]:
     """Yield where weights are kept once they are done, beside `out`; it is gone when all of them are.
 
     Args:
@@ -68,7 +69,7 @@ def finished_weights(output: Output, out: Path, resume: bool) -> Iterator[Finish
         out: the file that is to be written.
         resume: whether those of an earlier command may be taken.
     """
-    finished = Finished(out.with_name(f"{out.name}.partial"))
+    finished = FinishedWeights(out.with_name(f"{out.name}.partial"))
     if not resume:
         finished.clear()
     try:

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from muquant.compression.calibration import in_parts
 from muquant.compression.calibration.operators import drawn, patches
-from muquant.models.calls import Example, Inputs
-from muquant.quantization.moments import Moments, MomentSums, Samples
+from muquant.models.calls import Inputs
+from muquant.quantization.moments import InputMoments, Moments, MomentSums
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.names import label
 from muquant_onnx.from_onnx.feeds import Feeds
@@ -24,8 +24,8 @@ from muquant_onnx.from_onnx.read import read_graph
 
 
 def graph_samples(
-    source: Path, weights: Sequence[FoundWeight], calibration: Example | None
-) -> Iterator[tuple[FoundWeight, Samples | None]]:
+    source: Path, weights: Sequence[FoundWeight], samples: tuple[Inputs, Inputs] | None
+) -> Iterator[tuple[FoundWeight, InputMoments | None]]:
     """Yield `weights` with what is known of their layers' inputs.
 
     Nothing is known of embeddings, of transposed convolutions, of left-hand weights, of those behind a
@@ -35,23 +35,23 @@ def graph_samples(
     Args:
         source: the ONNX file in which `weights` were found.
         weights: of which to collect.
-        calibration: samples for the graph's inputs [N, ...], by name or in order; None where nothing is known
-            of any weight's inputs.
+        samples: for the graph's inputs [N, ...], by name or in order, to fit to and held out; None where
+            nothing is known of any weight's inputs.
 
     Raises:
         InputError: the samples do not fit the graph's inputs or are too few, or onnxruntime does not run it.
     """
-    named = {weight.name: weight for weight in weights}
-    known = in_parts(
-        {name: _matrix_shape(weight)[1] for name, weight in named.items()},
-        calibration,
-        lambda names, samples: _collect(source, names, samples),
-    )
-    yield from ((named[name], samples) for name, samples in known)
+    inputs = {weight: _matrix_shape(weight)[1] for weight in weights}
+
+    def collect(part: list[FoundWeight], own: Inputs) -> dict[FoundWeight, Moments]:
+        known = _collect(source, [weight.name for weight in part], own)
+        return {weight: known[weight.name] for weight in part if weight.name in known}
+
+    return in_parts(inputs, samples, collect)
 
 
 def _collect(source: Path, names: Sequence[str], samples: Inputs) -> dict[str, Moments]:
-    """Return moments for those of the weights for which they can be known."""
+    """Return moments, by name, for those of the weights for which they can be known."""
     model = read_graph(source).model
     found = [weight for weight in find_weights(model)[0] if weight.name in names]
     seen = [weight for weight in found if all(_seen(weight, use, model.graph) for use in weight.uses)]

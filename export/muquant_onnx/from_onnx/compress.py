@@ -10,13 +10,13 @@ from torch import Tensor
 
 from muquant.base.errors import naming
 from muquant.base.files import scratch_folder
+from muquant.compression.options import CompressionOptions
 from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example
-from muquant.quantization.observers import observer_class
-from muquant.quantization.outcome import Quantized
-from muquant.quantization.quantize import choose_rounding, quantize
-from muquant.quantization.resume import Finished
+from muquant.quantization.outcome import Outcome
+from muquant.quantization.quantize import quantize
+from muquant.quantization.resume import FinishedWeights
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.from_onnx.biases import find_bias
@@ -42,7 +42,7 @@ def compress_onnx(
     calibration: Example | None = None,
     corrections: bool = True,
     policy: str = "auto",
-    finished: Finished | None = None,
+    finished: FinishedWeights | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
     """Write the ONNX file `source` to `destination` with its weights in few bits; whole or not at all.
@@ -75,45 +75,58 @@ def compress_onnx(
         InputError: the file cannot be used, or holds nothing to compress; no layer is picked; a weight holds
             NaN or infinity; a name is unknown; samples do not fit the graph; the result cannot be written.
     """
-    asked, spec = check_policy(policy), spec or MuLawSpec()
-    observer_class(observer)
-    method = choose_rounding(rounding, calibrated=calibration is not None)
-    read = read_graph(Path(source))
+    options = CompressionOptions(
+        spec=spec,
+        layers=layers,
+        overrides=overrides or {},
+        rounding=rounding,
+        observer=observer,
+        calibration=calibration,
+        corrections=corrections,
+        finished=finished,
+    )
+    return compress_file(Path(source), Path(destination), options, policy, on_layer)
+
+
+def compress_file(
+    source: Path,
+    destination: Path,
+    options: CompressionOptions,
+    policy: str = "auto",
+    on_layer: Callable[[str, int, int], None] | None = None,
+) -> CompressReport:
+    """`compress_onnx`, with its options as one object."""
+    asked = check_policy(policy)
+    read = read_graph(source)
     model = read.model
     found, left_alone = require_weights(model, source)
-    picked = pick([weight.labels for weight in found], layers, "layers")
-    formats = dict.fromkeys(picked, spec)
-    formats.update(pinned_formats(found, picked, spec, overrides))
+    chosen, not_picked = choose_formats(found, options)
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
-        chosen = {found[place]: form for place, form in formats.items()}
-        known = graph_samples(Path(source), list(chosen), calibration)
-        for number, (weight, samples) in enumerate(known):
+        for number, (weight, samples) in enumerate(graph_samples(source, list(chosen), options.samples)):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
             with naming(weight.name):
                 values = read_float(weight.tensor)
-                bias = find_bias(weight, model.graph) if corrections else None
-                quantized = quantize(
+                bias = find_bias(weight, model.graph) if options.corrections else None
+                outcome = quantize(
                     values,
                     chosen[weight],
                     weight.channel_axis,
-                    observer,
-                    method,
+                    options.observer,
+                    options.method,
                     samples,
                     biased=bias is not None,
-                    finished=finished,
+                    finished=options.finished,
                 )
-                reports.append(_report(weight, values, quantized))
+                reports.append(_report(weight, values, outcome))
                 del values  # it is not needed while the codes are packed
-                if bias is not None and quantized.shift is not None:
-                    bias.shift(quantized.shift, weight)
-                packed[weight.name] = spool.add(
-                    weight.name, quantized.tensor, ir.DataType(weight.tensor.dtype)
-                )
+                if bias is not None and outcome.shift is not None:
+                    bias.shift(outcome.shift, weight)
+                packed[weight.name] = spool.add(weight.name, outcome.tensor, ir.DataType(weight.tensor.dtype))
         served = replace_weights(model, [(weight, packed[weight.name]) for weight in chosen], asked)
         add_metadata(model, packed, asked, forms_by_weight(served))
-        written = write_graph(model, Path(destination), scratch)
+        written = write_graph(model, destination, scratch)
     return CompressReport(
         path=os.fspath(destination),
         nbytes=written.nbytes,
@@ -126,31 +139,31 @@ def compress_onnx(
         ),
         left_alone=(
             *left_alone,
-            *(
-                LeftAlone(weight.source, weight.uses[0].kind, "it was not picked")
-                for place, weight in enumerate(found)
-                if place not in formats
-            ),
+            *(LeftAlone(weight.source, weight.uses[0].kind, "it was not picked") for weight in not_picked),
         ),
     )
 
 
-def pinned_formats(
-    found: Sequence[FoundWeight],
-    picked: Sequence[int],
-    spec: MuLawSpec,
-    overrides: Mapping[str, Override] | None,
-) -> dict[int, MuLawSpec]:
-    """Return the formats of those that `overrides` picks among the `picked` places of `found`, by place."""
-    weights = [found[place] for place in picked]
-    labels, names = [weight.labels for weight in weights], [weight.name for weight in weights]
-    formats: dict[int, MuLawSpec] = {}
-    for places, own in override_specs(labels, spec, overrides or {}, names):
+def choose_formats(
+    found: Sequence[FoundWeight], options: CompressionOptions
+) -> tuple[dict[FoundWeight, MuLawSpec], list[FoundWeight]]:
+    """Return the formats of the weights that `options` picks, in their order, and the weights it does not."""
+    picked = [found[place] for place in pick([weight.labels for weight in found], options.layers, "layers")]
+    formats = dict.fromkeys(picked, options.format)
+    formats.update(own_formats(picked, options))
+    return formats, [weight for weight in found if weight not in formats]
+
+
+def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> dict[FoundWeight, MuLawSpec]:
+    """Return the formats of those that an override picks among `picked`."""
+    labels, names = [weight.labels for weight in picked], [weight.name for weight in picked]
+    formats: dict[FoundWeight, MuLawSpec] = {}
+    for places, own in override_specs(labels, options.format, options.overrides, names):
         formats.update({picked[place]: own for place in places})
     return formats
 
 
-def _report(weight: FoundWeight, values: Tensor, outcome: Quantized) -> WeightReport:
+def _report(weight: FoundWeight, values: Tensor, outcome: Outcome) -> WeightReport:
     return WeightReport(
         **outcome.summary(weight.name, values),
         source=weight.source,

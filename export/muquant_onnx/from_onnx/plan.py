@@ -2,9 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -13,23 +13,20 @@ from torch import Tensor
 from muquant.base.errors import InputError, first_line, naming
 from muquant.compression.budget import Drop, Plan
 from muquant.compression.budget.answers import answers, count_changed
-from muquant.compression.budget.choose import OnStep, choose
+from muquant.compression.budget.choose import OnStep, TryPlan, choose
 from muquant.compression.budget.curve import WidthCurve, measure
 from muquant.compression.budget.limits import Limits
-from muquant.compression.calibration.samples import split
-from muquant.compression.selection import pick
+from muquant.compression.options import CompressionOptions
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example
-from muquant.quantization.observers import observer_class
-from muquant.quantization.quantize import choose_rounding
-from muquant.quantization.resume import Finished
+from muquant.quantization.resume import FinishedWeights
 from muquant_onnx.from_onnx.calibrate import graph_samples
-from muquant_onnx.from_onnx.compress import compress_onnx, pinned_formats
+from muquant_onnx.from_onnx.compress import choose_formats, compress_file, own_formats
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.lowering.lower import check_policy
+from muquant_onnx.lowering.lower import Policy, check_policy
 
 
 def plan_onnx(
@@ -45,7 +42,7 @@ def plan_onnx(
     calibration: Example | None = None,
     corrections: bool = True,
     policy: str = "auto",
-    finished: Finished | None = None,
+    finished: FinishedWeights | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
     """Choose the width of each weight of the ONNX file `source`, 2 to 8 bits, by how much its noise matters.
@@ -72,51 +69,70 @@ def plan_onnx(
     Raises:
         InputError: no limit is given, no plan keeps within the limits, or whatever `compress_onnx` refuses.
     """
-    limits, spec, path = Limits(max_bytes, max_drop), spec or MuLawSpec(), Path(source)
-    limits.check(spec, layers, overrides, calibrated=calibration is not None)
-    observer_class(observer)
-    options: dict[str, Any] = {
-        "layers": layers,
-        "rounding": choose_rounding(rounding, calibrated=calibration is not None),
-        "observer": observer,
-        "calibration": calibration,
-        "corrections": corrections,
-        "policy": check_policy(policy),
-        "finished": finished,
-    }
-    model = read_graph(path).model
-    found, _ = require_weights(model, source)
-    picked = pick([weight.labels for weight in found], layers, "layers")
-    pinned = {
-        found[place].name: own.bits for place, own in pinned_formats(found, picked, spec, overrides).items()
-    }
+    options = CompressionOptions(
+        spec=spec,
+        layers=layers,
+        overrides=overrides or {},
+        rounding=rounding,
+        observer=observer,
+        calibration=calibration,
+        corrections=corrections,
+        finished=finished,
+    )
+    return plan_file(Path(source), Limits(max_bytes, max_drop), options, policy, on_step)
+
+
+def plan_file(
+    source: Path,
+    limits: Limits,
+    options: CompressionOptions,
+    policy: str = "auto",
+    on_step: OnStep | None = None,
+) -> Plan:
+    """`plan_onnx`, with its options as objects."""
+    limits.check(options)
+    asked = check_policy(policy)
+    model = read_graph(source).model
+    chosen, _ = choose_formats(require_weights(model, source)[0], options)
+    pinned = own_formats(list(chosen), options)
     curves: list[WidthCurve] = []
-    for weight, samples in graph_samples(path, [found[place] for place in picked], calibration):
+    for weight, samples in graph_samples(source, list(chosen), options.samples):
         if on_step is not None:
-            on_step(f"measuring {weight.name}", len(curves), len(picked))
+            on_step(f"measuring {weight.name}", len(curves), len(chosen))
+        own = pinned.get(weight)
         with naming(weight.name):
-            values, asked = read_float(weight.tensor), pinned.get(weight.name)
-            curves.append(measure(weight.name, values, spec, weight.channel_axis, observer, samples, asked))
+            curves.append(
+                measure(
+                    weight.name,
+                    read_float(weight.tensor),
+                    options.format,
+                    weight.channel_axis,
+                    options.observer,
+                    samples,
+                    None if own is None else own.bits,
+                )
+            )
+    trial = None if limits.max_drop is None else _trial(source, model.graph, options, asked)
+    return choose(curves, limits, options.layers, trial, on_step)
 
-    def compressed(plan: Plan, destination: Path) -> None:
-        compress_onnx(source, destination, spec, overrides=plan.overrides, **options)
 
-    trial = None if max_drop is None else _trial(path, model.graph, compressed, calibration)
-    return choose(curves, limits, layers, trial, on_step)
+def _trial(source: Path, graph: ir.Graph, options: CompressionOptions, policy: Policy) -> TryPlan:
+    """Return what compares the answers of a compressed file with those of `source`.
 
-
-def _trial(
-    source: Path, graph: ir.Graph, compressed: Callable[[Plan, Path], None], calibration: Example | None
-) -> Callable[[Plan], Drop]:
-    """Return what compares the answers of a compressed file with those of `source`."""
-    _, held_out = split(calibration)  # type: ignore[arg-type]  # with a drop there are samples
-    feeds = Feeds.of(graph, held_out, source)
+    Args:
+        source: the file.
+        graph: that was read from it.
+        options: but for the widths; with samples.
+        policy: of the files that are tried.
+    """
+    assert options.samples is not None
+    feeds = Feeds.of(graph, options.samples[1], source)
     exact = list(_answers(feeds, source))
 
     def trial(plan: Plan) -> Drop:
         with tempfile.TemporaryDirectory() as folder:
             tried = Path(folder, "tried.onnx")
-            compressed(plan, tried)
+            compress_file(source, tried, replace(options, overrides=plan.overrides), policy)
             return count_changed(exact, _answers(feeds, tried))
 
     return trial

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from muquant.base.files import atomic_path
 from muquant.compression.artifact import CompressedModel
-from muquant.compression.layers import quantizable_weights
+from muquant.compression.layers import weight_owners
 from muquant.models.calls import Example
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.metadata import add_metadata
@@ -73,11 +73,11 @@ def export_onnx(
 def trace_placeholders(compressed: CompressedModel, example: Example) -> ir.Model:
     """Export `compressed` with a node `muquant.Weight <name = ...> ()` for each of its compressed weights."""
     module = copy.deepcopy(compressed.module)
-    for weight in quantizable_weights(module):
-        name = compressed.aliases.get(weight.name, weight.name)
+    for owner in weight_owners(module):
+        name = compressed.aliases.get(owner.name, owner.name)
         if name in compressed.tensors:
-            placeholder = _Placeholder(name, tuple(weight.value.shape))
-            parametrize.register_parametrization(weight.module, weight.attribute, placeholder, unsafe=True)
+            placeholder = _Placeholder(name, tuple(owner.value.shape))
+            parametrize.register_parametrization(owner.module, owner.attribute, placeholder, unsafe=True)
     return trace(module, example)
 
 

@@ -40,8 +40,7 @@ def compress_program(
         InputError: the file is missing or no such program, it has no ONNX form, or `compress_onnx`
             refuses it.
     """
-    program = _load(source)
-    with scratch_folder(destination) as folder, _graph(program, source, folder) as graph:
+    with program_as_onnx(source, destination) as graph:
         return compress_onnx(graph, destination, spec, **options)
 
 
@@ -58,24 +57,36 @@ def plan_program(source: str | os.PathLike[str], spec: MuLawSpec | None = None, 
     Raises:
         InputError: the file is missing or no such program, it has no ONNX form, or `plan_onnx` refuses it.
     """
-    program = _load(source)
-    with tempfile.TemporaryDirectory() as folder, _graph(program, source, Path(folder)) as graph:
+    with program_as_onnx(source) as graph:
         return plan_onnx(graph, spec, **options)
 
 
 @contextmanager
-def _graph(
-    program: torch.export.ExportedProgram, source: str | os.PathLike[str], folder: Path
+def program_as_onnx(
+    source: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None
 ) -> Iterator[Path]:
-    """Yield the program as an ONNX file in `folder`; what is said of that is said of `source`."""
-    with naming(os.fspath(source)):
-        model = trace_program(program)
-    graph = folder / "graph.onnx"
-    ir.save(model, graph, external_data="graph.data")  # it may be larger than one file can be
-    try:
-        yield graph
-    except InputError as error:
-        raise InputError(str(error).replace(str(graph), os.fspath(source))) from error
+    """Yield the program in `source` as a temporary ONNX file; what is said of that is said of `source`.
+
+    Reading a .pt2 file can run code that is in it: trust what you name.
+
+    Args:
+        source: what `torch.export.save` wrote.
+        destination: the file lies beside it; by default among the system's temporary files.
+
+    Raises:
+        InputError: the file is missing or no such program, it has no ONNX form, or there is no such folder.
+    """
+    program = _load(source)
+    temporary = tempfile.TemporaryDirectory() if destination is None else scratch_folder(destination)
+    with temporary as folder:
+        with naming(os.fspath(source)):
+            model = trace_program(program)
+        graph = Path(folder, "graph.onnx")
+        ir.save(model, graph, external_data="graph.data")  # it may be larger than one file can be
+        try:
+            yield graph
+        except InputError as error:
+            raise InputError(str(error).replace(str(graph), os.fspath(source))) from error
 
 
 def _load(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:

@@ -10,7 +10,7 @@ from muquant.base.errors import InputError
 from muquant.base.values import field_values
 from muquant.compression.auto import WIDEST
 from muquant.format.spec import MuLawSpec
-from muquant.quantization.moments import Samples
+from muquant.quantization.moments import InputMoments
 from muquant.quantization.quality import weight_sqnr
 from muquant.quantization.quantize import quantize
 
@@ -118,7 +118,7 @@ def measure(
     spec: MuLawSpec,
     channel_axis: int,
     observer: str,
-    samples: Samples | None = None,
+    samples: InputMoments | None = None,
     pinned: int | None = None,
 ) -> WidthCurve:
     """Return what `weight` costs and loses at each width, every weight at its nearest level.

@@ -1,12 +1,10 @@
 """What a plan must keep within."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from muquant.base.errors import InputError
-from muquant.format.spec import MuLawSpec
+from muquant.compression.options import CompressionOptions
 
 
 @dataclass(frozen=True)
@@ -35,27 +33,25 @@ class Limits:
         if drop is not None and (not number or not 0 <= drop <= 100):
             raise InputError(f"max_drop is {drop!r:.60}; expected percentage points, 0 to 100")
 
-    def check(
-        self, spec: MuLawSpec, layers: str, overrides: Mapping[str, Any] | None, *, calibrated: bool
-    ) -> None:
+    def check(self, options: CompressionOptions) -> None:
         """Refuse what does not go together with a plan.
 
         Raises:
             InputError: something does not.
         """
-        if layers == "auto":
+        if options.layers == "auto":
             raise InputError(
                 'layers "auto" chooses widths by ||dW||_2, and a plan by noise; leave one of the two out'
             )
-        if spec.domain == "mapped":
+        if options.format.domain == "mapped":
             raise InputError(
                 'domain "mapped" changes the weights however many bits they get; a plan needs "decoded"'
             )
-        if self.max_drop is not None and not calibrated:
+        if self.max_drop is not None and options.calibration is None:
             raise InputError(
                 "max_drop is measured by running the model on held-out samples; give a calibration"
             )
-        for name, width in (overrides or {}).items():
+        for name, width in options.overrides.items():
             if type(width) is not int:
                 raise InputError(
                     f"override {name!r} is {width!r:.60}; expected a width: a plan knows one format for all"

@@ -1,27 +1,27 @@
 """A plan for the weights of a PyTorch module."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from muquant.base.errors import InputError, naming
 from muquant.compression.budget.answers import answers, count_changed
-from muquant.compression.budget.choose import OnStep, choose
+from muquant.compression.budget.choose import OnStep, TryPlan, choose
 from muquant.compression.budget.curve import WidthCurve, measure
 from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.plan import Drop, Plan
-from muquant.compression.calibration import samples_of, split
+from muquant.compression.calibration import samples_of
 from muquant.compression.calibration.collect import BATCH_SIZE, run_samples
 from muquant.compression.layers import override_formats, select_weights
-from muquant.compression.pipeline import compress
+from muquant.compression.options import CompressionOptions
+from muquant.compression.pipeline import compress_module
 from muquant.compression.qat import unwrap
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example, Inputs, output_tensors
-from muquant.quantization.observers import observer_class
-from muquant.quantization.quantize import choose_rounding
-from muquant.quantization.resume import Finished
+from muquant.quantization.resume import FinishedWeights
 
 
 def plan_widths(
@@ -36,7 +36,7 @@ def plan_widths(
     observer: str = "search",
     calibration: Example | None = None,
     corrections: bool = True,
-    finished: Finished | None = None,
+    finished: FinishedWeights | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
     """Choose the width of each weight of `model`, 2 to 8 bits, by how much its noise matters.
@@ -70,54 +70,70 @@ def plan_widths(
         InputError: no limit is given, no plan keeps within the limits, the model was prepared for
             quantization-aware training, or whatever `compress` refuses.
     """
-    limits, spec = Limits(max_bytes, max_drop), spec or MuLawSpec()
-    limits.check(spec, layers, overrides, calibrated=calibration is not None)
-    observer_class(observer)
-    method = choose_rounding(rounding, calibrated=calibration is not None)
+    options = CompressionOptions(
+        spec=spec,
+        layers=layers,
+        overrides=overrides or {},
+        rounding=rounding,
+        observer=observer,
+        calibration=calibration,
+        corrections=corrections,
+        finished=finished,
+    )
+    return plan_module(model, Limits(max_bytes, max_drop), options, on_step)
+
+
+def plan_module(
+    model: nn.Module, limits: Limits, options: CompressionOptions, on_step: OnStep | None = None
+) -> Plan:
+    """`plan_widths`, with its options as objects."""
+    limits.check(options)
     module = copy.deepcopy(model).cpu().float().eval()
     if unwrap(module):
         raise InputError(
             "the model was prepared for quantization-aware training, which fixed its widths; plan for a "
             "float model, or compress it without a plan"
         )
-    picked = select_weights(module, layers)
-    pinned = override_formats(picked, spec, overrides or {})
-    weights = {id(weight.value): weight for weight in reversed(picked)}  # the first of those that share one
-    named = {weight.name: weight for weight in reversed(weights.values())}
+    picked = select_weights(module, options.layers)
+    pinned = override_formats(picked, options.format, options.overrides)
     curves: list[WidthCurve] = []
-    for name, samples in samples_of(module, named, calibration):
+    for weight, samples in samples_of(module, picked, options.samples):
         if on_step is not None:
-            on_step(f"measuring {name}", len(curves), len(named))
-        value, axis = named[name].value, named[name].channel_axis
-        own = pinned.get(id(value))
-        with naming(name):
-            asked = None if own is None else own.bits
-            curves.append(measure(name, value.detach(), spec, axis, observer, samples, asked))
-
-    def compressed(plan: Plan) -> nn.Module:
-        return compress(
-            model,
-            spec,
-            layers=layers,
-            overrides=plan.overrides,
-            rounding=method,
-            observer=observer,
-            calibration=calibration,
-            corrections=corrections,
-            finished=finished,
-        ).module
-
-    trial = None if max_drop is None else _trial(module, compressed, calibration)
-    return choose(curves, limits, layers, trial, on_step)
+            on_step(f"measuring {weight.name}", len(curves), len(picked))
+        own = pinned.get(weight)
+        with naming(weight.name):
+            curves.append(
+                measure(
+                    weight.name,
+                    weight.value.detach(),
+                    options.format,
+                    weight.channel_axis,
+                    options.observer,
+                    samples,
+                    None if own is None else own.bits,
+                )
+            )
+    trial = None if limits.max_drop is None else _trial(model, module, options)
+    return choose(curves, limits, options.layers, trial, on_step)
 
 
-def _trial(
-    module: nn.Module, compressed: Callable[[Plan], nn.Module], calibration: Example | None
-) -> Callable[[Plan], Drop]:
-    """Return what compares the answers of a compressed model with those of `module`."""
-    _, held_out = split(calibration)  # type: ignore[arg-type]  # with a drop there are samples
+def _trial(model: nn.Module, module: nn.Module, options: CompressionOptions) -> TryPlan:
+    """Return what compares the answers of a compressed model with those of `module`.
+
+    Args:
+        model: as it was given.
+        module: the same, in evaluation mode on the CPU.
+        options: but for the widths; with samples.
+    """
+    assert options.samples is not None
+    _, held_out = options.samples
     exact = list(_answers(module, held_out))
-    return lambda plan: count_changed(exact, _answers(compressed(plan), held_out))
+
+    def trial(plan: Plan) -> Drop:
+        compressed = compress_module(model, replace(options, overrides=plan.overrides))
+        return count_changed(exact, _answers(compressed.module, held_out))
+
+    return trial
 
 
 def _answers(module: nn.Module, inputs: Inputs) -> Iterator[Tensor]:

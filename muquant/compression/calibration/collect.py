@@ -1,6 +1,6 @@
 """Run a model on samples, and keep the moments of what its weights are multiplied by."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,12 +20,12 @@ BATCH_SIZE = 32
 
 def collect_moments(
     model: nn.Module,
-    weights: Mapping[str, Weight],
+    weights: Sequence[Weight],
     inputs: Inputs,
     *,
     seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
-) -> dict[str, Moments]:
+) -> dict[Weight, Moments]:
     """Return the moments of the inputs of `weights`.
 
     A weight is missing where it is never multiplied as a whole: an embedding, a transposed convolution, an
@@ -34,7 +34,7 @@ def collect_moments(
 
     Args:
         model: in evaluation mode, on the CPU.
-        weights: names -> weights of `model`, each with a tensor of its own.
+        weights: of `model`.
         inputs: samples [N, ...], run `BATCH_SIZE` at a time.
         seed: which patches are drawn from large images.
         on_batch: called after each batch with the samples that were run, and their number.
@@ -42,23 +42,24 @@ def collect_moments(
     Raises:
         InputError: the model does not run on the inputs, or makes NaN, infinity or too large numbers of them.
     """
-    sums = {
-        weight.value.data_ptr(): _Watched(
-            MomentSums(name, to_matrix(weight.value, weight.channel_axis).shape),
+    watched = {
+        weight: _Watched(
+            MomentSums(weight.name, to_matrix(weight.value, weight.channel_axis).shape),
             weight.value.stride(weight.channel_axis),
         )
-        for name, weight in weights.items()
+        for weight in weights
     }
+    by_memory = {weight.value.data_ptr(): own for weight, own in watched.items()}
     generator = torch.Generator().manual_seed(seed)
     done = 0
     with torch.no_grad(), _slow_attention():
         for batch in inputs.batches(BATCH_SIZE):
-            with _Watch(sums, generator):
+            with _Watch(by_memory, generator):
                 run_samples(model, batch)
             done += batch.count
             if on_batch is not None:
                 on_batch(done, inputs.count)
-    return {each.name: each.moments() for each, _ in sums.values() if each.count}
+    return {weight: own.sums.moments() for weight, own in watched.items() if own.sums.count}
 
 
 def run_samples(model: nn.Module, samples: Inputs) -> Any:
@@ -86,9 +87,9 @@ class _Watched(NamedTuple):
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at every operator that runs."""
 
-    def __init__(self, sums: Mapping[int, _Watched], generator: torch.Generator) -> None:
+    def __init__(self, by_memory: Mapping[int, _Watched], generator: torch.Generator) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._sums, self._generator = sums, generator
+        self._by_memory, self._generator = by_memory, generator
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -102,7 +103,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
     def _take(self, product: Product) -> None:
-        own = self._sums.get(product.weight.data_ptr())
+        own = self._by_memory.get(product.weight.data_ptr())
         if own is None:
             return
         vectors = product.vectors(self._generator).float()

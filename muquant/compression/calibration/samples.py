@@ -1,6 +1,7 @@
 """Calibration samples: some to fit codes to, others to judge by, and the moments that layers see of both."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -10,7 +11,10 @@ from muquant.compression.calibration.collect import collect_moments
 from muquant.compression.layers import Weight
 from muquant.format.rows import to_matrix
 from muquant.models.calls import Example, Inputs
-from muquant.quantization.moments import Moments, Samples
+from muquant.quantization.moments import InputMoments, Moments
+
+W = TypeVar("W")
+"""A weight, of a module or of a graph."""
 
 HELD_OUT = 4
 """Every so many-th sample is held out."""
@@ -21,6 +25,8 @@ MEMORY = 2**30
 def split(calibration: Example) -> tuple[Inputs, Inputs]:
     """Return the samples [N, ...] to fit to, and those held out.
 
+    Negative infinity passes, which masks are made of: where it reaches a layer, `MomentSums` refuses it.
+
     Raises:
         InputError: there are fewer than 4, their tensors disagree in number, or one holds NaN or infinity.
     """
@@ -29,12 +35,12 @@ def split(calibration: Example) -> tuple[Inputs, Inputs]:
     if count < HELD_OUT:
         raise InputError(f"calibration: expected at least {HELD_OUT} samples, found {count}; give more")
     for name, tensor in zip(inputs.names or range(len(inputs.tensors)), inputs.tensors, strict=True):
-        finite = tensor.isfinite()
-        if not finite.all():
-            first = int((~finite).nonzero()[0, 0])
+        wrong = tensor.isnan() | tensor.isposinf() if tensor.is_floating_point() else None
+        if wrong is not None and wrong.any():
+            first = int(wrong.nonzero()[0, 0])
             raise InputError(
                 f"calibration: input {name}: expected finite numbers, found NaN or infinity in sample "
-                f"{first}; mend it or leave it out (in a mask the lowest finite number does for -inf)"
+                f"{first}; mend it or leave it out"
             )
     held_out = torch.arange(count) % HELD_OUT == HELD_OUT - 1
     return inputs.map(lambda tensor: tensor[~held_out]), inputs.map(lambda tensor: tensor[held_out])
@@ -42,64 +48,59 @@ def split(calibration: Example) -> tuple[Inputs, Inputs]:
 
 def samples_of(
     model: nn.Module,
-    weights: Mapping[str, Weight],
-    calibration: Example | None,
+    weights: Sequence[Weight],
+    samples: tuple[Inputs, Inputs] | None,
     on_batch: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[str, Samples | None]]:
+) -> Iterator[tuple[Weight, InputMoments | None]]:
     """Yield each of `weights` with what is known of its inputs, or None where they cannot be known.
 
     The model is run once for as many weights as fit in memory.
 
     Args:
         model: in evaluation mode, on the CPU; it must not change while weights are yielded.
-        weights: names -> weights of `model`, each with a tensor of its own.
-        calibration: samples [N, ...]; None where nothing is known of any weight's inputs.
+        weights: of `model`.
+        samples: [N, ...] to fit to and held out, see `split`; None where nothing is known of any inputs.
         on_batch: called as in `collect_moments`.
 
     Raises:
-        InputError: the model does not run on the samples, there are too few, one holds NaN or infinity, or
-            the model makes such numbers or too large ones of them.
+        InputError: the model does not run on the samples, or makes NaN, infinity or too large numbers of
+            them.
     """
-    inputs = {name: to_matrix(weight.value, weight.channel_axis).shape[1] for name, weight in weights.items()}
-
-    def collect(names: list[str], part: Inputs) -> dict[str, Moments]:
-        return collect_moments(model, {name: weights[name] for name in names}, part, on_batch=on_batch)
-
-    yield from in_parts(inputs, calibration, collect)
+    inputs = {weight: to_matrix(weight.value, weight.channel_axis).shape[1] for weight in weights}
+    return in_parts(inputs, samples, lambda part, own: collect_moments(model, part, own, on_batch=on_batch))
 
 
 def in_parts(
-    inputs: Mapping[str, int],
-    calibration: Example | None,
-    collect: Callable[[list[str], Inputs], dict[str, Moments]],
-) -> Iterator[tuple[str, Samples | None]]:
-    """Yield the names of weights with what is known of their inputs, collected for a few weights at a time.
+    inputs: Mapping[W, int],
+    samples: tuple[Inputs, Inputs] | None,
+    collect: Callable[[list[W], Inputs], dict[W, Moments]],
+) -> Iterator[tuple[W, InputMoments | None]]:
+    """Yield weights with what is known of their inputs, collected for a few weights at a time.
 
     Args:
-        inputs: name of a weight -> inputs of each of its channels.
-        calibration: samples [N, ...], or None.
+        inputs: weight -> inputs of each of its channels.
+        samples: [N, ...] to fit to and held out, see `split`; or None.
         collect: returns moments for those of some weights for which they can be known.
     """
-    if calibration is None:
-        yield from ((name, None) for name in inputs)
+    if samples is None:
+        yield from ((weight, None) for weight in inputs)
         return
-    fit, held_out = split(calibration)
     for part in _parts(inputs):
-        one, other = collect(part, fit), collect(part, held_out)
-        for name in part:
-            known = name in one and name in other
-            yield name, Samples(one.pop(name), other.pop(name)) if known else None
+        fit, held_out = (collect(part, own) for own in samples)
+        for weight in part:
+            known = weight in fit and weight in held_out
+            yield weight, InputMoments(fit.pop(weight), held_out.pop(weight)) if known else None
 
 
-def _parts(inputs: Mapping[str, int]) -> Iterator[list[str]]:
-    part: list[str] = []
+def _parts(inputs: Mapping[W, int]) -> Iterator[list[W]]:
+    part: list[W] = []
     size = 0
-    for name, count in inputs.items():
+    for weight, count in inputs.items():
         own = 2 * 4 * count**2
         if part and size + own > MEMORY:
             yield part
             part, size = [], 0
-        part.append(name)
+        part.append(weight)
         size += own
     if part:
         yield part

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from muquant.compression.layers import Weight
+from muquant.compression.layers import Owner
 from muquant.compression.sensitivity.calls import run_layers
 from muquant.compression.sensitivity.convolution import convolution_norms
 from muquant.compression.sensitivity.norms import Norms, matrix_norms
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 def layer_norms(
-    owners: Sequence[Weight], value: Tensor, shapes: Mapping[nn.Module, Collection[Shape]]
+    owners: Sequence[Owner], value: Tensor, shapes: Mapping[nn.Module, Collection[Shape]]
 ) -> tuple[Norms, Norms | None]:
     """Return the norms of `value` as a matrix [channels, inputs], and as the weight of its layer.
 

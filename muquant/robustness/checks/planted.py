@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from muquant.attacks import APGDCE, RandomSearch, Threat, TorchTarget
 from muquant.attacks.norms import project, random_start, unit
 from muquant.base.seeds import generator_for
-from muquant.compression.layers import quantizable_weights
+from muquant.compression.layers import weight_owners
 from muquant.robustness.checks.measures import share
 from muquant.robustness.evidence import Evidence, Finding
 from muquant.robustness.sweep import radius
@@ -135,12 +135,12 @@ def _fit(points: Tensor) -> tuple[Tensor, float] | None:
 
 def _plants(evidence: Evidence) -> Iterator[tuple[Readout, Tensor]]:
     """Readouts with their images, [1, ...] on the model's device."""
-    weights = quantizable_weights(evidence.module)
-    if not weights:
+    owners = weight_owners(evidence.module)
+    if not owners:
         return
     images = evidence.probed.images[:IMAGES].to(evidence.target.device)
     for number, image in enumerate(torch.split(images, 1)):
         generator = generator_for(evidence.runner.seed, "planted", number)
-        readout = plant(evidence.module, weights[-1].module, image, evidence.threat, generator)
+        readout = plant(evidence.module, owners[-1].module, image, evidence.threat, generator)
         if readout is not None:
             yield readout, image

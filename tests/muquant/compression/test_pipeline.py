@@ -353,6 +353,17 @@ def test_shared_weights_share_their_fake_quantization() -> None:
     assert compressed.aliases == {"1.weight": "0.weight"}
 
 
+def test_a_shared_weight_is_prepared_at_all_of_its_layers() -> None:
+    """Else one layer would be trained in float with the weight that compress gives it in few bits."""
+    model: Any = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
+    model[1].weight = model[0].weight
+    mq.prepare_qat(model, layers="^1$")
+    assert torch.equal(model[0].weight, model[1].weight)
+    assert len(torch.unique(model[0].weight[0])) <= 8
+    compressed = mq.compress(model)
+    assert torch.equal(compressed.tensors["0.weight"].dequantize(), model[0].weight)
+
+
 def test_what_cannot_be_prepared_is_refused_and_left_alone() -> None:
     model = mlp()
     model[4].weight.data[0, 0] = float("inf")
@@ -366,7 +377,7 @@ def test_what_cannot_be_prepared_is_refused_and_left_alone() -> None:
     with pytest.raises(InputError, match="no option"):
         mq.compress(model, MuLawSpec())
     with pytest.raises(InputError, match="no option"):
-        mq.compress(model, rounding="x")
+        mq.compress(model, rounding="nearest")
     with pytest.raises(InputError, match="no option"):
         mq.compress(model, overrides={"0": 8})
     with pytest.raises(InputError, match="mapped"):

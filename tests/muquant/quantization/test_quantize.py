@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import muquant
 from muquant import InputError, MuLawSpec
-from muquant.compression.calibration import collect_moments, samples, samples_of
+from muquant.compression.calibration import collect_moments, samples, samples_of, split
 from muquant.compression.layers import quantizable_weights
 from muquant.models.calls import Inputs
-from muquant.quantization.moments import Moments, MomentSums, Samples
+from muquant.quantization.moments import InputMoments, Moments, MomentSums
 from muquant.quantization.quantize import quantize
 
 
@@ -31,7 +31,7 @@ def related(seed: int) -> Tensor:
 
 
 WEIGHT = numbers(0, 8, 12)
-ALIKE = Samples(moments(related(1)), moments(related(2)))
+ALIKE = InputMoments(moments(related(1)), moments(related(2)))
 
 
 def sqnr(x: Tensor, quantized: Tensor) -> float:
@@ -52,7 +52,7 @@ def test_the_output_s_quality_is_that_of_the_output(rounding: str) -> None:
 
 
 def test_a_method_that_backfires_on_held_out_samples_is_not_taken() -> None:
-    other = Samples(ALIKE.fit, moments(numbers(5, 400, 12)))  # inputs that do not hang together
+    other = InputMoments(ALIKE.fit, moments(numbers(5, 400, 12)))  # inputs that do not hang together
     found = quantize(WEIGHT, MuLawSpec(), 0, "search", "reconstructed", other)
     assert found.rounding == "nearest"
     assert found.output is not None
@@ -63,7 +63,7 @@ def test_a_method_that_backfires_on_held_out_samples_is_not_taken() -> None:
 
 @pytest.mark.parametrize("rounding", ["nearest", "compensated", "reconstructed"])
 def test_a_bias_makes_up_for_the_mean_of_the_error(rounding: str) -> None:
-    samples = Samples(moments(related(1) + 5), moments(related(2) + 5))
+    samples = InputMoments(moments(related(1) + 5), moments(related(2) + 5))
     alone, biased = (
         quantize(WEIGHT, MuLawSpec(), 0, "search", rounding, samples, biased=each) for each in (False, True)
     )
@@ -85,7 +85,7 @@ def test_a_bias_makes_up_for_the_mean_of_the_error(rounding: str) -> None:
 
 
 def test_a_shift_that_backfires_on_held_out_samples_is_not_made() -> None:
-    other = Samples(moments(related(1) + 5), moments(related(2) - 5))  # inputs whose mean is another
+    other = InputMoments(moments(related(1) + 5), moments(related(2) - 5))  # inputs whose mean is another
     assert quantize(WEIGHT, MuLawSpec(), 0, "search", "nearest", other, biased=True).shift is None
 
 
@@ -168,8 +168,7 @@ def test_inputs_by_name_calibrate_as_well() -> None:
 
 def test_a_quarter_of_the_samples_is_held_out() -> None:
     model, x = nn.Linear(6, 4), numbers(0, 10, 6)
-    weights = {weight.name: weight for weight in quantizable_weights(model)}
-    ((_, known),) = samples_of(model, weights, x)
+    ((_, known),) = samples_of(model, quantizable_weights(model), split(x))
     assert known is not None
     torch.testing.assert_close(known.held_out.second[0], x[[3, 7]].T @ x[[3, 7]] / 2)
     rest = x[[0, 1, 2, 4, 5, 6, 8, 9]]
@@ -179,12 +178,12 @@ def test_a_quarter_of_the_samples_is_held_out() -> None:
 def test_moments_that_do_not_fit_in_memory_are_collected_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "MEMORY", 8 * 24**2)
     model = network()
-    weights = {weight.name: weight for weight in quantizable_weights(model)}
+    weights = quantizable_weights(model)
     whole = collect_moments(model, weights, Inputs.of(tokens(0, 12)[[0, 1, 2, 4, 5, 6, 8, 9, 10]]))
-    found = dict(samples_of(model, weights, tokens(0, 12)))
-    assert list(found) == list(weights)
-    for name, expected in whole.items():
-        own = found[name]
+    found = dict(samples_of(model, weights, split(tokens(0, 12))))
+    assert list(found) == weights
+    for weight, expected in whole.items():
+        own = found[weight]
         assert own is not None
         torch.testing.assert_close(own.fit.second, expected.second)
 

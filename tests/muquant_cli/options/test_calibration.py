@@ -13,7 +13,7 @@ from muquant import compress, load
 from muquant.data import load_dataset
 from muquant.models.evaluation import evaluate
 from muquant.quantization import quantize
-from muquant.quantization.resume import Finished
+from muquant.quantization.resume import FinishedWeights
 from muquant.training import load_run
 
 from ..conftest import fails, invoke, invoke_json
@@ -162,7 +162,7 @@ def test_an_interrupted_command_goes_on(run: Path, tmp_path: Path, monkeypatch: 
 
 def test_another_samples_finished_weights_are_not_taken(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.mq"
-    kept = Finished(tmp_path / "model.mq.partial")
+    kept = FinishedWeights(tmp_path / "model.mq.partial")
     model = load_run(run)
     digits = load_dataset("digits", "train")
     compress(model, calibration=digits.inputs(slice(40)), finished=kept)
@@ -178,7 +178,7 @@ def test_another_samples_finished_weights_are_not_taken(run: Path, tmp_path: Pat
 
 def test_a_damaged_finished_weight_is_named(run: Path, tmp_path: Path) -> None:
     arguments = ("compress", run, "-o", tmp_path / "model.mq", "--calibration", "digits", "--samples", 40)
-    kept = Finished(tmp_path / "model.mq.partial")
+    kept = FinishedWeights(tmp_path / "model.mq.partial")
     images = load_dataset("digits", "train")
     compress(load_run(run), calibration=images.inputs(torch.arange(40) * len(images) // 40), finished=kept)
     path = next(kept.folder.iterdir())

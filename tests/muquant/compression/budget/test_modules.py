@@ -107,9 +107,11 @@ def test_every_weight_has_a_width_of_its_own() -> None:
         "mix.k_proj_weight": 7,
         "mix.v_proj_weight": 4,
     }
-    only = plan_widths(model, SPEC, max_bytes=200, layers="head")  # by the layer that was picked, of the two
-    assert list(only.bits) == ["head.weight"]
-    assert [layer.bits for layer in follow(model, only).report] == list(only.bits.values())
+    only = plan_widths(model, SPEC, max_bytes=200, layers="head")  # a weight has one name, its first layer's
+    assert list(only.bits) == ["embed.weight"]
+    assert [(layer.name, layer.bits) for layer in follow(model, only).report] == list(only.bits.items())
+    by_the_other = muquant.compress(model, SPEC, layers="head", overrides={"=head.weight": 6})
+    assert [layer.bits for layer in by_the_other.report] == [6]
 
 
 def test_pinned_layers_keep_their_width() -> None:

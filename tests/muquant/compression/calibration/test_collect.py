@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor, nn
 
+import muquant
 from muquant.base.errors import InputError
 from muquant.compression.calibration import collect_moments, operators, split
 from muquant.compression.layers import quantizable_weights
@@ -19,8 +20,8 @@ CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Co
 
 
 def collect(model: nn.Module, *inputs: Tensor) -> dict[str, Moments]:
-    weights = {weight.name: weight for weight in quantizable_weights(model)}
-    return collect_moments(model.eval(), weights, Inputs.of(inputs))
+    found = collect_moments(model.eval(), quantizable_weights(model), Inputs.of(inputs))
+    return {weight.name: moments for weight, moments in found.items()}
 
 
 def uniform(*shape: int, seed: int = 0) -> Tensor:
@@ -76,8 +77,7 @@ def test_a_linear_layer_s_inputs(shape: tuple[int, ...], bias: bool) -> None:
 def test_batches_and_repeated_calls_add_up() -> None:
     layer = nn.Linear(6, 6)
     x = uniform(70, 6)
-    first, _ = quantizable_weights(model := nn.Sequential(layer, layer))
-    moments = collect_moments(model, {"shared": first}, Inputs.of(x))["shared"]
+    moments = collect(nn.Sequential(layer, layer), x)["0.weight"]
     rows = torch.cat((x, layer(x).detach()))
     assert moments.count == 140
     torch.testing.assert_close(moments.second[0], rows.T @ rows / 140)
@@ -220,7 +220,7 @@ def bad(value: float, *rows: int) -> Tensor:
     [
         (bad(math.nan, 7, 3), "input 0: expected finite numbers, found NaN or infinity in sample 3; mend"),
         (bad(math.inf, 0).double(), "input 0: .* sample 0;"),
-        ((torch.arange(9), bad(-math.inf, 8).bfloat16()), "input 1: .* sample 8;"),
+        ((torch.arange(9), bad(math.inf, 8).bfloat16()), "input 1: .* sample 8;"),
         ({"ids": torch.arange(9), "mask": bad(math.nan, 5)[:, 1, 1]}, "input mask: .* sample 5;"),
     ],
     ids=["first", "double", "place", "name"],
@@ -228,6 +228,27 @@ def bad(value: float, *rows: int) -> Tensor:
 def test_samples_that_are_not_finite_are_named(calibration: Example, message: str) -> None:
     with pytest.raises(InputError, match=f"^calibration: {message}"):
         split(calibration)
+
+
+class Masked(nn.Module):
+    """A layer behind an additive mask, and its softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.layer((x + mask).softmax(1))  # type: ignore[no-any-return]
+
+
+def test_negative_infinity_is_good_in_a_mask_and_nowhere_else() -> None:
+    x, mask = uniform(9, 6), torch.zeros(9, 6)
+    mask[4, 2:] = -math.inf
+    model = Masked()
+    (report,) = muquant.compress(model, calibration=(x, mask)).report
+    assert report.output_sqnr is not None
+    with pytest.raises(InputError, match=r"^layer\.weight: calibration: expected finite inputs .* found NaN"):
+        muquant.compress(model, calibration=(x, torch.full((9, 6), -math.inf)))
 
 
 def test_what_is_finite_is_a_sample() -> None:
