@@ -47,7 +47,7 @@ _PROBE = """
 import json, pathlib, re, sys, time
 import numpy, psutil
 from muquant_onnx import load_session
-from muquant_onnx.load_cost import empty_session
+from muquant_onnx.verification.costs import empty_session
 path, policy, feeds = json.loads(sys.argv[1])
 feeds = [dict(numpy.load(feed)) for feed in feeds]
 status, clear = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
