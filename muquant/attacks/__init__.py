@@ -2,6 +2,26 @@
 
 result = PGD(epsilon="8/255").attack(TorchTarget(model), images, labels, seed=0)
 result.accuracy
+
+What all share:
+base.py             `Attack`: batches, seeds, verification of every example; `AttackResult`
+problem.py          `AttackProblem`: one batch under attack, through which every pass goes
+target.py           `Target`: what is attacked, a module or a function
+norms.py            epsilons, distances, balls
+losses.py           what an attack raises
+
+With gradients:
+gradient.py         FGSM, BIM, PGD, MIM
+apgd.py             Auto-PGD
+ddn.py              DDN, the smallest L2 distance in few steps
+carlini_wagner.py   Carlini and Wagner's, in many
+
+Without:
+square.py           Square, by logits
+hop_skip_jump.py    HopSkipJump, by labels
+random_search.py    points of the ball without any aim
+transfer.py         examples made on another model
+noise.py            corruptions, which look for no worst case
 """
 
 from muquant.attacks.apgd import APGDCE, APGDT

@@ -1,4 +1,12 @@
-"""Networks that are trained and compressed here, behind one registry."""
+"""Networks that are trained and compressed here, behind one registry, and how any module is called.
+
+registry.py      the one table of models, and how one of it is built
+architecture.py  `Architecture`: a model without its weights, as a value; the base of all models
+cnn4.py          four layers, for MNIST
+wide_resnet.py   wide residual networks
+calls.py         inputs in every form, outputs, evaluation mode; of any module
+evaluation.py    accuracy and logits on a data set
+"""
 
 from muquant.models.architecture import Architecture, Classifier, Normalize
 from muquant.models.registry import MAX_PARAMETERS, MODELS, ModelEntry, build, build_model, model_names

@@ -2,6 +2,29 @@
 
 setup = BenchmarkSetup("standard", settings_for("mnist"))
 report, pictures = benchmark([Subject("float", module)], load_dataset("mnist", "test"), setup)
+
+What is asked:
+settings.py     the numbers of a data set: epsilons, steps
+suites.py       which attacks, with these numbers
+subject.py      a model by name, as a module, under a runtime, or both
+
+What is done:
+benchmark.py    `benchmark`: all attacks and checks on all models
+assessment.py   the same on one model
+runner.py       one attack on one model: batches shared by processes, finished attacks kept
+store.py        where they are kept
+checks/         what finds inflated figures
+evidence.py     what these checks look at, and what they answer
+sweep.py        accuracy against epsilon
+progress.py     how far it is
+
+What is said:
+statistics.py   intervals
+summary.py      from what was found to what is reported
+report.py       the report as data; REPORT.md has its fields
+rendering/      the report as JSON, Markdown and a page
+
+README.md says why they are made as they are.
 """
 
 from muquant.robustness.benchmark import BenchmarkSetup, benchmark

@@ -1,1 +1,1 @@
-"""The commands, one file each: parse, one call of the library, print."""
+"""The commands, one file each: options, a call of the library, what is printed. None imports another."""

@@ -1,6 +1,6 @@
-"""What a command does once it has parsed: a call of the library under a bar, and tables.
+"""What a command does once it has parsed: a call of the library under a bar, and its tables.
 
-Commands do not import each other: `demo` takes its steps from here.
+Commands do not import each other; `demo` takes its steps from here.
 
 training.py       `train`
 verification.py   `verify`

@@ -2,6 +2,13 @@
 
 Each says when it fires, why, and who proposed it; README.md in the folder above, how its threshold was set.
 
+comparisons.py   attacks that know or do less must not find more
+curves.py        accuracy falls with epsilon, and ends at chance
+gradients.py     gradients that vanish, a loss that still rises
+outputs.py       outputs that are no logits, or change from call to call
+planted.py       examples that are known to be there
+measures.py      how figures are compared
+
 Sources:
     Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018.
     Carlini et al., "On Evaluating Adversarial Robustness", 2019.
