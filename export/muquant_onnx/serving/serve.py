@@ -45,12 +45,11 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> int:
         path: of a file that muquant wrote.
         policy: by which it is loaded; None where onnxruntime loads it as it is.
     """
-    if policy == "packed":
+    if policy in ("float", "packed"):
         return 0
     file = read_compressed(path)
-    if policy is not None:
-        serve(file.model, file.weights, check_policy(policy), 4)
-        return sum(node.op_type == "MatMulNBits" for node in file.model.graph)
+    if policy is not None:  # as the file would be, had it been written with that policy
+        lower(file.model, restore(file.model, file.weights), check_policy(policy))
     matrices: list[ir.Value] = []
     for decoding in decodings(file.model.graph):
         with suppress(UnknownFormError):

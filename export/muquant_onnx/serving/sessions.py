@@ -165,12 +165,32 @@ def logits_of(session: ort.InferenceSession) -> Callable[[NDArray[np.float32]], 
     return run
 
 
+@dataclass(frozen=True, eq=False)
+class ObservedSession:
+    """A session, and what runs in it.
+
+    Attributes:
+        session: it.
+        operators: the operator types that onnxruntime runs after its optimisations, with their number.
+    """
+
+    session: ort.InferenceSession
+    operators: dict[str, int]
+
+
+def observed_session(
+    path: str | os.PathLike[str], setting: str = "default", policy: str | None = None
+) -> ObservedSession:
+    """Open an ONNX file as `load_session` does, and look at what onnxruntime makes of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder, "optimized.onnx")
+        session = load_session(path, setting, policy=policy, optimized_path=optimized)
+        counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
+    return ObservedSession(session, dict(sorted(counts.items())))
+
+
 def running_operators(
     path: str | os.PathLike[str], setting: str = "default", policy: str | None = None
 ) -> dict[str, int]:
     """Return the operator types that onnxruntime runs after its optimisations, with their number."""
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder, "optimized.onnx")
-        load_session(path, setting, policy=policy, optimized_path=optimized)
-        counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
-    return dict(sorted(counts.items()))
+    return observed_session(path, setting, policy).operators

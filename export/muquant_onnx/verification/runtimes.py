@@ -1,22 +1,18 @@
 """How far the outputs of a file are from those of the model, under each setting and policy."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-import torch
 from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
-from muquant.compression.artifact import CompressedModel
-from muquant.models.calls import Inputs, output_tensors
 from muquant_onnx.serving import count_kernels
-from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, load_session, running_operators
+from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, observed_session
 
 Array = NDArray[Any]
-
 
 FLOAT_TOLERANCE = 1e-5
 INT8_AGREEMENT = 0.998
@@ -53,40 +49,52 @@ class RuntimeCheck:
     passed: bool
 
 
-def _run_torch(compressed: CompressedModel, batch: Inputs) -> list[Array]:
-    """Return all tensors that the model gives, in the order in which the exporter names them."""
-    try:
-        with torch.inference_mode():
-            output = batch.call(compressed.module)
-    except Exception as error:  # whatever the module raises
-        raise InputError(
-            f"the compressed model does not run on inputs of shape {batch.shapes}: {first_line(error)}; "
-            "give what it was trained on"
-        ) from error
-    return [tensor.numpy() for _, tensor in output_tensors(output)]
+def check_runtimes(
+    path: str | os.PathLike[str],
+    policies: Sequence[str],
+    feeds: Sequence[Mapping[str, Array]],
+    expected: Sequence[Sequence[Array]],
+) -> tuple[RuntimeCheck, ...]:
+    """Run the file under every setting as onnxruntime loads it, then by every policy; one session each.
+
+    Args:
+        path: of a file that muquant wrote.
+        policies: names of `POLICIES`.
+        feeds: inputs by name, for each batch.
+        expected: the model's outputs, for each batch.
+
+    Raises:
+        InputError: onnxruntime cannot load or run the file, or it has another number of outputs.
+    """
+    kernels = {policy: count_kernels(path, policy) for policy in (None, *policies)}
+    ways = [*((setting, None) for setting in RUNTIME_SETTINGS), *(("default", policy) for policy in policies)]
+    return tuple(
+        _check_runtime(path, setting, policy, kernels[policy], feeds, expected) for setting, policy in ways
+    )
 
 
 def _check_runtime(
     path: str | os.PathLike[str],
     setting: str,
     policy: str | None,
-    batches: list[Inputs],
-    expected: list[list[Array]],
+    kernels: int,
+    feeds: Sequence[Mapping[str, Array]],
+    expected: Sequence[Sequence[Array]],
 ) -> RuntimeCheck:
-    session, operators = load_session(path, setting, policy=policy), running_operators(path, setting, policy)
-    kernels = count_kernels(path, policy) if RUNTIME_SETTINGS[setting].optimize else 0
-    names = _input_names(path, session, batches[0])
-    if len(session.get_outputs()) != len(expected[0]):
+    """Run the file under one setting and policy; `kernels` of its products should run on integer weights
+    where graphs are optimised."""
+    observed, chosen = observed_session(path, setting, policy), RUNTIME_SETTINGS[setting]
+    count, kernels = len(observed.session.get_outputs()), kernels if chosen.optimize else 0
+    if count != len(expected[0]):
         raise InputError(
-            f"{path} gives {len(session.get_outputs())} outputs, the model {len(expected[0])}; "
-            "name the file that was exported from it"
+            f"{path} gives {count} outputs, the model {len(expected[0])}; name the file that was exported "
+            "from it"
         )
-    rounds = kernels > 0 and RUNTIME_SETTINGS[setting].rounds_activations
+    rounds = kernels > 0 and chosen.rounds_activations
     difference, agreeing, total = 0.0, 0, 0
-    for batch, wanted in zip(batches, expected, strict=True):
-        feed = {name: value.numpy() for name, value in zip(names, batch.tensors, strict=True)}
+    for feed, wanted in zip(feeds, expected, strict=True):
         try:
-            outputs = session.run(None, feed)
+            outputs = observed.session.run(None, feed)
         except Exception as error:  # onnxruntime's errors have no common base
             raise InputError(f"{path} does not run on these inputs: {first_line(error)}") from error
         difference = max(difference, *map(_difference, outputs, wanted))
@@ -94,7 +102,7 @@ def _check_runtime(
             total += len(wanted[0])
             agreeing += _agreeing(outputs[0], wanted[0], INT8_TIE if rounds else FLOAT_TOLERANCE)
     agreement = agreeing / total if total else None
-    if operators.get("MatMulNBits", 0) != kernels:
+    if observed.operators.get("MatMulNBits", 0) != kernels:
         passed = False
     elif not rounds:
         passed = difference <= FLOAT_TOLERANCE and agreement in (1, None)
@@ -102,17 +110,21 @@ def _check_runtime(
         passed = difference <= INT8_TOLERANCE
     else:
         passed = difference < np.inf and agreement >= INT8_AGREEMENT
-    return RuntimeCheck(setting, policy, difference, agreement, operators, kernels, passed)
+    return RuntimeCheck(setting, policy, difference, agreement, observed.operators, kernels, passed)
 
 
-def _input_names(path: str | os.PathLike[str], session: ort.InferenceSession, batch: Inputs) -> list[str]:
-    """Return the names by which the session takes the tensors of `batch`, in their order."""
-    names = [str(entry.name) for entry in session.get_inputs()]
-    if batch.names and set(batch.names) != set(names):
-        raise InputError(f"{path} takes the inputs {names}, found {list(batch.names)}; give those")
-    if len(names) != len(batch.tensors):
-        raise InputError(f"{path} takes {len(names)} inputs, found {len(batch.tensors)}; give as many arrays")
-    return list(batch.names) or names
+def _difference(found: Array, wanted: Array) -> float:
+    """Return the largest difference over the largest finite value; infinite where only one is finite."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    one, other = found.astype(np.float64), wanted.astype(np.float64)
+    finite = np.isfinite(other)
+    alike = np.array_equal(one[~finite], other[~finite], equal_nan=True)
+    if not alike or not np.isfinite(one[finite]).all():
+        return float("inf")
+    gap = float(np.abs(one[finite] - other[finite]).max(initial=0.0))
+    largest = float(np.abs(other[finite]).max(initial=0.0))
+    return gap / largest if largest else gap
 
 
 def _agreeing(found: Array, wanted: Array, tie: float) -> int:
@@ -128,17 +140,3 @@ def _agreeing(found: Array, wanted: Array, tie: float) -> int:
     largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
     worse = chosen < wanted.max(1) - tie * largest
     return len(wanted) - int(worse.sum())
-
-
-def _difference(found: Array, wanted: Array) -> float:
-    """Return the largest difference over the largest finite value; infinite where only one is finite."""
-    if found.shape != wanted.shape:
-        return float("inf")
-    one, other = found.astype(np.float64), wanted.astype(np.float64)
-    finite = np.isfinite(other)
-    alike = np.array_equal(one[~finite], other[~finite], equal_nan=True)
-    if not alike or not np.isfinite(one[finite]).all():
-        return float("inf")
-    gap = float(np.abs(one[finite] - other[finite]).max(initial=0.0))
-    largest = float(np.abs(other[finite]).max(initial=0.0))
-    return gap / largest if largest else gap

@@ -2,20 +2,22 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
-from muquant.base.errors import InputError
+from muquant.base.errors import InputError, first_line
 from muquant.compression.artifact import CompressedModel
-from muquant.models.calls import Example, Inputs
+from muquant.models.calls import Example, Inputs, output_tensors
+from muquant_onnx.files.parse import parse
 from muquant_onnx.from_torch.export import export_float
-from muquant_onnx.serving.sessions import POLICIES, RUNTIME_SETTINGS, load_session
+from muquant_onnx.serving.sessions import POLICIES
 from muquant_onnx.verification.costs import LoadCost, load_cost
-from muquant_onnx.verification.runtimes import RuntimeCheck, _check_runtime, _input_names, _run_torch
+from muquant_onnx.verification.runtimes import RuntimeCheck, check_runtimes
 from muquant_onnx.verification.weights import WeightCheck, check_weights
 
 Array = NDArray[Any]
@@ -66,29 +68,12 @@ def verify(
     weights = check_weights(compressed, path)
     batches = list(_batches(given, batch_size))
     expected = [_run_torch(compressed, batch) for batch in batches]
+    names = _input_names(path, given)
+    feeds = [_feed(names, batch) for batch in batches]
     policies = _policies(compressed)
-    ways = [*((setting, None) for setting in RUNTIME_SETTINGS), *(("default", policy) for policy in policies)]
-    runtimes = tuple(_check_runtime(path, setting, policy, batches, expected) for setting, policy in ways)
-    return VerifyReport(weights, runtimes, len(given.tensors[0]), _costs(compressed, path, given, policies))
-
-
-def _policies(compressed: CompressedModel) -> list[str]:
-    """The policies that mean anything for the model."""
-    grids = {tensor.spec.grid_name for tensor in compressed.tensors.values()}
-    return [policy for policy in POLICIES if policy != "int4" or "int4" in grids]
-
-
-def _costs(
-    compressed: CompressedModel, path: str | os.PathLike[str], inputs: Inputs, policies: list[str]
-) -> dict[str, LoadCost]:
-    names = _input_names(path, load_session(path), inputs)
-    feed = {name: value[:1].numpy() for name, value in zip(names, inputs.tensors, strict=True)}
-    costs = {"file": load_cost(path, feed)}
-    costs |= {policy: load_cost(path, feed, policy) for policy in policies}
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder, "float.onnx")
-        export_float(compressed.module, plain, inputs.rows(0, 2).example)
-        return costs | {"float model": load_cost(plain, feed)}
+    runtimes = check_runtimes(path, policies, feeds, expected)
+    costs = _costs(compressed, path, given, names, policies)
+    return VerifyReport(weights, runtimes, len(given.tensors[0]), costs)
 
 
 def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
@@ -99,3 +84,57 @@ def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
         raise InputError(f"batch size is {size}; expected at least 1")
     for start in range(0, counts[0], size):
         yield inputs.rows(start, start + size)
+
+
+def _run_torch(compressed: CompressedModel, batch: Inputs) -> list[Array]:
+    """Return all tensors that the model gives, in the order in which the exporter names them."""
+    try:
+        with torch.inference_mode():
+            output = batch.call(compressed.module)
+    except Exception as error:  # whatever the module raises
+        raise InputError(
+            f"the compressed model does not run on inputs of shape {batch.shapes}: {first_line(error)}; "
+            "give what it was trained on"
+        ) from error
+    return [tensor.numpy() for _, tensor in output_tensors(output)]
+
+
+def _input_names(path: str | os.PathLike[str], inputs: Inputs) -> list[str]:
+    """Return the names by which the file takes the tensors of `inputs`, in their order."""
+    graph = parse(Path(path)).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    names = [str(entry.name) for entry in graph.input if entry.name not in stored]
+    if inputs.names and set(inputs.names) != set(names):
+        raise InputError(f"{path} takes the inputs {names}, found {list(inputs.names)}; give those")
+    if len(names) != len(inputs.tensors):
+        raise InputError(
+            f"{path} takes {len(names)} inputs, found {len(inputs.tensors)}; give as many arrays"
+        )
+    return list(inputs.names) or names
+
+
+def _feed(names: Sequence[str], inputs: Inputs) -> dict[str, Array]:
+    """Return `inputs` as arrays by name."""
+    return {name: value.numpy() for name, value in zip(names, inputs.tensors, strict=True)}
+
+
+def _policies(compressed: CompressedModel) -> list[str]:
+    """The policies that mean anything for the model."""
+    grids = {tensor.spec.grid_name for tensor in compressed.tensors.values()}
+    return [policy for policy in POLICIES if policy != "int4" or "int4" in grids]
+
+
+def _costs(
+    compressed: CompressedModel,
+    path: str | os.PathLike[str],
+    inputs: Inputs,
+    names: Sequence[str],
+    policies: Sequence[str],
+) -> dict[str, LoadCost]:
+    feed = _feed(names, inputs.rows(0, 1))
+    costs = {"file": load_cost(path, feed)}
+    costs |= {policy: load_cost(path, feed, policy) for policy in policies}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "float.onnx")
+        export_float(compressed.module, plain, inputs.rows(0, 2).example)
+        return costs | {"float model": load_cost(plain, feed)}

@@ -1,8 +1,8 @@
 """Whether the weights of a file are those of the model, bit for bit, however they are decoded."""
 
 import os
-import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from muquant.base.errors import InputError, first_line
 from muquant.compression.artifact import CompressedModel
 from muquant.format.rows import spread
 from muquant.format.tensor import QuantizedTensor
-from muquant_onnx.format.reference import decode_file, read_model
+from muquant_onnx.format.names import Part, parse_label
+from muquant_onnx.format.reference import decode_model, read_model
 
 Array = NDArray[Any]
 
@@ -58,7 +59,7 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
             f"{path} holds other weights than the model: {sorted(expected ^ found)[:3]} are on one side "
             "only; name the file that was exported from it"
         )
-    by_numpy = decode_file(path)
+    by_numpy = decode_model(proto, metadata, path)
     model = ir.from_proto(proto)
     ir.external_data.set_base_dir(model.graph, Path(path).parent)
     values = _decoding_part(model, set(by_numpy))
@@ -79,20 +80,13 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
     )
 
 
-_PART = re.compile(
-    r"(?P<weight>.+)\.(?P<part>levels|own_levels|places|own_places|decoded|dequantized|dequantized_places)"
-    r"(\.\d+)?",
-    re.DOTALL,
-)
-
-
 def _decoding_part(model: ir.Model, weights: set[str]) -> ir.Model:
     """Cut `model` down to the nodes that decode weights; levels and decoded weights are its outputs."""
     graph = model.graph
     outputs = []
     for node in graph:
-        match = _PART.fullmatch(str(node.outputs[0].name))
-        if match is not None and match["weight"] in weights:
+        found = parse_label(node.outputs[0].name)
+        if found is not None and found.part in _DECODING and found.weight in weights:
             outputs.append(node.outputs[0])
     graph.outputs.clear()
     graph.outputs.extend(outputs)
@@ -119,31 +113,44 @@ def _run_part(
 
 def _same(quantized: QuantizedTensor, name: str, outputs: dict[str, Array]) -> bool:
     """Whether every output that decodes the weight `name` is what it should be; there is at least one."""
-    weight, levels = quantized.dequantize(), quantized.levels()
-    places = (levels - 1) // 2
-    step = spread(quantized.step, quantized.spec, quantized.shape, quantized.channel_axis)
-    wanted = {
-        "levels": levels,
-        "own_levels": levels,
-        "places": places,
-        "own_places": places,
-        "decoded": weight,
-        "dequantized": _matrix(weight, quantized),
-        "dequantized_places": _matrix(places.float() * (2 * step), quantized),
-    }
     same = []
-    for label, value in outputs.items():
-        match = _PART.fullmatch(label)
-        if match is not None and match["weight"] == name:
-            right = wanted[match["part"]].numpy()
+    for output, value in outputs.items():
+        found = parse_label(output)
+        if found is not None and found.weight == name:
+            right = _DECODING[found.part](quantized).numpy()
             exact = _equal_bits if right.dtype == np.float32 else np.array_equal
             same.append(exact(value, right))
     return bool(same) and all(same)
 
 
+def _places(quantized: QuantizedTensor) -> Tensor:
+    return (quantized.levels() - 1) // 2
+
+
 def _matrix(values: Tensor, quantized: QuantizedTensor) -> Tensor:
     """A weight as a MatMul takes it, [inputs, outputs]."""
     return values.T if quantized.channel_axis == 0 and values.dim() == 2 else values
+
+
+def _dequantized(quantized: QuantizedTensor) -> Tensor:
+    return _matrix(quantized.dequantize(), quantized)
+
+
+def _dequantized_places(quantized: QuantizedTensor) -> Tensor:
+    step = spread(quantized.step, quantized.spec, quantized.shape, quantized.channel_axis)
+    return _matrix(_places(quantized).float() * (2 * step), quantized)
+
+
+_DECODING: dict[Part, Callable[[QuantizedTensor], Tensor]] = {
+    Part.LEVELS: QuantizedTensor.levels,
+    Part.OWN_LEVELS: QuantizedTensor.levels,
+    Part.PLACES: _places,
+    Part.OWN_PLACES: _places,
+    Part.DECODED: QuantizedTensor.dequantize,
+    Part.DEQUANTIZED: _dequantized,
+    Part.DEQUANTIZED_PLACES: _dequantized_places,
+}
+"""The parts that are outputs of nodes which decode, and what each should be."""
 
 
 def _equal_bits(one: Array, other: Array) -> bool:

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 import muquant as mq
 from muquant_onnx import decode_file, export_float, export_onnx, load_session, verify
-from muquant_onnx.serving.sessions import running_operators
+from muquant_onnx.serving.sessions import ObservedSession, running_operators
 from muquant_onnx.verification.costs import LoadCost, load_cost
 from muquant_onnx.verification.weights import check_weights
 
@@ -147,13 +148,15 @@ def test_kernels_that_do_not_run_are_found(
     compressed: mq.CompressedModel, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a version of onnxruntime does not fuse: equal outputs, but not what was promised."""
-    module = importlib.import_module("muquant_onnx.verification.verify")
-    whole = module.running_operators
+    module = importlib.import_module("muquant_onnx.verification.runtimes")
+    whole = module.observed_session
 
-    def without_kernels(*arguments: Any) -> dict[str, int]:
-        return {name: count for name, count in whole(*arguments).items() if name != "MatMulNBits"}
+    def without_kernels(*arguments: Any) -> ObservedSession:
+        observed: ObservedSession = whole(*arguments)
+        operators = {name: count for name, count in observed.operators.items() if name != "MatMulNBits"}
+        return replace(observed, operators=operators)
 
-    monkeypatch.setattr(module, "running_operators", without_kernels)
+    monkeypatch.setattr(module, "observed_session", without_kernels)
     report = verify(compressed, files["int8"], X)
     assert not report.passed
     failed = {(check.setting, check.policy) for check in report.runtimes if not check.passed}
