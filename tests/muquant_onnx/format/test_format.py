@@ -118,10 +118,14 @@ def test_the_functions_names(decoder: Decoder, name: str) -> None:
     assert name in DOCUMENT or name == "MuLawDecode8MidTreadInt16"  # the document's rule, not its examples
 
 
-@pytest.mark.parametrize("policy", ["float", "int8", "int4"])
-@pytest.mark.parametrize(
-    "spec",
-    [
+@pytest.mark.slow
+@pytest.mark.usefixtures("traced_once")
+def test_a_file_by_the_document(tmp_path: Path) -> None:
+    """Names, shapes and metadata are those of the document; its reader finds PyTorch's weights."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.ConvTranspose1d(4, 6, 5, groups=2), nn.Linear(32, 8))
+    example = json.loads(_block("json"))
+    for spec in (
         mq.MuLawSpec(3, 20.0),
         mq.MuLawSpec(3, 255.0, domain="mapped"),
         mq.MuLawSpec(5, 20.0, granularity="tensor", levels="mid-tread"),
@@ -130,29 +134,23 @@ def test_the_functions_names(decoder: Decoder, name: str) -> None:
         mq.MuLawSpec(3, 5.0, grid="int4"),
         mq.MuLawSpec(3, 5.0, granularity="tensor", levels="mid-tread", grid="int4"),
         mq.MuLawSpec(2, 0.0, granularity="group:16", grid="int4"),
-    ],
-    ids=lambda spec: f"{spec.bits}-{spec.granularity}-{spec.domain}-{spec.grid}",
-)
-def test_a_file_by_the_document(spec: mq.MuLawSpec, policy: str, tmp_path: Path) -> None:
-    """Names, shapes and metadata are those of the document; its reader finds PyTorch's weights."""
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.ConvTranspose1d(4, 6, 5, groups=2), nn.Linear(32, 8))
-    compressed = mq.compress(module, spec, observer="absmax")
-    export_onnx(compressed, tmp_path / "model.onnx", torch.randn(2, 4, 28), policy)
-
-    model = onnx.load(tmp_path / "model.onnx")
-    metadata = json.loads({entry.key: entry.value for entry in model.metadata_props}["muquant"])
-    example = json.loads(_block("json"))
-    assert set(metadata) == set(example)
-    assert metadata["format"] == example["format"]
-    parts = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
-    assert set(metadata["weights"]) == {"0.weight", "1.weight"}
-    for name, entry in metadata["weights"].items():
-        assert set(entry) == set(example["weights"]["fc.weight"])
-        assert parts[f"{name}.shape"].tolist() == entry["shape"]
-        steps = parts[f"{name}.step"] if f"{name}.step" in parts else parts[f"{name}.scale"].T
-        steps = steps.reshape(entry["shape"][entry["channel_axis"]] if steps.size > 1 else 1, -1)
-        _, weights = _read(
-            entry, parts[f"{name}.packed"].tobytes(), float(parts[f"{name}.mu"]), steps.tolist()
-        )
-        assert _bits(weights) == _bits(compressed.module.get_parameter(name).detach().numpy())
+    ):
+        compressed = mq.compress(module, spec, observer="absmax")
+        for policy in ("float", "int8", "int4"):
+            case = f"{spec}, {policy}"
+            export_onnx(compressed, tmp_path / "model.onnx", torch.randn(2, 4, 28), policy)
+            model = onnx.load(tmp_path / "model.onnx")
+            metadata = json.loads({entry.key: entry.value for entry in model.metadata_props}["muquant"])
+            assert set(metadata) == set(example), case
+            assert metadata["format"] == example["format"], case
+            parts = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+            assert set(metadata["weights"]) == {"0.weight", "1.weight"}, case
+            for name, entry in metadata["weights"].items():
+                assert set(entry) == set(example["weights"]["fc.weight"]), case
+                assert parts[f"{name}.shape"].tolist() == entry["shape"], case
+                steps = parts[f"{name}.step"] if f"{name}.step" in parts else parts[f"{name}.scale"].T
+                steps = steps.reshape(entry["shape"][entry["channel_axis"]] if steps.size > 1 else 1, -1)
+                packed, mu = parts[f"{name}.packed"].tobytes(), float(parts[f"{name}.mu"])
+                _, weights = _read(entry, packed, mu, steps.tolist())
+                wanted = compressed.module.get_parameter(name).detach().numpy()
+                assert _bits(weights) == _bits(wanted), case

@@ -1,6 +1,5 @@
 """Inputs by name and results with fields: what text encoders take and return."""
 
-import importlib
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 import muquant as mq
 from muquant.models.calls import output_tensors
 from muquant_onnx import decode_file, export_onnx, load_session, verify
-from muquant_onnx.verification.costs import LoadCost
 
+pytestmark = pytest.mark.slow
 Pair = namedtuple("Pair", ("x", "y"))
 
 
@@ -65,13 +64,6 @@ def example(count: int) -> dict[str, Tensor]:
 def compressed() -> mq.CompressedModel:
     torch.manual_seed(0)
     return mq.compress(Encoder())
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not measure the cost of loading, which takes seconds and finds no fault."""
-    module = importlib.import_module("muquant_onnx.verification.verify")
-    monkeypatch.setattr(module, "load_cost", lambda *_: LoadCost(0, 0.0, 0, 0, 0, {}))
 
 
 @pytest.fixture(scope="module")

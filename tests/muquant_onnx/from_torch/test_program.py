@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from muquant import InputError, MuLawSpec
 from muquant_onnx import compress_program, decode_file
 
+pytestmark = pytest.mark.slow
+
 
 class Net(nn.Module):
     """An embedding, a convolution and a linear layer, two inputs and two outputs."""

@@ -14,6 +14,8 @@ import muquant as mq
 from muquant_onnx import export_onnx
 from muquant_onnx.verification.weights import check_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def compressed() -> mq.CompressedModel:

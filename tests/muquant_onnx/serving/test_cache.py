@@ -21,6 +21,8 @@ from muquant_onnx.serving import sessions
 Array = NDArray[Any]
 X = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
 
+pytestmark = pytest.mark.slow
+
 
 def export(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 import muquant as mq
 from muquant_onnx import decode_file, export_float, export_onnx, load_session, verify
 from muquant_onnx.serving.sessions import ObservedSession, running_operators
+from muquant_onnx.verification import costs
 from muquant_onnx.verification.costs import LoadCost, load_cost
 from muquant_onnx.verification.weights import check_weights
 
+pytestmark = pytest.mark.slow
 X = torch.randn(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
@@ -68,15 +71,11 @@ def compressed_int4() -> mq.CompressedModel:
     return mq.compress(net, mq.MuLawSpec(mu=5.0, grid="int4"), observer="absmax")
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not measure the cost of loading, which takes seconds and finds no fault."""
+def test_an_honest_file_passes(
+    compressed: mq.CompressedModel, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = importlib.import_module("muquant_onnx.verification.verify")
-    monkeypatch.setattr(module, "load_cost", lambda *_: LoadCost(0, 0.0, 0, 0, 0, {}))
-    monkeypatch.setattr(module, "export_float", lambda *_: 0)
-
-
-def test_an_honest_file_passes(compressed: mq.CompressedModel, files: dict[str, Path]) -> None:
+    monkeypatch.setattr(module, "load_cost", partial(load_cost, repetitions=1))
     report = verify(compressed, files["int8"], X, batch_size=16)
     assert report.passed
     assert report.count == 40
@@ -94,6 +93,20 @@ def test_an_honest_file_passes(compressed: mq.CompressedModel, files: dict[str, 
         assert cost.peak >= cost.loaded
         assert set(cost.latency) == {1, 32}
         assert min(cost.latency.values()) > 0
+
+
+def test_a_cost_is_the_median_of_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = iter(
+        [
+            [3.0, 10, 200, 3000, {"0": 0.5, "1": 0.1}],
+            [1.0, 30, 100, 1000, {"0": 0.3, "1": 0.2}],
+            [2.0, 20, 300, 2000, {"0": 0.4}],
+        ]
+    )
+    monkeypatch.setattr(costs, "_probe", lambda *_: next(runs))
+    (tmp_path / "model.onnx").write_bytes(bytes(7))
+    found = load_cost(tmp_path / "model.onnx", {"x": np.zeros((1, 2))})
+    assert found == LoadCost(7, 2.0, 20, 200, 2000, {1: 0.4})  # not every process could run 32
 
 
 @pytest.mark.usefixtures("quick")

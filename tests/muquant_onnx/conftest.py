@@ -1,0 +1,32 @@
+"""What takes seconds in every test of files and is no part of what most of them show."""
+
+import importlib
+
+import onnx_ir as ir
+import pytest
+
+from muquant.compression.artifact import CompressedModel
+from muquant.models.calls import Example
+from muquant_onnx.verification.costs import LoadCost
+
+
+@pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace the first model that a test exports; the others differ in their weights alone, and have its graph."""
+    module = importlib.import_module("muquant_onnx.from_torch.export")
+    trace, traces = module.trace_placeholders, list[ir.Model]()
+
+    def first(compressed: CompressedModel, example: Example) -> ir.Model:
+        if not traces:
+            traces.append(trace(compressed, example))
+        return traces[0].clone()
+
+    monkeypatch.setattr(module, "trace_placeholders", first)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not measure the cost of loading, which takes seconds and finds no fault."""
+    module = importlib.import_module("muquant_onnx.verification.verify")
+    monkeypatch.setattr(module, "load_cost", lambda *_: LoadCost(0, 0.0, 0, 0, 0, {}))
+    monkeypatch.setattr(module, "export_float", lambda *_: 0)
