@@ -8,7 +8,7 @@ Writes `results/codec.json`; the exit status is 1 where a target is missed.
 import argparse
 import statistics
 import sys
-import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -61,12 +61,7 @@ def measure(codes: Any, bits: int, repeat: int) -> dict[str, float]:
 
 def median(work: Callable[[], Any], repeat: int) -> float:
     """Seconds of `work`."""
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(timeit.repeat(work, number=1, repeat=repeat))
 
 
 if __name__ == "__main__":

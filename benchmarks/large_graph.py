@@ -32,6 +32,8 @@ from provenance import write_results
 from rich.console import Console
 from rich.table import Table
 
+from muquant.base.text import byte_size
+
 LAYERS, INPUTS, SEED, BITS = 4, 64, 0, 3
 TINY = 256
 THREADS = {"OMP_NUM_THREADS": "1"}
@@ -141,7 +143,7 @@ def in_a_process(run: str, source: Path, destination: Path) -> dict[str, Any]:
     done = subprocess.run(command, env={**os.environ, **THREADS}, stdout=subprocess.PIPE, check=True)
     taken: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     taken["nbytes"] = sum(file.stat().st_size for file in destination.parent.iterdir())
-    print(f"{run}: {taken['seconds']:.2f} s, peak {taken['peak_bytes'] / 1e6:.0f} MB", file=sys.stderr)
+    print(f"{run}: {taken['seconds']:.2f} s, peak {byte_size(taken['peak_bytes'])}", file=sys.stderr)
     return taken
 
 
@@ -200,9 +202,9 @@ def target(found: float, wanted: float, met: bool) -> dict[str, Any]:
 
 def show(results: dict[str, dict[str, Any]], targets: dict[str, dict[str, Any]]) -> None:
     """Print a table, and the targets."""
-    table = Table("one thread", "seconds", "peak MB", "MB out", "output SQNR, dB")
+    table = Table("one thread", "seconds", "peak", "out", "output SQNR, dB")
     for run, row in results.items():
-        sizes = f"{row['peak_bytes'] / 1e6:.0f}", f"{row['nbytes'] / 1e6:.1f}"
+        sizes = map(byte_size, (row["peak_bytes"], row["nbytes"]))
         table.add_row(run, f"{row['seconds']:.2f}", *sizes, f"{row['output_sqnr']:.1f}")
     Console().print(table)
     for name, row in targets.items():

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +123,9 @@ def latency(paths: dict[str, Path], image: np.ndarray[Any, Any]) -> dict[str, di
     times: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(REPETITIONS + 1):
         for name, session in sessions.items():
-            start = time.perf_counter()
-            for _ in range(RUNS_EACH):
-                session.run(None, feeds[name])
+            seconds = timeit.timeit(partial(session.run, None, feeds[name]), number=RUNS_EACH)
             if turn:  # the first warms up
-                times[name].append((time.perf_counter() - start) / RUNS_EACH * 1e3)
+                times[name].append(seconds / RUNS_EACH * 1e3)
     reference = np.array(next(iter(times.values())))
     return {
         name: {

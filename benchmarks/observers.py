@@ -8,7 +8,7 @@ Speed: 25 million Gaussian weights on one thread, median over interleaved repeti
 import argparse
 import logging
 import statistics
-import time
+import timeit
 import warnings
 from collections.abc import Callable
 
@@ -55,13 +55,6 @@ def hqq(weight: torch.Tensor) -> Callable[[], object]:
         MatMulNBitsQuantizer(copy, algo_config=config).process()
 
     return run
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one run."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def brute_force(weights: NDArray[np.float64], bits: int) -> float:
@@ -120,7 +113,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.repetitions):
         for name, (_, run) in runs.items():
-            times[name].append(seconds(run))
+            times[name].append(timeit.timeit(run, number=1))
     speed = {
         name: {
             "weights": weight.numel(),

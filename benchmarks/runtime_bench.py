@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,7 @@ def write_identity(path: Path) -> None:
 def seconds(session: ort.InferenceSession, inputs: NDArray[Any], runs: int) -> float:
     """Seconds of a run, the mean of several."""
     feed = {session.get_inputs()[0].name: inputs}
-    start = time.perf_counter()
-    for _ in range(runs):
-        session.run(None, feed)
-    return (time.perf_counter() - start) / runs
+    return timeit.timeit(lambda: session.run(None, feed), number=runs) / runs
 
 
 def turned(names: list[str], number: int) -> list[str]:
