@@ -8,7 +8,7 @@ torch.set_num_threads(1)  # models and tensors of the tests are small: threads w
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is a group where it names none: its tests share models and files. Slow ones are given out first."""
+    """The tests of a file share models, so they are a group unless they name another; slow ones go first."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

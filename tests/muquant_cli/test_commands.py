@@ -1,8 +1,6 @@
 """Every command on a real model: what it writes, what it prints, and its document."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,23 +194,6 @@ def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_command_speaks_json(name: str) -> None:
     text = " ".join(invoke(name, "--help").stdout.split())
     assert "--json" in text
-
-
-_IMPORTS_TORCH = """
-import sys
-from muquant_cli import main
-try:
-    main([sys.argv[1]])
-finally:
-    print("torch" in sys.modules)
-"""
-
-
-def test_help_and_version_import_no_torch() -> None:
-    for option in ("--help", "--version"):
-        command = [sys.executable, "-c", _IMPORTS_TORCH, option]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_inspect_draws_the_levels_of_an_artifact(run: Path, artifact: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from muquant_onnx.verification.costs import LoadCost
 
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace the first model that a test exports; the others differ in their weights alone, and have its graph."""
+    """Trace the first model that a test exports; others, which differ in weights alone, have its graph."""
     module = importlib.import_module("muquant_onnx.from_torch.export")
     trace, traces = module.trace_placeholders, list[ir.Model]()
 
