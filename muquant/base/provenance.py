@@ -4,10 +4,11 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from muquant.base.processor import processor_name
 
 PACKAGES = ("muquant", "torch", "torchvision", "onnx", "onnxruntime", "onnx-ir", "numpy")
 
@@ -22,7 +23,7 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
         "command": " ".join(command).strip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
     }
 
@@ -32,11 +33,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,4 +1,19 @@
-"""From any ONNX file to one with weights in few bits; edited as a graph, never run."""
+"""From any ONNX file to one with weights in few bits; edited as a graph, and run only on samples.
+
+compress.py     `compress_onnx`: one weight at a time
+plan.py         `plan_onnx`: widths within a budget
+read.py         the file, checked, its large tensors left where they are
+find.py         weights with all their uses, and why everything else is left alone
+consumers.py    the operators that compute with weights, and where their channels are
+constants.py    constants, and the way from one to the operator that computes with it
+floats.py       the values of float tensors, read from files
+calibrate.py    what layers see of samples, by onnxruntime
+feeds.py        samples in batches that a graph takes
+biases.py       where a layer's bias is added, and how to change it
+spool.py        packed codes, in a file until the model is written
+edit.py         packed codes in the weights' place
+report.py       what was done
+"""
 
 from muquant_onnx.from_onnx.compress import compress_onnx
 from muquant_onnx.from_onnx.find import FoundWeight, Use, find_weights

@@ -1,1 +1,7 @@
-"""From a graph with quantized weights to one that decodes them, each use by the form that a policy allows."""
+"""From a graph with quantized weights to one that decodes them, each use by the form that a policy allows.
+
+lower.py     every use of every weight: the policies
+forms.py     how one use is served from integers, by the operator that it is
+kernels.py   the matrix of a product, in the shapes from which onnxruntime makes its integer kernels
+store.py     one weight in a graph: its initializers, and the nodes that decode them
+"""

@@ -1,6 +1,16 @@
-"""Compressed files as sessions of stock onnxruntime: decoded here, in the form that a policy asks for."""
+"""Compressed files as sessions of stock onnxruntime: decoded here, in the form that a policy asks for.
 
-from muquant_onnx.serving.handing import Handed
-from muquant_onnx.serving.serve import count_kernels, packed_file, served_file
+sessions.py       `load_session`: settings and policies by name, and the operators that really run
+read.py           the file, its codes left where they are
+decoders.py       where a graph decodes its weights, and what it makes of them
+restore.py        each weight one value again, as before it was lowered
+serve.py          lowered anew, then finished arrays in the place of what would decode them
+scan.py           for `packed`: products that decode a block of rows at a time
+weights.py        what numpy makes of a weight's codes
+matmul_nbits.py   a weight in the layout of onnxruntime's kernel for integer weights
+arrays.py         initializers whose values stay arrays
+handing.py        the graph and the arrays, to onnxruntime
+cache.py          optimised models that are kept
 
-__all__ = ["Handed", "count_kernels", "packed_file", "served_file"]
+Nothing here loads torch. Import from the modules.
+"""

@@ -25,6 +25,7 @@ import onnxruntime as ort
 import muquant
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder, read_json, write_json
+from muquant.base.processor import processor_lines
 from muquant_onnx.files.external import locate, tensors_of
 from muquant_onnx.files.parse import parse
 from muquant_onnx.files.wire import is_external
@@ -156,9 +157,7 @@ def _external_files(path: Path) -> list[Path]:
 
 def _processor() -> str:
     """The processor and what it can do: onnxruntime lays out weights for it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    lines = processor_lines()
+    if not lines:
         return f"{platform.machine()} {platform.processor()}"
-    kept = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
-    return hashlib.sha256("\n".join(sorted(kept)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from muquant.base.errors import InputError, first_line
 from muquant.base.registry import look_up
 from muquant_onnx.lowering.lower import check_policy
-from muquant_onnx.serving import packed_file, served_file
 from muquant_onnx.serving.cache import cache_key, cached_session
+from muquant_onnx.serving.serve import packed_file, served_file
 
 
 @dataclass(frozen=True)

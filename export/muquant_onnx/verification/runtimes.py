@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
-from muquant_onnx.serving import count_kernels
+from muquant_onnx.serving.serve import count_kernels
 from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, observed_session
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import muquant as mq
 from muquant.quantization.quantize import quantize
 from muquant_onnx import compress_onnx, decode_file, load_session
-from muquant_onnx.serving import count_kernels
+from muquant_onnx.serving.serve import count_kernels
 from muquant_onnx.serving.sessions import running_operators
 
 Array = NDArray[Any]

@@ -15,8 +15,8 @@ from torch import nn
 
 import muquant as mq
 from muquant import InputError
-from muquant_onnx import export_onnx, load_session, serving
-from muquant_onnx.serving import sessions
+from muquant_onnx import export_onnx, load_session
+from muquant_onnx.serving import serve, sessions
 
 Array = NDArray[Any]
 X = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
@@ -46,7 +46,7 @@ class Counting:
     """How often files were decoded."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, whole = 0, serving.served_file
+        self.count, whole = 0, serve.served_file
 
         def served_file(*arguments: Any) -> Any:
             self.count += 1
