@@ -1,4 +1,14 @@
-"""Training: one loop, methods and everything else that can be chosen by name in registries."""
+"""Training: one loop, methods and everything else that can be chosen by name in registries.
+
+options/          what a run is asked for: values that build nothing
+run/              a run: its folder, its state, the loop
+methods/          how the loss of a batch is made
+feedback/         feedback learning: where a model is weak, and examples there
+optimizers.py     one line each
+schedules.py      learning rates, likewise
+augmentations.py  random changes of images, likewise
+progress.py       what a run reports, and what it leaves behind
+"""
 
 from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.methods import METHODS, Batch, BatchLoss, Method, RunView, Standard

@@ -1,1 +1,7 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options of commands, and how their texts are read.
+
+common.py       of several commands
+training.py     of `train`: one for each field of a `TrainingConfig`
+calibration.py  of `compress`: samples, and what they are for
+budget.py       of `compress`: bytes, a drop, a plan
+"""
