@@ -2,8 +2,7 @@
 
 group.py    the group of commands, each imported when it runs
 commands/   one file each
-steps/      what several commands do: a call under a bar, and its tables
-graphs.py   `compress` on files that hold a graph
+steps/      what commands do once they have parsed: a call under a bar, and its tables
 options/    options, and how their texts are read
 sources/    a model by a text that names it
 tables.py   tables that several commands print

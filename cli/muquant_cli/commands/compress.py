@@ -16,7 +16,6 @@ from muquant.compression.budget.modules import plan_module
 from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
 from muquant.quantization.outcome import finite
-from muquant_cli.graphs import GRAPHS, compress_graph
 from muquant_cli.options.budget import Budget, budget_options, keep_plan
 from muquant_cli.options.calibration import (
     calibration_options,
@@ -34,6 +33,7 @@ from muquant_cli.options.common import (
 )
 from muquant_cli.output import Output, command
 from muquant_cli.sources import Source, read_source
+from muquant_cli.steps.graphs import GRAPHS, compress_graph
 from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers
 from muquant_onnx import export_onnx
 

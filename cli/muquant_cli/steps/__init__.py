@@ -6,4 +6,5 @@ training.py       `train`
 verification.py   `verify`
 benchmark.py      `bench`
 amplification.py  `inspect --amplification`
+graphs.py         `compress` of files that hold a graph
 """
