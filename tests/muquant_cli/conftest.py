@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muquant_cli import main
-from muquant_onnx.verification.costs import load_cost
+from muquant_onnx.verification.costs import LoadCost, load_cost
 
 TRAINING = (
     "--data",
@@ -28,7 +28,16 @@ TRAINING = (
 
 
 @pytest.fixture(autouse=True)
-def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not load files in processes of their own to see what that costs."""
+    module = importlib.import_module("muquant_onnx.verification.verify")
+    monkeypatch.setattr(
+        module, "load_cost", lambda *_: LoadCost(1000, 0.5, 300, 200, 100, {1: 0.01, 32: 0.02})
+    )
+
+
+@pytest.fixture
+def measured_once(unmeasured: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load a file once to see what it costs, not three times."""
     module = importlib.import_module("muquant_onnx.verification.verify")
     monkeypatch.setattr(module, "load_cost", partial(load_cost, repetitions=1))

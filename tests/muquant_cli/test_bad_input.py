@@ -12,6 +12,8 @@ from muquant.training.run.folder import MODEL_SCHEMA
 
 from .conftest import fails, invoke, invoke_json
 
+pytestmark = pytest.mark.slow
+
 
 def with_weight(run: Path, to: Path, name: str, value: torch.Tensor) -> Path:
     """Copy a run with one of its tensors replaced."""

@@ -18,6 +18,8 @@ from muquant_cli.group import COMMANDS
 
 from .conftest import TRAINING, invoke, invoke_json
 
+pytestmark = pytest.mark.slow
+
 
 def test_train_keeps_a_run_and_reports_its_accuracy(run: Path) -> None:
     document = invoke_json("inspect", run)
@@ -137,6 +139,14 @@ def test_export_and_verify_agree_with_pytorch(policy: str, artifact: Path, tmp_p
     report = invoke_json("verify", artifact, out, "--data", "digits")
     assert report["passed"]
     assert report["count"] == len(images)
+
+
+@pytest.mark.usefixtures("measured_once")
+def test_verify_says_what_loading_costs(artifact: Path, exported: Path) -> None:
+    costs = invoke_json("verify", artifact, exported, "--limit", 8)["costs"]
+    assert list(costs) == ["file", "float", "int8", "auto", "packed", "float model"]
+    assert costs["file"]["nbytes"] == exported.stat().st_size < costs["float model"]["nbytes"]
+    assert all(cost["peak"] >= cost["loaded"] and cost["seconds"] > 0 for cost in costs.values())
 
 
 def test_verify_fails_with_status_1_on_another_models_file(

@@ -13,7 +13,8 @@ from muquant_onnx import load_session, logits_of
 
 from ..conftest import fails, invoke, invoke_json
 
-FEW = ("--data", "digits", "--limit", 40)
+pytestmark = pytest.mark.slow
+FEW = ("--data", "digits", "--limit", 20)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_the_figures_of_a_session_are_those_of_its_file(document: Any, exported:
 
     test = load_dataset("digits", "test")
     rows = document["data"]["indices"]
-    assert len(set(rows)) == 40
+    assert len(set(rows)) == 20
     logits = logits_of(load_session(exported))(test.inputs()[rows].numpy())
     assert document["models"][3]["clean"] == np.mean(logits.argmax(1) == test.labels[rows].numpy())
 
@@ -74,7 +75,7 @@ def test_a_second_run_takes_the_finished_attacks(
 def test_people_see_headline_attacks_and_files(run: Path, folder: Path, document: Any) -> None:
     result = invoke("bench", f"float={run}", *FEW, "--runtime", "torch", "--out", folder)
     assert result.exit_code == 0
-    assert "Worst case over all attacks, linf 0.2, 40 images of digits" in result.stdout
+    assert "Worst case over all attacks, linf 0.2, 20 images of digits" in result.stdout
     assert "apgd-t" in result.stdout
     assert "report.html" in result.stdout
 

@@ -16,6 +16,7 @@ from muquant.training.feedback import FeedbackConfig
 
 from ..conftest import fails, invoke, invoke_json
 
+pytestmark = pytest.mark.slow
 QUICK = ("--data", "digits", "--model", "cnn4-small", "--epochs", 1, "--batch-size", 128, "--augment", "none")
 
 

@@ -16,6 +16,7 @@ from muquant_cli.options.budget import parse_size
 
 from ..conftest import fails, invoke, invoke_json
 
+pytestmark = pytest.mark.slow
 QUICK = ("--mu", 1.5, "--rounding", "nearest")  # mu is not searched, for which most of the time goes
 
 

@@ -18,6 +18,8 @@ from muquant.training import load_run
 
 from ..conftest import fails, invoke, invoke_json
 
+pytestmark = pytest.mark.slow
+
 
 def images(count: int = 40) -> np.ndarray[Any, Any]:
     return load_dataset("digits", "train").inputs(slice(count)).numpy()

@@ -11,6 +11,7 @@ from torch import nn
 from muquant import InputError
 from muquant_cli.sources import Source, read_source
 
+pytestmark = pytest.mark.slow
 CODE = """
 import sys
 import torch

@@ -1,6 +1,5 @@
 """Models from anywhere: compressed, exported and verified by the text that names them."""
 
-import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ import torch
 import muquant
 from muquant_cli.sources import read_source
 from muquant_onnx import decode_file
-from muquant_onnx.verification.costs import LoadCost
 
 from ..conftest import fails, invoke, invoke_json
 
+pytestmark = pytest.mark.slow
 CODE = """
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,19 +88,11 @@ def forget() -> None:
         del sys.modules[name]
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not measure the cost of loading, which takes seconds and finds no fault."""
-    module = importlib.import_module("muquant_onnx.verification.verify")
-    monkeypatch.setattr(module, "load_cost", lambda *_: LoadCost(0, 0.0, 0, 0, 0, {}))
-
-
 def written() -> set[str]:
     """Files in the current folder besides the user's own."""
     return {path.name for path in Path.cwd().iterdir()} - {"zoo_of_cli", "was_run"}
 
 
-@pytest.mark.usefixtures("quick")
 def test_an_encoder_goes_all_the_way() -> None:
     document = invoke_json("compress", ENCODER, "-o", "a.mq")
     assert [layer["name"] for layer in document["layers"]] == ["embed.weight", "mix.weight", "head.weight"]
@@ -126,7 +117,6 @@ def test_an_encoder_goes_all_the_way() -> None:
     assert Path("at_once.onnx").read_bytes() == Path("a.onnx").read_bytes()
 
 
-@pytest.mark.usefixtures("quick")
 def test_verify_tells_the_file_of_another_model() -> None:
     invoke_json("compress", ENCODER, "-o", "a.onnx")
     other = muquant.compress(read_source(ENCODER).module)

@@ -10,6 +10,8 @@ from torch import nn
 from muquant import InputError
 from muquant_cli.sources.state import load_state
 
+pytestmark = pytest.mark.slow
+
 
 class Tied(nn.Module):
     """Two layers of one weight, which safetensors keeps once."""

@@ -9,6 +9,8 @@ import torch
 from muquant import InputError
 from muquant_cli.sources import read_source
 
+pytestmark = pytest.mark.slow
+
 
 def test_without_timm_the_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)

@@ -14,6 +14,8 @@ from muquant import InputError
 from muquant_cli.sources import read_source
 from muquant_cli.sources.torchvision_model import _not_loaded
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_classifier_with_the_example_and_normalisation_of_its_weights() -> None:
     source = read_source("torchvision:squeezenet1_1", state="none")

@@ -26,7 +26,7 @@ def path_is_simple(path: tuple[ir.Node, ...]) -> bool:
     return [node.op_type for node in path].count("Reshape") < 2
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data(), shape=st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_an_axis_is_followed_through_any_chain(data: st.DataObject, shape: list[int]) -> None:
     """Oracle: the places along each stored axis, moved by numpy as the chain moves the tensor."""

@@ -13,6 +13,7 @@ from muquant.robustness.checks import planted
 from muquant.robustness.checks.planted import features, plant, planted_missed
 from muquant.robustness.evidence import Evidence, Finding
 
+pytestmark = pytest.mark.slow
 EvidenceOf = Callable[..., Evidence]
 Found = Callable[[Any, Evidence], Finding]
 

@@ -17,6 +17,7 @@ from muquant.training.run.data import load_run_data
 
 from ..conftest import method_of, plug_in
 
+pytestmark = pytest.mark.slow
 Tiny = Callable[..., TrainingConfig]
 STEPS = 6
 """Of an epoch of "tiny"."""

@@ -29,6 +29,7 @@ from muquant.training import (
 
 from ..conftest import TINY, method_of, plug_in
 
+pytestmark = pytest.mark.slow
 Tiny = Callable[..., TrainingConfig]
 
 

@@ -36,6 +36,7 @@ from muquant.training.run.quantized import (
 )
 from muquant.training.run.step import Stepper
 
+pytestmark = pytest.mark.slow
 Tiny = Callable[..., TrainingConfig]
 ATTACK = AdversarialOptions(epsilon=0.1, attack_steps=3, epsilon_warmup=0.0)
 

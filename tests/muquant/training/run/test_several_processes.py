@@ -16,11 +16,17 @@ from muquant.training import QatOptions, TrainingConfig, load_run, read_run, tra
 from muquant.training.feedback import FeedbackConfig
 from muquant.training.run.folder import MODEL_SCHEMA
 
+pytestmark = pytest.mark.slow
 PLAIN = TrainingConfig(data="digits", model="cnn4-small", epochs=2, batch_size=64, lr=1e-3, device="cpu")
 
 TWO_PROCESSES = """
 import json, sys
+import lightning_fabric, sklearn.datasets, torch
+import muquant.training, muquant.training.feedback
 from muquant_cli import main
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+torch.set_num_threads(1)
 
 common = ["--data", "digits", "--model", "cnn4-small", "--epochs", "2", "--lr", "1e-3", "--device", "cpu"]
 
@@ -36,12 +42,19 @@ robust = ["--method", "adversarial", "--epsilon", "0.1", "--attack-steps", "2", 
 FEEDBACK = ["--feedback-rounds", "2", "--feedback-start", "0", "--feedback-directions", "20"]
 FEEDBACK += ["--feedback-nearest", "5", "--feedback-low-samples", "10", "--feedback-medium-samples", "5"]
 FEEDBACK += ["--feedback-high-samples", "2", "--feedback-robustness-samples", "5"]
-train("plain", "--batch-size", "64")
-train("whole", "--batch-size", "64", *robust)
-train("broken", "--batch-size", "64", *robust, "--max-seconds", "0")
-train("broken", "--batch-size", "64", *robust, "--resume")
-train("feedback", "--batch-size", "64", "--method", "feedback", *FEEDBACK, "--init", sys.argv[1] + "/plain")
-train("bad", "--batch-size", "33")
+
+def work():
+    train("plain", "--batch-size", "64")
+    train("whole", "--batch-size", "64", *robust)
+    train("broken", "--batch-size", "64", *robust, "--max-seconds", "0")
+    train("broken", "--batch-size", "64", *robust, "--resume")
+    start = ["--init", sys.argv[1] + "/plain"]
+    train("feedback", "--batch-size", "64", "--method", "feedback", *FEEDBACK, *start)
+    train("bad", "--batch-size", "33")
+
+# as torchrun does it, but for two cold starts
+config = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+elastic_launch(config, work)()
 """
 
 
@@ -49,9 +62,7 @@ train("bad", "--batch-size", "33")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, list[Any], str]":
     """The folder of six runs in two processes, the documents that they printed on stdout, and stderr."""
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "script.py").write_text(TWO_PROCESSES)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(folder / "script.py"), str(folder)]
+    command = [sys.executable, "-c", TWO_PROCESSES, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return folder, [json.loads(line) for line in done.stdout.splitlines() if line], done.stderr

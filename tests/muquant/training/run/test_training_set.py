@@ -12,6 +12,7 @@ from muquant.training.run.training_set import TrainingSet
 
 from ..conftest import plug_in
 
+pytestmark = pytest.mark.slow
 Tiny = Callable[..., TrainingConfig]
 
 
