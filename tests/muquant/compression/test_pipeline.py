@@ -452,6 +452,7 @@ def test_a_parametrized_weight_is_prepared_once_it_is_plain() -> None:
     assert len(mq.compress(mq.prepare_qat(model)).tensors) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.*torch.ao.quantization.*:DeprecationWarning"
 )  # upstream's move to torchao

@@ -330,6 +330,7 @@ print(json.dumps([1024 * (kilobytes("VmHWM") - before), report.nbytes]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system keeps no high-water mark")
 @pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
 def test_memory_is_that_of_one_weight(external: bool, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_random_mu(decoder: Decoder) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float", "int8"])
 def test_only_mu_of_a_file_changed(policy: str, tmp_path: Path) -> None:
     """The file computes F^-1 from its mu: with another mu it is the file of that mu."""

@@ -272,6 +272,7 @@ def close(found: Array, expected: Array, tolerance: float) -> None:
     np.testing.assert_allclose(found.astype(np.float64), wide, rtol=0, atol=tolerance * np.abs(wide).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float", "int8"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_file_computes_the_graph_with_the_quantizers_weights(
@@ -415,13 +416,24 @@ PRODUCTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("grid", "levels"), [("int4", "mid-rise"), ("int4", "mid-tread"), ("int8", "mid-rise")]
+GRANULARITIES = "tensor", "channel", "group:16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(  # the largest form in every granularity, the others in one of them, in turn
+    ("name", "grid", "levels", "granularity"),
+    [
+        (name, *run)
+        for place, name in enumerate(PRODUCTS)
+        for run in (
+            *(("int4", "mid-rise", granularity) for granularity in GRANULARITIES),
+            ("int4", "mid-tread", GRANULARITIES[place % 3]),
+            ("int8", "mid-rise", GRANULARITIES[(place + 1) % 3]),
+        )
+    ],
 )
-@pytest.mark.parametrize("granularity", ["tensor", "channel", "group:16"])
-@pytest.mark.parametrize("name", PRODUCTS)
 def test_products_on_integer_kernels(
-    name: str, granularity: str, grid: Any, levels: Any, tmp_path: Path
+    name: str, grid: Any, levels: Any, granularity: str, tmp_path: Path
 ) -> None:
     case = PRODUCTS[name]
     assert case.x is not None
@@ -509,6 +521,7 @@ CLIPPED: dict[str, Callable[[], list[onnx.NodeProto]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLIPPED)
 def test_a_product_in_front_of_a_relu_or_clip_keeps_its_kernel(name: str, tmp_path: Path) -> None:
     nodes = [*CLIPPED[name](), node("Neg", "r")]

@@ -133,6 +133,7 @@ def test_outputs_that_answer_nothing(tmp_path: Path) -> None:
         plan_onnx(tmp_path / "none.onnx", SPEC, max_bytes=1)
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_program_is_followed_by_its_compression(tmp_path: Path) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -84,10 +84,13 @@ def test_each_setting_and_policy_has_an_entry(file: Path, cache: Path, decoded: 
     assert decoded.count == len(list(cache.iterdir())) == 4
 
 
-def test_another_file_under_the_same_name_has_another(tmp_path: Path, cache: Path, decoded: Counting) -> None:
-    outputs = []
-    for seed in (0, 1, 0):
-        outputs.append(run(load_session(export(tmp_path / "m.onnx", seed), policy="float", cache=cache)))
+def test_another_file_under_the_same_name_has_another(
+    file: Path, tmp_path: Path, cache: Path, decoded: Counting
+) -> None:
+    other, path, outputs = export(tmp_path / "other.onnx", seed=1), tmp_path / "m.onnx", []
+    for content in (file, other, file):
+        shutil.copy(content, path)
+        outputs.append(run(load_session(path, policy="float", cache=cache)))
     np.testing.assert_array_equal(outputs[0], outputs[2])
     assert not np.array_equal(outputs[0], outputs[1])
     assert decoded.count == 2

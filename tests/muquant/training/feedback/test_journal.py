@@ -35,6 +35,7 @@ def journal(grey: Dataset, tmp_path: Path) -> Journal:
     return Journal(tmp_path / "feedback", grey.classes, CONFIG.cap)
 
 
+@pytest.mark.slow
 def test_rounds_and_the_end_are_kept(
     journal: Journal, made: FeedbackRound, grey: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,16 +181,21 @@ def digits() -> TrainingConfig:
     )
 
 
+@pytest.fixture(scope="module")
+def plain(digits: TrainingConfig, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+    return train(digits, tmp_path_factory.mktemp("plain")).model
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"attack_steps": 3}, {"attack_steps": 1}, {"trades": 6.0}], ids=str)
 def test_training_makes_a_model_robust(
-    options: dict[str, float], digits: TrainingConfig, tmp_path: Path
+    options: dict[str, float], digits: TrainingConfig, plain: nn.Module, tmp_path: Path
 ) -> None:
     attack = AdversarialOptions(epsilon=0.15, **options)  # type: ignore[arg-type]
     config = replace(digits, method="adversarial", adversarial=attack)
     result = train(config, tmp_path)
     judge = Adversarial(replace(config, adversarial=AdversarialOptions(epsilon=0.15)))
     held_out = load_dataset("digits", "train")
-    plain = train(digits, tmp_path / "plain").model
     before, after = (judge.validate(model, held_out)["robust_accuracy"] for model in (plain, result.model))
     assert after > before + 0.2
     for each in result.history:

@@ -124,6 +124,7 @@ def test_the_end_is_measured_on_the_weights_that_are_kept(config: TrainingConfig
     }
 
 
+@pytest.mark.slow
 def test_the_folder_holds_a_log_and_pictures(config: TrainingConfig, tmp_path: Path) -> None:
     train(config, tmp_path)
     files = sorted(path.name for path in (tmp_path / "feedback").iterdir())
@@ -224,6 +225,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("unbroken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9], ids=["every-step", "every-epoch"])
 def test_a_run_stopped_in_any_phase_ends_like_an_unbroken_one(
