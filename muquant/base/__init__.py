@@ -10,6 +10,7 @@ devices.py       devices by name
 processes.py     the processes that share a piece of work
 progress.py      how a caller is told how far a long task has come
 provenance.py    command, versions, machine
+processor.py     what the processor is
 picture.py       formats and colours of pictures
 text.py          sizes, and tables in Markdown, for people
 
