@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
-# groups, which are whole files but for a few, in the order of tests/conftest.py
-PYTEST := $(VENV)/bin/pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+# whole files, whose tests share models, in the order of tests/conftest.py
+PYTEST := $(VENV)/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test quick lint clean
 

@@ -206,11 +206,9 @@ FOUR_BITS: dict[str, str] = {
     "int4-mid-tread": "int8 int4 auto",
     "int4-mid-tread-group:16": "int4 auto",
 }
-# the two halves may run on two workers
-WIDE_GRIDS, INT4_GRID = (pytest.mark.xdist_group(f"layers {grids}") for grids in ("wide", "int4"))
 RUNS = [
-    pytest.param(spec, policy, marks=group)
-    for group, table in ((WIDE_GRIDS, WIDE), (INT4_GRID, FOUR_BITS))
+    (spec, policy)
+    for table in (WIDE, FOUR_BITS)
     for spec, policies in table.items()
     for policy in policies.split()
 ]
@@ -390,7 +388,6 @@ def test_served_as_reported(spec: str, policy: Policy) -> None:
         assert kernels == _matrices(_filled(spec, other)[1]).total(), other
 
 
-@WIDE_GRIDS
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_cases_meet_both_forms(policy: Policy) -> None:
     """The table above would say little if everything were served alike."""
@@ -403,7 +400,6 @@ def test_the_cases_meet_both_forms(policy: Policy) -> None:
         assert int8 == {"float": set(), "auto": {"linear-big", "embedding", "embedding-1d", "tied"}}[policy]
 
 
-@INT4_GRID
 @pytest.mark.parametrize("spec", ["int4", "int4-mid-tread"])
 def test_the_int4_grid_is_served_in_4_bits(spec: str) -> None:
     matrices = {case for case in CASES if not case.startswith(("conv", "embedding"))}
@@ -414,7 +410,6 @@ def test_the_int4_grid_is_served_in_4_bits(spec: str) -> None:
         assert {use.consumer for use in served if use.form == "int4"} <= MATRIX
 
 
-@INT4_GRID
 @pytest.mark.parametrize("spec", ["int4", "int4-group:16"])
 def test_what_the_4_bit_kernel_leaves_out_takes_few_nodes(spec: str) -> None:
     for case, operators in {
@@ -431,7 +426,6 @@ def test_what_the_4_bit_kernel_leaves_out_takes_few_nodes(spec: str) -> None:
         assert found == operators, case
 
 
-@INT4_GRID
 def test_products_of_one_input_share_its_sums(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Shared()
