@@ -52,8 +52,7 @@ def convolution_norms(module: nn.Module, weight: Tensor, input_shape: tuple[int,
 def largest_singular_value(square: LinearMap, start: Tensor) -> float:
     """Return the largest singular value of A, to `TOLERANCE`, from x -> A^T A x alone; 0 for a map of zeros.
 
-    By hand: scipy's `eigsh` looks at its residual only after a whole cycle, which takes up to half as many
-    applications more, and refuses a map of zeros and one of a single input.
+    By hand: scipy's `eigsh` refuses a map of zeros and one of a single input.
 
     Args:
         square: takes and returns tensors of the shape of `start`.

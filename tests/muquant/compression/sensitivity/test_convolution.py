@@ -167,6 +167,11 @@ def test_a_singular_value_that_hides_behind_many_equal_ones_is_found() -> None:
     assert largest_singular_value(lambda x: x * singular**2, start) == pytest.approx(1.05, rel=1e-5)
 
 
+def test_a_map_of_zeros_and_one_of_a_single_input_have_a_singular_value_too() -> None:
+    assert largest_singular_value(torch.zeros_like, torch.ones(5)) == 0
+    assert largest_singular_value(lambda x: 9 * x, torch.tensor([-0.5])) == pytest.approx(3)
+
+
 def test_the_norms_of_a_zero_weight_are_zero_and_nothing_is_changed() -> None:
     module = nn.Conv2d(2, 3, 3)
     before = {name: value.clone() for name, value in module.state_dict().items()}
