@@ -493,6 +493,11 @@ CLIPPED: dict[str, Callable[[], list[onnx.NodeProto]]] = {
         node("Relu", "i", "r"),
     ],
     "gemm-relu": lambda: [node("Gemm", "x w", "h"), node("Relu", "h", "r")],
+    "cast-relu": lambda: [
+        node("MatMul", "x w", "h"),
+        node("Cast", "h", "i", to=FLOAT),
+        node("Relu", "i", "r"),
+    ],
     "gemm-bias-clip": lambda: [node("Gemm", "x w b", "h"), node("Clip", "h low high", "r")],
     "gemm-computed-bias-relu": lambda: [
         node("Exp", "b", "c"),
