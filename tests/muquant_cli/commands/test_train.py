@@ -1,6 +1,9 @@
 """`muquant train`: its groups of options, and what a run says."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -185,3 +188,18 @@ def test_slow_arithmetic_is_said_before_a_run(
     result = invoke("train", *QUICK, "--precision", "bf16", "-o", tmp_path / "run")
     assert ("no instructions for bf16" in result.stdout + result.stderr) is not fast
     assert "no instructions" not in invoke("train", *QUICK, "-o", tmp_path / "plain").output
+
+
+def test_torchrun_shares_a_run_as_the_readme_says(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "muquant_cli"]
+    options = ["--data", "digits", "--model", "cnn4-small", "--epochs", "1", "--batch-size", "64", "--json"]
+    done = subprocess.run(
+        [*torchrun, "train", *options, "--device", "cpu", "--out", str(tmp_path / "run")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["finished"]  # the first process alone has printed
+    assert read_run(tmp_path / "run").config.batch_size == 64
