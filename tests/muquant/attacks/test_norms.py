@@ -14,7 +14,7 @@ radii = st.floats(0, 1)
 
 
 ROUNDING = 16 * 2.0**-24
-"""What float32 loses in a projection of values below 1: a norm of 10 of them, a quotient, a product, a sum."""
+"""What float32 loses in a projection of values below 1: in a norm of 10, a quotient, a product, a sum."""
 
 
 def distance(inputs: Tensor, clean: Tensor, norm: Norm) -> np.ndarray:
