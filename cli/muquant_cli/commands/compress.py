@@ -15,6 +15,7 @@ from muquant.compression.batch_norm import Reestimation
 from muquant.compression.budget.modules import plan_module
 from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
+from muquant.format.spec import Domain, Grid, Levels
 from muquant.quantization.outcome import finite
 from muquant_cli.options.budget import Budget, budget_options, keep_plan
 from muquant_cli.options.calibration import (
@@ -59,6 +60,10 @@ def compress(
     state: str | None,
     bits: str,
     mu: str,
+    domain: Domain,
+    granularity: str,
+    levels: Levels,
+    grid: Grid,
     layers: str,
     rounding: str | None,
     observer: str,
@@ -71,7 +76,6 @@ def compress(
     resume: bool,
     root: Path | None,
     policy: str,
-    **formats: Any,
 ) -> None:
     """Compress the weights of SOURCE to few bits.
 
@@ -89,7 +93,7 @@ def compress(
     budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
     width, overrides = parse_bits(bits)
     options = CompressionOptions(
-        spec=muquant.MuLawSpec(bits=width, mu=parse_mu(mu), **formats),
+        spec=muquant.MuLawSpec(width, parse_mu(mu), domain, granularity, levels, grid),
         layers=layers,
         overrides=overrides,
         observer=observer,
