@@ -1,5 +1,6 @@
 """Rounding by a layer's output: against its definition carried out plainly, and what must never happen."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,12 @@ def by_definition(weight: Array, second: Array, levels: Array, step: Array) -> A
     return result
 
 
+@pytest.mark.parametrize("block", [128, 4])  # of 9 columns: all at once, and three blocks
 @pytest.mark.parametrize("seed", range(8))
-def test_compensation_is_what_its_definition_says(seed: int) -> None:
+def test_compensation_is_what_its_definition_says(
+    seed: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[compensated.__module__], "BLOCK", block)
     weight, moments = numbers(seed, 5, 9), layer(seed, 9)
     begin = start(weight, MuLawSpec(3))
     problem = RoundingProblem.of(weight, begin, moments)
@@ -177,6 +182,18 @@ def test_blocks_are_problems_of_their_own(method: Any) -> None:
         )
         found = method(weight[rows], start(weight[rows], MuLawSpec(3, 4.0)), own).dequantize()
         torch.testing.assert_close(found, whole[rows])
+
+
+@pytest.mark.parametrize("method", [compensated, reconstructed])
+def test_columns_are_taken_in_blocks_for_speed_alone(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, moments = numbers(11, 6, 40), layer(11, 40, samples=200)
+    begin = start(weight, MuLawSpec(3))
+    whole = method(weight, begin, moments)
+    for block in (1, 7, 39):
+        monkeypatch.setattr(sys.modules[method.__module__], "BLOCK", block)
+        found = method(weight, begin, moments)
+        np.testing.assert_array_equal(found.codes.numpy(), whole.codes.numpy(), err_msg=f"blocks of {block}")
+        torch.testing.assert_close(found.step, whole.step)
 
 
 def test_it_pays() -> None:
