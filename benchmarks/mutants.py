@@ -3,8 +3,9 @@
     python benchmarks/mutants.py [--tree DIR] [--only NAME] [--name mutants]
 
 A mutant is one line made wrong on purpose. For each the tests that go red are counted, and named without
-their parameters. Writes `results/mutants.json`; the exit status is 1 where a mutant lives. `--tree` takes
-another checkout, of an earlier commit for example, whose files are found by their lines.
+their parameters: those of `make quick` or, where none of them notices, all. Writes `results/mutants.json`;
+the exit status is 1 where a mutant lives. `--tree` takes another checkout, of an earlier commit for example,
+whose files are found by their lines.
 """
 
 import argparse
@@ -112,9 +113,10 @@ def try_mutant(tree: Path, mutant: Mutant | None) -> list[str]:
             if path.startswith(("muquant/", "export/", "cli/", "tests/", "pyproject.toml")):
                 (copy / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(tree / path, copy / path)
-        if mutant is not None:
-            mutate(copy, mutant)
-        return run_tests(copy)
+        if mutant is None:
+            return run_tests(copy)
+        mutate(copy, mutant)
+        return run_tests(copy, "-m", "not slow") or run_tests(copy)
 
 
 def mutate(copy: Path, mutant: Mutant) -> None:
@@ -126,8 +128,8 @@ def mutate(copy: Path, mutant: Mutant) -> None:
     found[0].write_text(found[0].read_text().replace(mutant.line, mutant.wrong))
 
 
-def run_tests(copy: Path) -> list[str]:
-    """Run the tests of a copy, and name those that fail."""
+def run_tests(copy: Path, *options: str) -> list[str]:
+    """Run the tests of a copy with options of pytest's, and name those that fail."""
     tests = [
         path
         for path in sorted((copy / "tests").rglob("test_*.py"))
@@ -136,7 +138,19 @@ def run_tests(copy: Path) -> list[str]:
     ]
     places = [copy, *(copy / part for part in ("export", "cli"))]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rfE", "--no-header", "--tb=no", "-n", "auto", *tests],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-rfE",
+            "--no-header",
+            "--tb=no",
+            "-n",
+            "auto",
+            *options,
+            *tests,
+        ],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
         capture_output=True,

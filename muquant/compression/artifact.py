@@ -58,8 +58,8 @@ class CompressedModel:
         report: one entry for each of `tensors`.
         choices: with layers="auto", what was tried for each weight; not kept in a file.
         batch_norm: what became of BatchNorm statistics, where there are any and samples; not kept in a file.
-        source: the text that names the model, such as "torchvision:resnet18", where it is known; see
-            `muquant.sources`. It is kept for models that are not of `muquant.models`, and never run.
+        source: the text that names the model, such as "torchvision:resnet18", where it is known.
+            It is kept for models that are not of `muquant.models`, and never run.
     """
 
     module: nn.Module
