@@ -137,10 +137,7 @@ def compress_file(
             replace(report, served=tuple(use for use in served if use.weight == report.name))
             for report in reports
         ),
-        left_alone=(
-            *left_alone,
-            *(LeftAlone(weight.source, weight.uses[0].kind, "it was not picked") for weight in not_picked),
-        ),
+        left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
     )
 
 
@@ -161,6 +158,10 @@ def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> d
     for places, own in override_specs(labels, options.format, options.overrides, names):
         formats.update({picked[place]: own for place in places})
     return formats
+
+
+def _not_picked(weight: FoundWeight) -> LeftAlone:
+    return LeftAlone(weight.source, weight.uses[0].kind, "it was not picked", weight.tensor.nbytes)
 
 
 def _report(weight: FoundWeight, values: Tensor, outcome: Outcome) -> WeightReport:

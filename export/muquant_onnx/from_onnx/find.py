@@ -1,7 +1,7 @@
 """Find the weights of a graph, each with all its uses, and say of every other float tensor why it is none."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -77,7 +77,7 @@ class _NoWeightError(Exception):
 
 def find_weights(model: ir.Model) -> tuple[list[FoundWeight], list[LeftAlone]]:
     """Return the weights of the main graph and of all branches and loops, in the order of use, and
-    what is left alone: operands of layers that are no weights, and float tensors that no layer uses."""
+    what is left alone: operands of layers that are no weights, and all other floating-point constants."""
     uses: dict[ir.Value, list[Use]] = {}
     left: dict[ir.Value, LeftAlone] = {}
     for node in RecursiveGraphIterator(model.graph):
@@ -85,7 +85,7 @@ def find_weights(model: ir.Model) -> tuple[list[FoundWeight], list[LeftAlone]]:
         for value, use in found:
             uses.setdefault(value, []).append(use)
         for value, reason in refused:
-            left.setdefault(value, LeftAlone(str(value.name), node.op_type, reason))
+            left.setdefault(value, LeftAlone(str(value.name), node.op_type, reason, _nbytes(value)))
     for value, other in _others(model):
         left.setdefault(value, other)
     names = weight_names([str(value.name) for value in uses], _taken(model))
@@ -137,7 +137,7 @@ def _operands(node: ir.Node) -> tuple[list[tuple[ir.Value, Use]], list[tuple[ir.
         except _NoWeightError as why:
             refused.append((stored, str(why)))
     if node.op_type == "Gather":  # it also picks from activations, and from shapes
-        return weights, [(value, why) for value, why in refused if _is_float(value)]
+        return weights, [(value, why) for value, why in refused if _floats(value) is not None]
     return weights, refused or ([] if weights else computed[:1])
 
 
@@ -157,7 +157,7 @@ def _use(
     if not tensor.size:
         raise _NoWeightError(f"it is empty: its shape is {shape}")
     if len(shape) < 2:
-        raise _NoWeightError(_ONE_AXIS)
+        raise _NoWeightError(_few_axes(tensor))
     view = view_through(shape, path)
     if view is None or len(view.sizes) < 2:
         raise _NoWeightError(f"{' and '.join(step.op_type for step in path)} make another tensor of it")
@@ -170,44 +170,61 @@ def _use(
     return Use(node, index, node.op_type, path, channel_axis)
 
 
-_ONE_AXIS = "it has one axis; a weight has channels and inputs"
+def _few_axes(tensor: ir.TensorProtocol) -> str:
+    """Return why a tensor of fewer than two axes is no weight."""
+    return "it has one axis; a weight has channels and inputs" if len(tensor.shape) else "it is a scalar"
 
 
-def _is_float(value: ir.Value) -> bool:
-    """Whether `value` is a constant of a float type, and no scalar."""
+def _floats(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the tensor of a constant of any floating-point type, those that cannot be compressed included;
+    None for anything else."""
+    node = value.producer()
+    if node is not None and (node.domain, node.op_type) == ("", "Constant"):
+        for attribute in (node.attributes.get("value_float"), node.attributes.get("value_floats")):
+            if attribute is not None:
+                return ir.tensor(attribute.value, ir.DataType.FLOAT)
     tensor = constant(value)
-    return tensor is not None and tensor.dtype in FLOATS and len(tensor.shape) > 0
+    return tensor if tensor is not None and tensor.dtype.is_floating_point() else None
+
+
+def _nbytes(value: ir.Value) -> int:
+    """Return the bytes of the floating-point numbers that `value` has in the file."""
+    tensor = _floats(value)
+    return 0 if tensor is None else tensor.nbytes
 
 
 def _others(model: ir.Model) -> Iterator[tuple[ir.Value, LeftAlone]]:
-    """Yield the float constants of all graphs, each with why it would not be a weight."""
-    for value in filter(_is_float, _constants(model)):
-        tensor = constant(value)
-        for consumer, index in list(value.uses())[:1]:
-            if index in RECURRENT.get(consumer.op_type, ()) and not consumer.domain:
-                reason = "a recurrent weight"
-            elif tensor is not None and len(tensor.shape) == 1:
-                reason = _ONE_AXIS
-            else:
-                reason = f"no layer computes with it; {consumer.op_type} does"
-            yield value, LeftAlone(str(value.name), consumer.op_type, reason)
+    """Yield the floating-point constants of all graphs, each with why it would not be a weight."""
+    for value, tensor in _constants(model.graphs()):
+        consumer, index = next(iter(value.uses()), (None, 0))
+        kind = "" if consumer is None else consumer.op_type
+        if consumer is None:
+            reason = "it is an output of its graph" if value.is_graph_output() else "nothing uses it"
+        elif index in RECURRENT.get(kind, ()) and not consumer.domain:
+            reason = "a recurrent weight"
+        elif len(tensor.shape) < 2:
+            reason = _few_axes(tensor)
+        else:
+            reason = f"no layer computes with it; {kind} does"
+        yield value, LeftAlone(str(value.name), kind, reason, tensor.nbytes)
 
 
 def _in_functions(model: ir.Model) -> Iterator[LeftAlone]:
-    """Yield the float constants of functions of the model."""
+    """Yield the floating-point constants of functions of the model."""
     for function in model.functions.values():
-        for node in RecursiveGraphIterator(function):
-            if node.op_type == "Constant" and _is_float(node.outputs[0]):
-                name = f"{function.name}.{node.outputs[0].name}"
-                yield LeftAlone(name, function.name, "it belongs to a function of the model")
+        for value, tensor in _constants([function.graph, *function.subgraphs()]):
+            name, reason = f"{function.name}.{value.name}", "it belongs to a function of the model"
+            yield LeftAlone(name, function.name, reason, tensor.nbytes)
 
 
-def _constants(model: ir.Model) -> Iterator[ir.Value]:
-    for graph in model.graphs():
-        yield from graph.initializers.values()
-        for node in graph:
-            if node.op_type == "Constant":
-                yield node.outputs[0]
+def _constants(graphs: Iterable[ir.Graph]) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """Yield the floating-point constants of `graphs`."""
+    for graph in graphs:
+        produced = (node.outputs[0] for node in graph if node.op_type == "Constant")
+        for value in (*graph.initializers.values(), *produced):
+            tensor = _floats(value)
+            if tensor is not None:
+                yield value, tensor
 
 
 def _taken(model: ir.Model) -> Iterator[str]:

@@ -27,13 +27,16 @@ class LeftAlone:
 
     Attributes:
         name: of the tensor.
-        consumer: operator that uses it.
+        consumer: operator that uses it; "" where none does.
         reason: why, such as "a recurrent weight".
+        nbytes: bytes of its floating-point numbers in the file that it comes from; 0 where it has none there:
+            it is computed, an input, or of integers.
     """
 
     name: str
     consumer: str
     reason: str
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class CompressReport:
         data_path: of the external data, or None where there is none.
         policy: that was asked for.
         weights: what was compressed, in the order in which the graph uses it.
-        left_alone: what was not, and why.
+        left_alone: what was not, and why, the most bytes first. Each floating-point constant of the source is
+            once among `weights` or here.
     """
 
     path: str
