@@ -11,6 +11,10 @@ from .compression.budget import (
     plan_widths as plan_widths,
     read_plan as read_plan,
 )
+from .compression.left import (
+    LeftFloat as LeftFloat,
+    left_float as left_float,
+)
 from .compression.pipeline import compress as compress
 from .compression.qat import (
     mulaw_qconfig as mulaw_qconfig,

@@ -4,6 +4,7 @@ pipeline.py       `compress`
 options.py        what `compress`, `plan_widths` and their ONNX twins can be asked for
 layers.py         which modules have weights; a weight and the layers that share it
 selection.py      which of them a user picked
+left.py           what stays float, by bytes, and why
 artifact.py       `CompressedModel`, and the .mq file
 qat.py            `prepare_qat`, and the way back from it
 auto.py           the layers "auto": a format for each weight by the norm of its error

@@ -13,7 +13,8 @@ from muquant.base.tensor_files import TensorFile, read_tensors, write_tensors
 from muquant.base.values import field_values
 from muquant.compression.auto import Choice
 from muquant.compression.batch_norm import Reestimation
-from muquant.compression.layers import replace_weight, weight_owners
+from muquant.compression.layers import quantizable_weights, replace_weight, weight_owners
+from muquant.compression.left import LeftFloat, left_float
 from muquant.compression.sensitivity import Norms
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
@@ -60,6 +61,8 @@ class CompressedModel:
         batch_norm: what became of BatchNorm statistics, where there are any and samples; not kept in a file.
         source: the text that names the model, such as "torchvision:resnet18", where it is known.
             It is kept for models that are not of `muquant.models`, and never run.
+        left_alone: what of the module stays float, and why, the most bytes first. Not kept in a file: `load`
+            finds it anew, but no longer knows why weights that could be in few bits are not.
     """
 
     module: nn.Module
@@ -69,6 +72,7 @@ class CompressedModel:
     choices: tuple[Choice, ...] = ()
     batch_norm: Reestimation | None = None
     source: str | None = None
+    left_alone: tuple[LeftFloat, ...] = ()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `muquant.load` reads it.
@@ -171,7 +175,19 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
     for name, quantized in artifact.tensors.items():
         replace_weight([owners[each] for each in names[name]], quantized.dequantize())
     shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
-    return CompressedModel(module.eval(), artifact.tensors, shared, artifact.report, source=artifact.source)
+    compressed = [
+        weight
+        for weight in quantizable_weights(module)
+        if not {weight.name, *weight.aliases}.isdisjoint(artifact.tensors)
+    ]
+    return CompressedModel(
+        module.eval(),
+        artifact.tensors,
+        shared,
+        artifact.report,
+        source=artifact.source,
+        left_alone=left_float(module, compressed, "float32 in the file"),
+    )
 
 
 def _fit(

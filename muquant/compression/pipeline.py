@@ -9,7 +9,7 @@ from torch import nn
 
 from muquant.base.errors import InputError, naming
 from muquant.compression.artifact import CompressedModel, LayerReport
-from muquant.compression.auto import Choice, TriedFormat, candidates
+from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
 from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
 from muquant.compression.calibration import samples_of
 from muquant.compression.layers import (
@@ -18,6 +18,7 @@ from muquant.compression.layers import (
     quantizable_weights,
     select_weights,
 )
+from muquant.compression.left import left_float
 from muquant.compression.options import CompressionOptions
 from muquant.compression.qat import unwrap
 from muquant.compression.selection import Override
@@ -29,6 +30,8 @@ from muquant.quantization.moments import InputMoments
 from muquant.quantization.outcome import Outcome
 from muquant.quantization.quantize import quantize
 from muquant.quantization.resume import FinishedWeights
+
+_NO_FORMAT = f"no format met ||dW||_2 <= {CRITERION:g}"
 
 
 def compress(
@@ -45,8 +48,8 @@ def compress(
     finished: FinishedWeights | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
-    """Compress the weights of `model`; biases, norms and the layers not picked stay float32. The model is not
-    changed.
+    """Compress the weights of `model`; biases, norms, other kinds of layers and those not picked stay
+    float32: `left_alone` of the result lists them. The model is not changed.
 
     Args:
         model: any module; half-precision weights are widened to float32. Where it was prepared by
@@ -133,6 +136,7 @@ def compress_module(
         tuple(each.report for each in done.values()),
         tuple(choices),
         batch_norm,
+        left_alone=left_float(module, done, _NO_FORMAT if options.layers == "auto" else "not picked"),
     )
 
 

@@ -30,7 +30,7 @@ def prepare_qat(
 
     Each weight is observed once, here; from then on its scale and mu are parameters of the model. A weight
     that several layers share has one fake-quant module, at all of them. `muquant.compress(model)` freezes
-    the result.
+    the result, and `muquant.left_float(model)` says what stays float.
 
     Args:
         model: any module with weights that `select_weights` knows; BatchNorm is left as it is.
@@ -66,19 +66,29 @@ def prepare_qat(
     return model
 
 
-def _check_plain(owner: Owner) -> None:
+def is_prepared(owner: Owner) -> bool:
+    """Whether our fake quantization is on a weight, by `prepare_qat` or by torch.ao's own."""
+    of_torch_ao = getattr(owner.module, f"{owner.attribute}_fake_quant", None)
+    return any(isinstance(step, MuLawFakeQuantize) for step in (*_steps(owner), of_torch_ao))
+
+
+def _steps(owner: Owner) -> list[nn.Module]:
+    """Return the parametrizations of a weight."""
     module, name = owner.module, owner.attribute
-    steps = [*module.parametrizations[name]] if parametrize.is_parametrized(module, name) else []  # type: ignore[index]
-    of_torch_ao = getattr(module, f"{name}_fake_quant", None)
-    if any(isinstance(step, MuLawFakeQuantize) for step in (*steps, of_torch_ao)):
+    return [*module.parametrizations[name]] if parametrize.is_parametrized(module, name) else []  # type: ignore[index]
+
+
+def _check_plain(owner: Owner) -> None:
+    if is_prepared(owner):
         raise InputError(
             f"{owner.name} is prepared already; expected a float weight; train it as it is, or pick others"
         )
-    if steps:
+    if steps := _steps(owner):
         raise InputError(
             f"{owner.name} is parametrized already, by {', '.join(type(step).__name__ for step in steps)}; "
             "expected a plain weight, on which fake quantization stays alone; make it one by "
-            f'torch.nn.utils.parametrize.remove_parametrizations(module, "{name}"), or pick others'
+            f'torch.nn.utils.parametrize.remove_parametrizations(module, "{owner.attribute}"), '
+            "or pick others"
         )
 
 

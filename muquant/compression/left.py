@@ -1,0 +1,84 @@
+"""What stays float in a model some of whose weights are in few bits, and why."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from muquant.compression.layers import Weight, quantizable_weights, weights_of
+from muquant.compression.qat import is_prepared
+from muquant.quantization.fake_quantize import MuLawFakeQuantize
+
+
+@dataclass(frozen=True)
+class LeftFloat:
+    """A parameter or buffer that stays float.
+
+    Attributes:
+        name: its path in the module, the first where it has several.
+        shape: of it.
+        nbytes: its bytes as float32.
+        reason: why, such as "not picked" or "LSTM has no form in few bits".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    nbytes: int
+    reason: str
+
+
+def left_float(
+    model: nn.Module, weights: Iterable[Weight] | None = None, reason: str = "not picked"
+) -> tuple[LeftFloat, ...]:
+    """Return what of `model` stays float where `weights` are in few bits, the most bytes first.
+
+    That is every parameter, and every buffer that is saved, of real or complex floating point: biases, norms,
+    weights of modules that are none of `WEIGHTS`. What has several names is there once.
+
+    Args:
+        model: any module.
+        weights: those of it that are in few bits; by default those that `prepare_qat` has prepared.
+        reason: why its other weights that could be in few bits are not.
+    """
+    could = quantizable_weights(model)
+    if weights is None:
+        weights = [weight for weight in could if is_prepared(weight.owners[0])]
+    known = {owner.stored: weight.name for weight in could for owner in weight.owners}
+    seen = {owner.stored for weight in weights for owner in weight.owners}
+    left = []
+    for module, name, value in _floats(model):
+        if value not in seen:
+            seen.add(value)
+            why = reason if value in known else _reason(module, name, value)
+            nbytes = 4 * value.numel() * (2 if value.is_complex() else 1)
+            left.append(LeftFloat(known.get(value, name), tuple(value.shape), nbytes, why))
+    return tuple(sorted(left, key=lambda each: -each.nbytes))
+
+
+def _floats(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Yield the parameters and saved buffers of `model` with their modules and paths; of fake quantization
+    none."""
+    saved = {value for value in model.state_dict(keep_vars=True).values() if isinstance(value, Tensor)}
+    fakes = {
+        part for each in model.modules() if isinstance(each, MuLawFakeQuantize) for part in each.modules()
+    }
+    for path, module in model.named_modules():
+        if module in fakes:
+            continue
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, value in own:
+            kept = isinstance(value, nn.Parameter) or value in saved
+            if kept and (value.is_floating_point() or value.is_complex()):
+                yield module, f"{path}.{name}".lstrip("."), value
+
+
+def _reason(module: nn.Module, name: str, value: Tensor) -> str:
+    """Return why a tensor has no form in few bits."""
+    if value.ndim < 2:
+        return "one axis" if value.ndim else "a scalar"
+    if not isinstance(value, nn.Parameter):
+        return "a buffer"
+    kind = parametrize.type_before_parametrizations(module).__name__
+    what = f"{name.rpartition('.')[2]} of {kind}" if weights_of(module) else kind
+    return f"{what} has no form in few bits"
