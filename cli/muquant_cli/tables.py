@@ -1,4 +1,5 @@
-"""Tables of weights, and of how an exported file serves them, as several commands print them."""
+"""Tables of weights, of what stays float, and of how an exported file serves weights, as several commands
+print them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -7,13 +8,15 @@ from typing import Any
 from muquant.base.text import byte_size
 from muquant.compression.artifact import LayerReport
 from muquant.compression.auto import CRITERION
+from muquant.compression.left import LeftFloat
 from muquant.quantization.outcome import WeightSummary
 from muquant_cli.output import Output
-from muquant_onnx import ExportReport, Served
+from muquant_onnx import ExportReport, LeftAlone, Served
 
 SUMMARY = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding")
 """The header of `summary_cells`."""
 _HEADER = (*SUMMARY, "||dW||_2", "size", "of float")
+_FEW = 5
 
 
 def show_layers(output: Output, title: str, rows: Iterable[Sequence[object]]) -> None:
@@ -52,6 +55,43 @@ def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
         _output_quality(weight),
         f"{weight.rounding}, bias" if weight.bias_corrected else weight.rounding,
     )
+
+
+def show_left_alone(
+    output: Output, packed: Iterable[tuple[int, int]], left: Sequence[LeftFloat | LeftAlone]
+) -> dict[str, Any]:
+    """Say what stays float and why, and in the last lines how many bytes all weights take; return the same as
+    a document.
+
+    Args:
+        output: where to.
+        packed: bytes of each compressed weight, in float and in few bits.
+        left: the rest, the most bytes first. The first few have a row each, the others one for each reason.
+    """
+    rows = [(each.name, each.nbytes, each.reason) for each in left[:_FEW]]
+    more: dict[str, list[int]] = {}
+    for each in left[_FEW:]:
+        more.setdefault(each.reason, []).append(each.nbytes)
+    rows += [(f"{len(sizes)} more", sum(sizes), reason) for reason, sizes in more.items()]
+    if rows:
+        cells = [(name, f"{nbytes:,}", reason) for name, nbytes, reason in rows]
+        output.table(f"Left alone: {len(left)}", ("tensor", "bytes", "because"), cells)
+    compressed, stored = (sum(sizes) for sizes in zip((0, 0), *packed, strict=True))
+    kept = sum(each.nbytes for each in left)
+    before, after = compressed + kept, stored + kept
+    output.say(f"{before:,} bytes of weights before, {after:,} after; {kept:,} bytes stay float")
+    mostly_float = 2 * compressed < before
+    if mostly_float:
+        output.say(f"Less than half was compressed: {compressed:,} of {before:,} bytes")
+    return {
+        "left_alone": [asdict(each) for each in left],
+        "weight_bytes": {
+            "before": before,
+            "after": after,
+            "left_float": kept,
+            "mostly_float": mostly_float,
+        },
+    }
 
 
 def show_norms(output: Output, report: Sequence[LayerReport]) -> None:

@@ -35,7 +35,7 @@ from muquant_cli.options.common import (
 from muquant_cli.output import Output, command
 from muquant_cli.sources import Source, read_source
 from muquant_cli.steps.graphs import GRAPHS, compress_graph
-from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers
+from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers, show_left_alone
 from muquant_onnx import export_onnx
 
 
@@ -158,7 +158,14 @@ def _compress_module(
         output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
     if plan is not None:
         document.update(keep_plan(output, plan, out, out.stat().st_size))
-    return {**document, "path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
+    packed = ((layer.float_nbytes, layer.nbytes) for layer in compressed.report)
+    return {
+        **document,
+        "path": str(out),
+        "nbytes": out.stat().st_size,
+        **layers_document(compressed.report),
+        **show_left_alone(output, packed, compressed.left_alone),
+    }
 
 
 def _show_batch_norm(output: Output, result: Reestimation) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from muquant.compression.options import CompressionOptions
 from muquant_cli.options.budget import Budget, keep_plan
 from muquant_cli.options.calibration import warn_without_samples
 from muquant_cli.output import Output
-from muquant_cli.tables import SUMMARY, show_served, summary_cells
+from muquant_cli.tables import SUMMARY, show_left_alone, show_served, summary_cells
 from muquant_onnx.from_onnx.compress import compress_file
 from muquant_onnx.from_onnx.plan import plan_file
 from muquant_onnx.from_torch.program import program_as_onnx
@@ -24,7 +24,6 @@ GRAPHS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
 """Suffix -> such a file, and the output beside which there is room -> it as an ONNX file, for a while."""
 
 _HEADER = (*SUMMARY, "size", "of stored")
-_FEW = 5
 
 
 def compress_graph(
@@ -74,8 +73,7 @@ def compress_graph(
     show_served(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)
     )
-    if report.left_alone:
-        few = ", ".join(f"{each.name} ({each.reason})" for each in report.left_alone[:_FEW])
-        output.say(f"Left alone: {len(report.left_alone)}, the first {few}")
     output.say(f"Wrote {out}: {report.nbytes:,} bytes, of {report.source_nbytes:,}")
-    return {**asdict(report), **({} if plan is None else keep_plan(output, plan, out, report.nbytes))}
+    document = {**asdict(report), **({} if plan is None else keep_plan(output, plan, out, report.nbytes))}
+    packed = ((weight.source_nbytes, weight.nbytes) for weight in report.weights)
+    return {**document, **show_left_alone(output, packed, report.left_alone)}

@@ -1,6 +1,7 @@
 """Models from anywhere: compressed, exported and verified by the text that names them."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -238,8 +239,12 @@ def test_graphs_are_compressed_without_a_module(graphs: dict[str, Any]) -> None:
         np.testing.assert_allclose(decoded[head], wanted, atol=0.02 * np.abs(wanted).max())
         assert list(invoke_json("inspect", "out.onnx")["weights"]) == list(decoded)
         text = invoke("compress", f"net{suffix}", "-o", "out.onnx").stdout
-        assert "Left alone: 2, the first conv.bias" in text
         assert "Wrote out.onnx" in text
+        left = {each["name"]: each["nbytes"] for each in document["left_alone"]}
+        assert left == {name: 4 * graphs[name].numel() for name in ("conv.bias", "head.bias")}
+        assert re.search(rf"conv\.bias +{left['conv.bias']} +it has one axis", text)
+        assert f"; {sum(left.values())} bytes stay float\n" in text
+        assert "Less than half" not in text
 
 
 @pytest.mark.filterwarnings("ignore")

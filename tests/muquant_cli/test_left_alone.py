@@ -1,0 +1,103 @@
+"""`muquant compress` ends with what stays float, why, and what that means for the bytes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from .conftest import invoke, invoke_json
+
+NET = """
+from torch import nn
+
+def bag():
+    layers = [nn.Linear(8, 8) for _ in range(4)]
+    return nn.Sequential(nn.EmbeddingBag(500, 8), nn.LayerNorm(8), *layers)
+
+def plain():
+    return nn.Linear(8, 8, bias=False)
+"""
+PACKED = 8 * 8 * 3 // 8 + 8 * 4
+"""Bytes of a layer's codes and steps."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("net_of_left_alone.py").write_text(NET)
+
+
+def said(*arguments: str) -> tuple[dict[str, Any], list[str]]:
+    """The document, and the lines for people behind the table of layers, without their padding."""
+    document = invoke_json("compress", *arguments)
+    text = invoke("compress", *arguments).stdout
+    return document, [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def test_of_a_module() -> None:
+    document, lines = said("net_of_left_alone:bag", "-o", "a.mq")
+    before, kept = 16000 + 4 * 256 + 6 * 32, 16000 + 6 * 32
+    after = kept + 4 * PACKED
+    rows = [
+        "0.weight 16,000 EmbeddingBag has no form in few bits",
+        *(f"{name} 32 one axis" for name in ("1.weight", "1.bias", "2.bias", "3.bias")),
+        "2 more 64 one axis",
+    ]
+    place = lines.index("Left alone: 7")
+    assert lines[place + 3 :] == [
+        *rows,
+        f"{before:,} bytes of weights before, {after:,} after; {kept:,} bytes stay float",
+        f"Less than half was compressed: 1,024 of {before:,} bytes",
+    ]
+    sizes = {"before": before, "after": after, "left_float": kept, "mostly_float": True}
+    assert document["weight_bytes"] == sizes
+    assert [each["nbytes"] for each in document["left_alone"]] == [16000, *[32] * 6]
+    reason = "EmbeddingBag has no form in few bits"
+    first = {"name": "0.weight", "shape": [500, 8], "nbytes": 16000, "reason": reason}
+    assert document["left_alone"][0] == first
+
+
+def test_of_a_module_that_is_compressed_whole() -> None:
+    document, lines = said("net_of_left_alone:plain", "-o", "a.mq")
+    assert lines[-2:] == [
+        f"Wrote a.mq: {Path('a.mq').stat().st_size:,} bytes",
+        f"256 bytes of weights before, {PACKED} after; 0 bytes stay float",
+    ]
+    assert not document["left_alone"]
+    assert not document["weight_bytes"]["mostly_float"]
+
+
+@pytest.mark.parametrize(("rows", "mostly_float"), [(7, False), (8, True)])  # 7: half of the bytes
+def test_of_a_graph(rows: int, mostly_float: bool) -> None:
+    values = {"w": np.ones((8, 8)), "b": np.ones(8), "m": np.ones((rows, 1, 8))}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("Add", ["h", "b"], ["g"]),
+            helper.make_node("Mul", ["g", "m"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (5, 8))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (rows, 5, 8))],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "net.onnx")
+    document, lines = said("net.onnx", "-o", "a.onnx")
+    other = 32 * rows
+    kept, before = 32 + other, 256 + 32 + other
+    last = [f"{before} bytes of weights before, {kept + PACKED} after; {kept} bytes stay float"]
+    if mostly_float:
+        last.append(f"Less than half was compressed: 256 of {before} bytes")
+    left = {
+        "b 32 it has one axis; a weight has channels and inputs",
+        f"m {other} no layer computes with it; Mul does",
+    }
+    assert set(lines[lines.index("Left alone: 2") + 3 : -len(last)]) == left
+    assert lines[-len(last) :] == last
+    sizes = {"before": before, "after": kept + PACKED, "left_float": kept, "mostly_float": mostly_float}
+    assert document["weight_bytes"] == sizes
+    assert {each["name"]: each["nbytes"] for each in document["left_alone"]} == {"b": 32, "m": other}
