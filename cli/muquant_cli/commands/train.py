@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from muquant.base.errors import InputError
+from muquant.compression.left import left_float
 from muquant.training import OutOfTime
 from muquant_cli.options.common import root_option
 from muquant_cli.options.training import config_options, read_config
@@ -67,15 +68,16 @@ def train(
         sys.exit(BAD_INPUT)  # the first process has said it
     if not first:
         return
-    output.result(
-        {
-            "folder": str(result.folder),
-            "config": asdict(config),
-            "finished": True,
-            "test_accuracy": result.test_accuracy,
-            "validation_accuracy": result.kept.validation_accuracy,
-            "robust_accuracy": result.kept.robust_accuracy,
-            "kept_epoch": result.kept_epoch,
-            "history": [asdict(epoch) for epoch in result.history],
-        }
-    )
+    document = {
+        "folder": str(result.folder),
+        "config": asdict(config),
+        "finished": True,
+        "test_accuracy": result.test_accuracy,
+        "validation_accuracy": result.kept.validation_accuracy,
+        "robust_accuracy": result.kept.robust_accuracy,
+        "kept_epoch": result.kept_epoch,
+        "history": [asdict(epoch) for epoch in result.history],
+    }
+    if config.qat is not None:
+        document["left_alone"] = [asdict(each) for each in left_float(result.model)]
+    output.result(document)

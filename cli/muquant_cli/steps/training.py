@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from muquant import training
 from muquant.base.devices import computes_bf16, find_device
+from muquant.compression.left import left_float
 from muquant.training import EpochMetrics, TrainingConfig, TrainingProgress
 from muquant_cli.output import Output
 
@@ -38,7 +41,17 @@ def run_training(
         f"Trained {config.model} on {config.data}: {result.test_accuracy:.2%} on the test set; "
         f"epoch {result.kept_epoch} kept in {out}{_held_out(result.kept)}"
     )
+    if config.qat is not None:
+        _say_left_float(output, result.model)
     return result
+
+
+def _say_left_float(output: Output, model: nn.Module) -> None:
+    """Say how much of a prepared model stays float, plainly where that is most of it."""
+    kept, total = (sum(each.nbytes for each in left) for left in (left_float(model), left_float(model, ())))
+    output.say(f"{kept:,} of {total:,} bytes of weights stay float")
+    if 2 * kept > total:
+        output.say(f"Less than half was trained for few bits: {total - kept:,} of {total:,} bytes")
 
 
 def _held_out(record: EpochMetrics) -> str:

@@ -13,6 +13,7 @@ import torch
 
 import muquant
 from muquant.data import load_dataset
+from muquant.models import build_model
 from muquant.models.evaluation import logits
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig, load_run, read_run
 from muquant.training.feedback import FeedbackConfig
@@ -105,6 +106,21 @@ def test_a_resumed_run_with_another_option_of_a_group_is_refused(tmp_path: Path)
     invoke_json("train", *start, "--epsilon", 0.1, "--attack-steps", 1)
     message = fails("train", *start, "--epsilon", 0.2, "--attack-steps", 1)
     assert "adversarial.epsilon was 0.1 and is now 0.2" in message
+
+
+def test_what_stays_float_in_training_for_few_bits_is_said(tmp_path: Path) -> None:
+    options = ("train", *QUICK, "--qat", "--qat-layers", "conv2", "-o", tmp_path / "run")
+    document = invoke_json(*options)
+    images = load_dataset("digits", "test")
+    model = build_model("cnn4-small", images.input_shape, len(images.classes))
+    sizes = {name: 4 * value.numel() for name, value in model.state_dict().items()}
+    total, kept = sum(sizes.values()), sum(sizes.values()) - sizes["conv2.weight"]
+    assert {each["name"]: each["nbytes"] for each in document["left_alone"]} == {
+        name: size for name, size in sizes.items() if name != "conv2.weight"
+    }
+    lines = invoke(*options, "--resume").stdout.splitlines()
+    assert f"{kept:,} of {total:,} bytes of weights stay float" in lines
+    assert f"Less than half was trained for few bits: {total - kept:,} of {total:,} bytes" in lines
 
 
 @pytest.mark.parametrize("width", ["3", "3,conv1=8,fc.*=2"])
