@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from muquant.compression.layers import Weight, quantizable_weights, weights_of
@@ -34,7 +35,8 @@ def left_float(
     """Return what of `model` stays float where `weights` are in few bits, the most bytes first.
 
     That is every parameter, and every buffer that is saved, of real or complex floating point: biases, norms,
-    weights of modules that are none of `WEIGHTS`. What has several names is there once.
+    weights of modules that are none of `WEIGHTS`. What has several names is there once; parameters of lazy
+    modules, which have no size yet, are not there.
 
     Args:
         model: any module.
@@ -68,7 +70,7 @@ def _floats(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
             continue
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, value in own:
-            kept = isinstance(value, nn.Parameter) or value in saved
+            kept = (isinstance(value, nn.Parameter) or value in saved) and not is_lazy(value)
             if kept and (value.is_floating_point() or value.is_complex()):
                 yield module, f"{path}.{name}".lstrip("."), value
 

@@ -93,3 +93,8 @@ def test_before_anything_is_done_it_tells_what_a_choice_of_layers_leaves(layers:
     done = sum(layer.float_nbytes for layer in mq.compress(model, layers=layers).report)
     floats = [value for value in model.state_dict().values() if value.is_floating_point()]
     assert done + sum(each.nbytes for each in found) == 4 * sum(map(torch.Tensor.numel, floats))
+
+
+def test_what_has_no_shape_yet_is_no_obstacle() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.LazyConv2d(4, 3))
+    assert mq.compress(model, layers="0").left_alone == ()
