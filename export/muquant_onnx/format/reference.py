@@ -26,7 +26,6 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Metadata]
     """
     try:
         model = onnx.load(os.fspath(path), load_external_data=False)
-        onnx.checker.check_model(os.fspath(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
     except Exception as error:  # protobuf and onnx have no common base
@@ -66,6 +65,8 @@ def decode_model(
             else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
                 step = numpy_helper.to_array(initializers[label(name, Part.SCALE)], folder).T
             weights[name] = decode(packed, mu, step, entry)
+        except onnx.checker.ValidationError as error:  # where external data lies
+            raise InputError(f"{path}: {first_line(error)}; put the file beside the model") from error
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(
                 f"{path}: the parts of {name} do not fit together ({error!r}); export it again"

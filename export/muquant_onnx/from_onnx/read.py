@@ -7,8 +7,9 @@ import onnx
 import onnx_ir as ir
 
 from muquant.base.errors import InputError, first_line
+from muquant_onnx.files.check import check
 from muquant_onnx.files.external import locate, sparse_of
-from muquant_onnx.files.parse import check, parse
+from muquant_onnx.files.parse import parse
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.metadata import KEY
 
@@ -32,7 +33,7 @@ class SourceGraph:
 
 
 def read_graph(path: Path) -> SourceGraph:
-    """Return the model at `path`, its large tensors left in their files.
+    """Return the model at `path`, its nodes in topological order, its large tensors left in their files.
 
     Raises:
         InputError: the file is missing, is no whole, valid ONNX model of opset 13 or later, has external data
@@ -41,10 +42,13 @@ def read_graph(path: Path) -> SourceGraph:
     proto = parse(path)
     _refuse(proto, path)
     nbytes = path.stat().st_size + locate(proto, path)
+    check(proto, path)
     try:
-        check(proto)
         model = ir.from_proto(proto)
-    except Exception as error:  # onnx and onnx_ir have no common base
+        model.graph.sort()
+        for function in model.functions.values():
+            function.sort()
+    except Exception as error:  # onnx_ir's errors have no common base
         raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}; export it again") from error
     if proto.ir_version < _OVERRIDABLE_FROM:  # there every initializer had to be an input
         inputs = [value for value in model.graph.inputs if value.const_value is None]
