@@ -24,6 +24,7 @@ from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
+from muquant_onnx.from_onnx.given import GivenModel, as_file
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
@@ -31,7 +32,7 @@ from muquant_onnx.lowering.lower import check_policy, forms_by_weight
 
 
 def compress_onnx(
-    source: str | os.PathLike[str],
+    source: GivenModel,
     destination: str | os.PathLike[str],
     spec: MuLawSpec | None = None,
     *,
@@ -45,14 +46,15 @@ def compress_onnx(
     finished: FinishedWeights | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
-    """Write the ONNX file `source` to `destination` with its weights in few bits; whole or not at all.
+    """Write the ONNX model `source` to `destination` with its weights in few bits; whole or not at all.
 
     Weights are the constants that MatMul, Gemm, Conv, ConvTranspose and Gather compute with. Everything else
     stays as it is. One weight at a time is in memory. What one file of 2 GB cannot hold is written beside it,
     into a file that is named after its content.
 
     Args:
-        source: an ONNX file of opset 13 or later, with or without external data.
+        source: the path of an ONNX file of opset 13 or later, with or without external data; or what is in
+            the file, as bytes or as an `onnx.ModelProto`.
         destination: of the new file; may be `source`.
         spec: the format; 3 bits, mu searched, a scale for each channel by default.
         layers: "all", "last:K" (of the weights, in the order in which the graph uses them) or a regular
@@ -85,7 +87,8 @@ def compress_onnx(
         corrections=corrections,
         finished=finished,
     )
-    return compress_file(Path(source), Path(destination), options, policy, on_layer)
+    with as_file(source) as path:
+        return compress_file(path, Path(destination), options, policy, on_layer)
 
 
 def compress_file(

@@ -1,6 +1,5 @@
 """A plan for the weights of an ONNX file."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,12 +24,13 @@ from muquant_onnx.from_onnx.compress import choose_formats, compress_file, own_f
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
+from muquant_onnx.from_onnx.given import GivenModel, as_file
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.lowering.lower import Policy, check_policy
 
 
 def plan_onnx(
-    source: str | os.PathLike[str],
+    source: GivenModel,
     spec: MuLawSpec | None = None,
     *,
     max_bytes: int | None = None,
@@ -45,7 +45,7 @@ def plan_onnx(
     finished: FinishedWeights | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
-    """Choose the width of each weight of the ONNX file `source`, 2 to 8 bits, by how much its noise matters.
+    """Choose the width of each weight of the ONNX model `source`, 2 to 8 bits, by how much its noise matters.
 
     `compress_onnx(source, destination, spec, layers=plan.layers, overrides=plan.overrides, ...)` then follows
     the plan. It is made as `muquant.plan_widths` makes it; plans that are tried are compressed into temporary
@@ -79,7 +79,8 @@ def plan_onnx(
         corrections=corrections,
         finished=finished,
     )
-    return plan_file(Path(source), Limits(max_bytes, max_drop), options, policy, on_step)
+    with as_file(source) as path:
+        return plan_file(path, Limits(max_bytes, max_drop), options, policy, on_step)
 
 
 def plan_file(
