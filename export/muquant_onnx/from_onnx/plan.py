@@ -25,6 +25,7 @@ from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
+from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.lowering.lower import Policy, check_policy
 
@@ -93,6 +94,13 @@ def plan_file(
     """`plan_onnx`, with its options as objects."""
     limits.check(options)
     asked = check_policy(policy)
+    with raised(source) as file:
+        return _plan(file.path, limits, options, asked, on_step)
+
+
+def _plan(
+    source: Path, limits: Limits, options: CompressionOptions, policy: Policy, on_step: OnStep | None
+) -> Plan:
     model = read_graph(source).model
     chosen, _ = choose_formats(require_weights(model, source)[0], options)
     pinned = own_formats(list(chosen), options)
@@ -113,7 +121,7 @@ def plan_file(
                     None if own is None else own.bits,
                 )
             )
-    trial = None if limits.max_drop is None else _trial(source, model.graph, options, asked)
+    trial = None if limits.max_drop is None else _trial(source, model.graph, options, policy)
     return choose(curves, limits, options.layers, trial, on_step)
 
 

@@ -57,13 +57,18 @@ def read_graph(path: Path) -> SourceGraph:
     return SourceGraph(model, nbytes)
 
 
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that a model states; 0 where it states none."""
+    return max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
+
+
 def _refuse(proto: onnx.ModelProto, path: Path) -> None:
     """Raise where a model is valid but nothing for us."""
     if any(entry.key == KEY for entry in proto.metadata_props) or any(
         entry.domain == DOMAIN for entry in (*proto.opset_import, *proto.functions)
     ):
         raise InputError(f"{path} was compressed by muquant already; name the float model it was made from")
-    opset = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
+    opset = opset_of(proto)
     if opset < SMALLEST_OPSET:
         raise InputError(
             f"{path} has opset {opset}, expected {SMALLEST_OPSET} or later; convert it with "

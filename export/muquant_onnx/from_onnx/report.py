@@ -48,6 +48,7 @@ class CompressReport:
         policy: that was asked for.
         weights: what was compressed, in the order in which the graph uses it.
         left_alone: what was not, and why.
+        raised_from: the opset that the source had, where that was below 13 and was raised to it; else None.
     """
 
     path: str
@@ -57,3 +58,4 @@ class CompressReport:
     policy: Policy
     weights: tuple[WeightReport, ...]
     left_alone: tuple[LeftAlone, ...]
+    raised_from: int | None = None

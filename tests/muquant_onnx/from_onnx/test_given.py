@@ -51,7 +51,7 @@ def test_a_model_in_memory_is_the_file(form: type, tmp_path: Path, monkeypatch: 
     ("source", "message"),
     [
         (b"", "the model is not a whole ONNX file"),
-        (model(opset=0), "the model has opset 0, expected 13"),
+        (model(opset=0), "the model has opset 0, expected 7"),
         (external(), "the model has the tensor w in the file weights.data, and no folder; give the path"),
         (
             external().SerializeToString(),
