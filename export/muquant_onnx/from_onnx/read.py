@@ -37,7 +37,7 @@ def read_graph(path: Path) -> SourceGraph:
 
     Raises:
         InputError: the file is missing, is no whole, valid ONNX model of opset 13 or later, has external data
-            that is missing or outside its folder, or was compressed already.
+            that is missing or elsewhere, or was compressed already.
     """
     proto = parse(path)
     _refuse(proto, path)
