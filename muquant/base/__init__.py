@@ -1,7 +1,7 @@
 """What knows nothing of networks.
 
 errors.py        `InputError`: what you gave cannot be used, and here is what to do
-files.py         files that are written whole or not at all
+files.py         files that are written whole or not at all, and where others that they name may lie
 tensor_files.py  safetensors files with a manifest and a checksum
 values.py        dataclasses read from JSON, and checked by types and ranges
 registry.py      the look-up that every registry shares

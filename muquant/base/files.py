@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files that others refer to."""
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -104,6 +105,45 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
     return folder
+
+
+def beside(path: Path, location: str, what: str) -> Path:
+    """Return the whole path, links resolved, of a file that the model at `path` names as `location`.
+
+    It has to lie in the folder of `path`, or, where that is a link, in that of what it points to: so do the
+    links and the files of a cache of Hugging Face. A model from the net cannot name any other file.
+
+    Args:
+        path: of the model.
+        location: as the model states it.
+        what: of the model is there, for messages.
+
+    Raises:
+        InputError: the file is missing, elsewhere or none.
+    """
+    if location == path.name:
+        return path.resolve()
+    relative, folders = Path(location), (path.parent.resolve(), path.resolve().parent)
+    if not location or relative.is_absolute() or ".." in relative.parts:
+        raise InputError(
+            f"{what} is at {location!r}, outside the model's folder; put the file beside the model and let "
+            "the model name it so"
+        )
+    files = [Path(os.path.realpath(folder / relative)) for folder in folders]
+    file = next(filter(os.path.exists, files), files[0])
+    if not any(file.is_relative_to(folder) for folder in folders):
+        raise InputError(
+            f"{what} is at {location!r}, a link out of the model's folder to {file}; copy it there"
+        )
+    try:
+        regular = stat.S_ISREG(file.stat().st_mode)
+    except OSError as error:
+        raise InputError(
+            f"{what} cannot be read: {location!r}: {error.strerror}; put the file beside the model"
+        ) from error
+    if not regular:
+        raise InputError(f"{what} is at {location!r}, which is no file; put the file there")
+    return file
 
 
 def _sync(path: Path) -> None:

@@ -60,6 +60,8 @@ def compress_graph(
             report = compress_file(
                 graph, out, options, policy, lambda name, index, count: update(index, count, name)
             )
+    if report.raised_from is not None:
+        output.say(f"{source} had opset {report.raised_from} and was raised to 13: its outputs are the same")
     rows = [
         (
             *summary_cells(weight),

@@ -1,8 +1,6 @@
 """Tensors of an ONNX model that lie in files: where, and whether that is allowed."""
 
 import math
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from muquant.base.errors import InputError
+from muquant.base.files import beside
 from muquant_onnx.files.wire import LARGE, FileRange, embed, is_external, refer
 
 
@@ -58,7 +57,7 @@ def locate(model: onnx.ModelProto, path: Path) -> int:
         path: of the model.
 
     Raises:
-        InputError: a file is missing, too short, or outside the model's folder.
+        InputError: a file is missing, too short, or not `beside` the model.
     """
     others: set[FileRange] = set()
     for tensor in tensors_of(model):
@@ -76,7 +75,7 @@ def locate(model: onnx.ModelProto, path: Path) -> int:
 def _range(tensor: onnx.TensorProto, path: Path) -> FileRange:
     where = f"{path}: the external data of {tensor.name or 'a constant'}"
     entry = {item.key: item.value for item in tensor.external_data}
-    file = _file(entry.get("location", ""), path, where)
+    file = beside(path, entry.get("location", ""), where)
     try:
         dtype, numbers = ir.DataType(tensor.data_type), [entry.get("offset", 0), entry.get("length", -1)]
         offset, stated = map(int, numbers)
@@ -98,29 +97,3 @@ def _range(tensor: onnx.TensorProto, path: Path) -> FileRange:
             f"{'no length' if stated == -1 else stated}; take a whole copy of the model"
         )
     return FileRange(file, offset, length)
-
-
-def _file(location: str, path: Path, where: str) -> Path:
-    """Return the path of an external file; it lies in the folder of the model at `path`."""
-    if location == path.name:
-        return path.resolve()
-    folder, relative = path.parent.resolve(), Path(location)
-    if not location or relative.is_absolute() or ".." in relative.parts:
-        raise InputError(
-            f"{where} is at {location!r}, outside the model's folder; put the file beside the model and let "
-            "the model name it so"
-        )
-    file = Path(os.path.realpath(folder / relative))
-    if not file.is_relative_to(folder):
-        raise InputError(
-            f"{where} is at {location!r}, a link out of the model's folder to {file}; copy it there"
-        )
-    try:
-        regular = stat.S_ISREG(file.stat().st_mode)
-    except OSError as error:
-        raise InputError(
-            f"{where} cannot be read: {location!r}: {error.strerror}; put the file beside the model"
-        ) from error
-    if not regular:
-        raise InputError(f"{where} is at {location!r}, which is no file; put the file there")
-    return file

@@ -9,8 +9,8 @@ import onnx
 import onnx_ir as ir
 
 from muquant.base.files import atomic_path
+from muquant_onnx.files.check import check
 from muquant_onnx.files.external import tensors_of
-from muquant_onnx.files.parse import check
 from muquant_onnx.files.wire import attach, is_external, range_of, refer, total, write_pieces
 
 INLINE_LIMIT = 2**31 - 1
@@ -45,10 +45,10 @@ def write_graph(model: ir.Model, path: Path, scratch: Path) -> Written:
         scratch: a folder on the same file system, for files that are not done.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: a file cannot be written, or neither onnx nor onnxruntime takes the model.
     """
     proto = ir.to_proto(model)
-    check(proto)
+    check(proto, path)
     pieces = attach(proto.SerializeToString(deterministic=True))
     if total(pieces) <= INLINE_LIMIT:
         with atomic_path(path) as temporary, temporary.open("wb") as file:

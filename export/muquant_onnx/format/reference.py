@@ -1,7 +1,7 @@
 """Decode the weights of an exported file with numpy alone: FORMAT.md as code, and an oracle for `verify`.
 
-Nothing here uses the rest of the package but its errors, its names and its metadata: it is written from the
-document.
+Nothing here uses the rest of the package but its errors, its names, its metadata, and the rule where external
+data may lie: it is written from the document.
 """
 
 import math
@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.files import beside
 from muquant_onnx.format.metadata import Metadata, WeightEntry, metadata_of
 from muquant_onnx.format.names import Part, label
 
@@ -26,7 +27,6 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Metadata]
     """
     try:
         model = onnx.load(os.fspath(path), load_external_data=False)
-        onnx.checker.check_model(os.fspath(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
     except Exception as error:  # protobuf and onnx have no common base
@@ -54,23 +54,37 @@ def decode_model(
     Raises:
         InputError: its parts do not fit together.
     """
-    folder = os.fspath(Path(path).parent)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     weights = {}
     for name, entry in metadata["weights"].items():
         try:
-            packed = numpy_helper.to_array(initializers[label(name, Part.PACKED)], folder)
-            mu = float(numpy_helper.to_array(initializers[label(name, Part.MU)]))
+            packed = _array(initializers[label(name, Part.PACKED)], path)
+            mu = float(_array(initializers[label(name, Part.MU)], path))
             if label(name, Part.STEP) in initializers:
-                step = numpy_helper.to_array(initializers[label(name, Part.STEP)], folder)
+                step = _array(initializers[label(name, Part.STEP)], path)
             else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
-                step = numpy_helper.to_array(initializers[label(name, Part.SCALE)], folder).T
+                step = _array(initializers[label(name, Part.SCALE)], path).T
             weights[name] = decode(packed, mu, step, entry)
+        except InputError:
+            raise
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(
                 f"{path}: the parts of {name} do not fit together ({error!r}); export it again"
             ) from error
     return weights
+
+
+def _array(tensor: onnx.TensorProto, path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
+    """Return the values of a tensor of the model at `path`, which may lie in a file beside it."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    entry = {item.key: item.value for item in tensor.external_data}
+    file = beside(Path(path), entry.get("location", ""), f"{path}: the external data of {tensor.name}")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    count, offset = math.prod(tensor.dims), int(entry.get("offset", 0))
+    if min(offset, count) < 0 or offset + count * dtype.itemsize > file.stat().st_size:
+        raise ValueError(f"{file} has no {count} values at {offset}")
+    return np.fromfile(file, dtype, count, offset=offset).reshape(tuple(tensor.dims))
 
 
 def decode(

@@ -1,8 +1,11 @@
-"""From any ONNX file to one with weights in few bits; edited as a graph, and run only on samples.
+"""From any ONNX file to one with weights in few bits; edited as a graph, and run only on samples and
+where its opset is raised.
 
 compress.py     `compress_onnx`: one weight at a time
 plan.py         `plan_onnx`: widths within a budget
-read.py         the file, checked, its large tensors left where they are
+given.py        a model in memory, as a file for a while
+opset.py        an older file, raised to opset 13 for a while
+read.py         the file, checked, in order, its large tensors left where they are
 find.py         weights with all their uses, and why everything else is left alone
 consumers.py    the operators that compute with weights, and where their channels are
 constants.py    constants, and the way from one to the operator that computes with it

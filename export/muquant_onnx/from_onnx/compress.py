@@ -24,14 +24,16 @@ from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
+from muquant_onnx.from_onnx.given import GivenModel, as_file
+from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
-from muquant_onnx.lowering.lower import check_policy, forms_by_weight
+from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
 
 
 def compress_onnx(
-    source: str | os.PathLike[str],
+    source: GivenModel,
     destination: str | os.PathLike[str],
     spec: MuLawSpec | None = None,
     *,
@@ -45,14 +47,16 @@ def compress_onnx(
     finished: FinishedWeights | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
-    """Write the ONNX file `source` to `destination` with its weights in few bits; whole or not at all.
+    """Write the ONNX model `source` to `destination` with its weights in few bits; whole or not at all.
 
     Weights are the constants that MatMul, Gemm, Conv, ConvTranspose and Gather compute with. Everything else
     stays as it is. One weight at a time is in memory. What one file of 2 GB cannot hold is written beside it,
     into a file that is named after its content.
 
     Args:
-        source: an ONNX file of opset 13 or later, with or without external data.
+        source: the path of an ONNX file of opset 7 or later, with or without external data; or what is in
+            the file, as bytes or as an `onnx.ModelProto`. An opset below 13 is raised to 13, and onnxruntime
+            has to give the same outputs before and after.
         destination: of the new file; may be `source`.
         spec: the format; 3 bits, mu searched, a scale for each channel by default.
         layers: "all", "last:K" (of the weights, in the order in which the graph uses them) or a regular
@@ -85,7 +89,8 @@ def compress_onnx(
         corrections=corrections,
         finished=finished,
     )
-    return compress_file(Path(source), Path(destination), options, policy, on_layer)
+    with as_file(source) as path:
+        return compress_file(path, Path(destination), options, policy, on_layer)
 
 
 def compress_file(
@@ -97,6 +102,20 @@ def compress_file(
 ) -> CompressReport:
     """`compress_onnx`, with its options as one object."""
     asked = check_policy(policy)
+    with raised(source) as file:
+        report = _compress(file.path, destination, options, asked, on_layer)
+    if file.nbytes is not None:
+        report = replace(report, source_nbytes=file.nbytes, raised_from=file.opset)
+    return report
+
+
+def _compress(
+    source: Path,
+    destination: Path,
+    options: CompressionOptions,
+    policy: Policy,
+    on_layer: Callable[[str, int, int], None] | None,
+) -> CompressReport:
     read = read_graph(source)
     model = read.model
     found, left_alone = require_weights(model, source)
@@ -124,15 +143,15 @@ def compress_file(
                 if bias is not None and outcome.shift is not None:
                     bias.shift(outcome.shift, weight)
                 packed[weight.name] = spool.add(weight.name, outcome.tensor, ir.DataType(weight.tensor.dtype))
-        served = replace_weights(model, [(weight, packed[weight.name]) for weight in chosen], asked)
-        add_metadata(model, packed, asked, forms_by_weight(served))
+        served = replace_weights(model, [(weight, packed[weight.name]) for weight in chosen], policy)
+        add_metadata(model, packed, policy, forms_by_weight(served))
         written = write_graph(model, destination, scratch)
     return CompressReport(
         path=os.fspath(destination),
         nbytes=written.nbytes,
         source_nbytes=read.nbytes,
         data_path=None if written.data is None else str(written.data),
-        policy=asked,
+        policy=policy,
         weights=tuple(
             replace(report, served=tuple(use for use in served if use.weight == report.name))
             for report in reports

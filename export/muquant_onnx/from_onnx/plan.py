@@ -1,6 +1,5 @@
 """A plan for the weights of an ONNX file."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,12 +24,14 @@ from muquant_onnx.from_onnx.compress import choose_formats, compress_file, own_f
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
+from muquant_onnx.from_onnx.given import GivenModel, as_file
+from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.lowering.lower import Policy, check_policy
 
 
 def plan_onnx(
-    source: str | os.PathLike[str],
+    source: GivenModel,
     spec: MuLawSpec | None = None,
     *,
     max_bytes: int | None = None,
@@ -45,7 +46,7 @@ def plan_onnx(
     finished: FinishedWeights | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
-    """Choose the width of each weight of the ONNX file `source`, 2 to 8 bits, by how much its noise matters.
+    """Choose the width of each weight of the ONNX model `source`, 2 to 8 bits, by how much its noise matters.
 
     `compress_onnx(source, destination, spec, layers=plan.layers, overrides=plan.overrides, ...)` then follows
     the plan. It is made as `muquant.plan_widths` makes it; plans that are tried are compressed into temporary
@@ -79,7 +80,8 @@ def plan_onnx(
         corrections=corrections,
         finished=finished,
     )
-    return plan_file(Path(source), Limits(max_bytes, max_drop), options, policy, on_step)
+    with as_file(source) as path:
+        return plan_file(path, Limits(max_bytes, max_drop), options, policy, on_step)
 
 
 def plan_file(
@@ -92,6 +94,13 @@ def plan_file(
     """`plan_onnx`, with its options as objects."""
     limits.check(options)
     asked = check_policy(policy)
+    with raised(source) as file:
+        return _plan(file.path, limits, options, asked, on_step)
+
+
+def _plan(
+    source: Path, limits: Limits, options: CompressionOptions, policy: Policy, on_step: OnStep | None
+) -> Plan:
     model = read_graph(source).model
     chosen, _ = choose_formats(require_weights(model, source)[0], options)
     pinned = own_formats(list(chosen), options)
@@ -112,7 +121,7 @@ def plan_file(
                     None if own is None else own.bits,
                 )
             )
-    trial = None if limits.max_drop is None else _trial(source, model.graph, options, asked)
+    trial = None if limits.max_drop is None else _trial(source, model.graph, options, policy)
     return choose(curves, limits, options.layers, trial, on_step)
 
 

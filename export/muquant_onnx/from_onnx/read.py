@@ -7,8 +7,9 @@ import onnx
 import onnx_ir as ir
 
 from muquant.base.errors import InputError, first_line
+from muquant_onnx.files.check import check
 from muquant_onnx.files.external import locate, sparse_of
-from muquant_onnx.files.parse import check, parse
+from muquant_onnx.files.parse import parse
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.metadata import KEY
 
@@ -32,19 +33,22 @@ class SourceGraph:
 
 
 def read_graph(path: Path) -> SourceGraph:
-    """Return the model at `path`, its large tensors left in their files.
+    """Return the model at `path`, its nodes in topological order, its large tensors left in their files.
 
     Raises:
         InputError: the file is missing, is no whole, valid ONNX model of opset 13 or later, has external data
-            that is missing or outside its folder, or was compressed already.
+            that is missing or elsewhere, or was compressed already.
     """
     proto = parse(path)
     _refuse(proto, path)
     nbytes = path.stat().st_size + locate(proto, path)
+    check(proto, path)
     try:
-        check(proto)
         model = ir.from_proto(proto)
-    except Exception as error:  # onnx and onnx_ir have no common base
+        model.graph.sort()
+        for function in model.functions.values():
+            function.sort()
+    except Exception as error:  # onnx_ir's errors have no common base
         raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}; export it again") from error
     if proto.ir_version < _OVERRIDABLE_FROM:  # there every initializer had to be an input
         inputs = [value for value in model.graph.inputs if value.const_value is None]
@@ -53,13 +57,18 @@ def read_graph(path: Path) -> SourceGraph:
     return SourceGraph(model, nbytes)
 
 
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that a model states; 0 where it states none."""
+    return max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
+
+
 def _refuse(proto: onnx.ModelProto, path: Path) -> None:
     """Raise where a model is valid but nothing for us."""
     if any(entry.key == KEY for entry in proto.metadata_props) or any(
         entry.domain == DOMAIN for entry in (*proto.opset_import, *proto.functions)
     ):
         raise InputError(f"{path} was compressed by muquant already; name the float model it was made from")
-    opset = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
+    opset = opset_of(proto)
     if opset < SMALLEST_OPSET:
         raise InputError(
             f"{path} has opset {opset}, expected {SMALLEST_OPSET} or later; convert it with "

@@ -52,6 +52,7 @@ class CompressReport:
         weights: what was compressed, in the order in which the graph uses it.
         left_alone: what was not, and why, the most bytes first. Each floating-point constant of the source is
             once among `weights` or here.
+        raised_from: the opset that the source had, where that was below 13 and was raised to it; else None.
     """
 
     path: str
@@ -61,3 +62,4 @@ class CompressReport:
     policy: Policy
     weights: tuple[WeightReport, ...]
     left_alone: tuple[LeftAlone, ...]
+    raised_from: int | None = None

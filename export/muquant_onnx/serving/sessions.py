@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -98,7 +99,7 @@ def load_session(
     def open_new(optimized: str | os.PathLike[str] | None) -> ort.InferenceSession:
         options = _options(chosen, threads, optimized)
         if policy is None:
-            return _open(path, os.fspath(path), options)
+            return _open_file(Path(path), options)
         disabled = []
         if policy == "packed":
             handed, disabled = packed_file(path), ["ConstantFolding"]
@@ -136,6 +137,16 @@ def _options(
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     return options
+
+
+def _open_file(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return _open(path, str(path), options)
+    except InputError:
+        if path.is_symlink():
+            with suppress(InputError):  # the first error names the place where users look
+                return _open(path, str(path.resolve()), options)  # its external data may be beside that
+        raise
 
 
 def _open(

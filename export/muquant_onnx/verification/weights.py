@@ -18,6 +18,7 @@ from muquant.base.errors import InputError, first_line
 from muquant.compression.artifact import CompressedModel
 from muquant.format.rows import spread
 from muquant.format.tensor import QuantizedTensor
+from muquant_onnx.files.external import locate
 from muquant_onnx.format.names import Part, parse_label
 from muquant_onnx.format.reference import decode_model, read_model
 
@@ -60,8 +61,8 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
             "only; name the file that was exported from it"
         )
     by_numpy = decode_model(proto, metadata, path)
+    locate(proto, Path(path))
     model = ir.from_proto(proto)
-    ir.external_data.set_base_dir(model.graph, Path(path).parent)
     values = _decoding_part(model, set(by_numpy))
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "weights.onnx")
