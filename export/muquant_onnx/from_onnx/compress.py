@@ -119,7 +119,9 @@ def _compress(
     read = read_graph(source)
     model = read.model
     found, left_alone = require_weights(model, source)
-    chosen, not_picked = choose_formats(found, options)
+    picked = pick_weights(found, options.layers)
+    chosen = dict.fromkeys(picked, options.format) | own_formats(picked, options)
+    not_picked = (weight for weight in found if weight not in chosen)
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
         for number, (weight, samples) in enumerate(graph_samples(source, list(chosen), options.samples)):
@@ -160,14 +162,9 @@ def _compress(
     )
 
 
-def choose_formats(
-    found: Sequence[FoundWeight], options: CompressionOptions
-) -> tuple[dict[FoundWeight, MuLawSpec], list[FoundWeight]]:
-    """Return the formats of the weights that `options` picks, in their order, and the weights it does not."""
-    picked = [found[place] for place in pick([weight.labels for weight in found], options.layers, "layers")]
-    formats = dict.fromkeys(picked, options.format)
-    formats.update(own_formats(picked, options))
-    return formats, [weight for weight in found if weight not in formats]
+def pick_weights(found: Sequence[FoundWeight], layers: str) -> list[FoundWeight]:
+    """Return the weights that `layers` picks, at least one, in their order."""
+    return [found[place] for place in pick([weight.labels for weight in found], layers, "layers")]
 
 
 def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> dict[FoundWeight, MuLawSpec]:

@@ -20,7 +20,7 @@ from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example
 from muquant.quantization.resume import FinishedWeights
 from muquant_onnx.from_onnx.calibrate import graph_samples
-from muquant_onnx.from_onnx.compress import choose_formats, compress_file, own_formats
+from muquant_onnx.from_onnx.compress import compress_file, own_formats, pick_weights
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
@@ -102,12 +102,12 @@ def _plan(
     source: Path, limits: Limits, options: CompressionOptions, policy: Policy, on_step: OnStep | None
 ) -> Plan:
     model = read_graph(source).model
-    chosen, _ = choose_formats(require_weights(model, source)[0], options)
-    pinned = own_formats(list(chosen), options)
+    picked = pick_weights(require_weights(model, source)[0], options.layers)
+    pinned = own_formats(picked, options)
     curves: list[WidthCurve] = []
-    for weight, samples in graph_samples(source, list(chosen), options.samples):
+    for weight, samples in graph_samples(source, picked, options.samples):
         if on_step is not None:
-            on_step(f"measuring {weight.name}", len(curves), len(chosen))
+            on_step(f"measuring {weight.name}", len(curves), len(picked))
         own = pinned.get(weight)
         with naming(weight.name):
             curves.append(
