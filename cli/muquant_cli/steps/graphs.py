@@ -14,8 +14,10 @@ from muquant_cli.options.calibration import warn_without_samples
 from muquant_cli.output import Output
 from muquant_cli.tables import SUMMARY, show_left_alone, show_served, summary_cells
 from muquant_onnx.from_onnx.compress import compress_file
+from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.plan import plan_file
 from muquant_onnx.from_torch.program import program_as_onnx
+from muquant_onnx.lowering.lower import check_policy
 
 GRAPHS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
     ".onnx": lambda source, _: nullcontext(source),
@@ -49,16 +51,17 @@ def compress_graph(
         raise InputError(f"--state {state}: {source} brings its own weights; leave the option out")
     if options.layers == "auto":
         raise InputError(f"--layers auto needs a model of layers, found {source}; pick the layers by name")
-    with GRAPHS[source.suffix](source, out) as graph:
+    served_by = check_policy(policy)
+    with GRAPHS[source.suffix](source, out) as graph, raised(graph) as file:
         options, plan = budget.follow(
             output,
             out,
             options,
-            lambda limits, asked, on_step: plan_file(graph, limits, asked, policy, on_step),
+            lambda limits, asked, on_step: plan_file(file, limits, asked, served_by, on_step),
         )
         with output.progress("Compressing") as update:
             report = compress_file(
-                graph, out, options, policy, lambda name, index, count: update(index, count, name)
+                file, out, options, served_by, lambda name, index, count: update(index, count, name)
             )
     if report.raised_from is not None:
         output.say(f"{source} had opset {report.raised_from} and was raised to 13: its outputs are the same")

@@ -25,7 +25,7 @@ from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
-from muquant_onnx.from_onnx.opset import raised
+from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
@@ -89,42 +89,28 @@ def compress_onnx(
         corrections=corrections,
         finished=finished,
     )
-    with as_file(source) as path:
-        return compress_file(path, Path(destination), options, policy, on_layer)
+    asked = check_policy(policy)
+    with as_file(source) as path, raised(path) as file:
+        return compress_file(file, Path(destination), options, asked, on_layer)
 
 
 def compress_file(
-    source: Path,
+    source: RaisedFile,
     destination: Path,
     options: CompressionOptions,
-    policy: str = "auto",
+    policy: Policy = "auto",
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
-    """`compress_onnx`, with its options as one object."""
-    asked = check_policy(policy)
-    with raised(source) as file:
-        report = _compress(file.path, destination, options, asked, on_layer)
-    if file.nbytes is not None:
-        report = replace(report, source_nbytes=file.nbytes, raised_from=file.opset)
-    return report
-
-
-def _compress(
-    source: Path,
-    destination: Path,
-    options: CompressionOptions,
-    policy: Policy,
-    on_layer: Callable[[str, int, int], None] | None,
-) -> CompressReport:
-    read = read_graph(source)
+    """`compress_onnx` of a file that `raised` has yielded, with its options as one object."""
+    read = read_graph(source.path)
     model = read.model
-    found, left_alone = require_weights(model, source)
+    found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     chosen = dict.fromkeys(picked, options.format) | own_formats(picked, options)
     not_picked = (weight for weight in found if weight not in chosen)
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
-        for number, (weight, samples) in enumerate(graph_samples(source, list(chosen), options.samples)):
+        for number, (weight, samples) in enumerate(graph_samples(source.path, picked, options.samples)):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
             with naming(weight.name):
@@ -151,7 +137,7 @@ def _compress(
     return CompressReport(
         path=os.fspath(destination),
         nbytes=written.nbytes,
-        source_nbytes=read.nbytes,
+        source_nbytes=read.nbytes if source.nbytes is None else source.nbytes,
         data_path=None if written.data is None else str(written.data),
         policy=policy,
         weights=tuple(
@@ -159,6 +145,7 @@ def _compress(
             for report in reports
         ),
         left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
+        raised_from=source.opset,
     )
 
 

@@ -25,7 +25,7 @@ from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
-from muquant_onnx.from_onnx.opset import raised
+from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.lowering.lower import Policy, check_policy
 
@@ -80,32 +80,25 @@ def plan_onnx(
         corrections=corrections,
         finished=finished,
     )
-    with as_file(source) as path:
-        return plan_file(path, Limits(max_bytes, max_drop), options, policy, on_step)
+    limits, asked = Limits(max_bytes, max_drop), check_policy(policy)
+    with as_file(source) as path, raised(path) as file:
+        return plan_file(file, limits, options, asked, on_step)
 
 
 def plan_file(
-    source: Path,
+    source: RaisedFile,
     limits: Limits,
     options: CompressionOptions,
-    policy: str = "auto",
+    policy: Policy = "auto",
     on_step: OnStep | None = None,
 ) -> Plan:
-    """`plan_onnx`, with its options as objects."""
+    """`plan_onnx` of a file that `raised` has yielded, with its options as objects."""
     limits.check(options)
-    asked = check_policy(policy)
-    with raised(source) as file:
-        return _plan(file.path, limits, options, asked, on_step)
-
-
-def _plan(
-    source: Path, limits: Limits, options: CompressionOptions, policy: Policy, on_step: OnStep | None
-) -> Plan:
-    model = read_graph(source).model
-    picked = pick_weights(require_weights(model, source)[0], options.layers)
+    model = read_graph(source.path).model
+    picked = pick_weights(require_weights(model, source.path)[0], options.layers)
     pinned = own_formats(picked, options)
     curves: list[WidthCurve] = []
-    for weight, samples in graph_samples(source, picked, options.samples):
+    for weight, samples in graph_samples(source.path, picked, options.samples):
         if on_step is not None:
             on_step(f"measuring {weight.name}", len(curves), len(picked))
         own = pinned.get(weight)
@@ -125,7 +118,7 @@ def _plan(
     return choose(curves, limits, options.layers, trial, on_step)
 
 
-def _trial(source: Path, graph: ir.Graph, options: CompressionOptions, policy: Policy) -> TryPlan:
+def _trial(source: RaisedFile, graph: ir.Graph, options: CompressionOptions, policy: Policy) -> TryPlan:
     """Return what compares the answers of a compressed file with those of `source`.
 
     Args:
@@ -135,8 +128,8 @@ def _trial(source: Path, graph: ir.Graph, options: CompressionOptions, policy: P
         policy: of the files that are tried.
     """
     assert options.samples is not None
-    feeds = Feeds.of(graph, options.samples[1], source)
-    exact = list(_answers(feeds, source))
+    feeds = Feeds.of(graph, options.samples[1], source.path)
+    exact = list(_answers(feeds, source.path))
 
     def trial(plan: Plan) -> Drop:
         with tempfile.TemporaryDirectory() as folder:
