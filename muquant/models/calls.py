@@ -7,11 +7,16 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
 
 from muquant.base.errors import InputError
 
-Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-"""An input of a model, its inputs in order, or its inputs by the names of its arguments; [N, ...] each."""
+Example = Tensor | Sequence[Any] | Mapping[str, Any]
+"""An input of a model, its inputs in order, or its inputs by the names of its arguments; [N, ...] each.
+
+Inputs in order, or by name, may be tuples, lists or dicts of tensors, or whatever torch's pytree knows: the
+keys and values that a decoder remembers are such.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +25,14 @@ class Inputs:
 
     Attributes:
         tensors: in the order in which they were given.
-        names: of the arguments they are given for; empty where they go by their order.
+        names: of the arguments they are given for; empty where they go by their order. A part of an argument
+            has its path, such as "past_key_values.0.1".
+        structure: of the arguments, where one of them has parts; None where each is a tensor.
     """
 
     tensors: tuple[Tensor, ...]
     names: tuple[str, ...] = ()
+    structure: TreeSpec | None = None
 
     @classmethod
     def of(cls, example: object) -> Self:
@@ -33,28 +41,34 @@ class Inputs:
         Raises:
             InputError: it is none.
         """
-        names: tuple[Any, ...] = ()
-        if isinstance(example, Tensor):
-            values: tuple[Any, ...] = (example,)
-        elif isinstance(example, Mapping):
-            names, values = tuple(example), tuple(example.values())
+        arguments: dict[Any, Any] | tuple[Any, ...]
+        if isinstance(example, Mapping):
+            arguments = dict(example)
         elif isinstance(example, Sequence):
-            values = tuple(example)
+            arguments = tuple(example)
         else:
-            values = (example,)
+            arguments = (example,)
+        leaves, structure = tree_flatten_with_path(arguments)
+        paths, values = [path for path, _ in leaves], tuple(value for _, value in leaves)
+        keys = list(arguments) if isinstance(arguments, dict) else []
         if not all(isinstance(value, Tensor) for value in values) or not all(
-            isinstance(name, str) for name in names
+            isinstance(key, str) for key in keys
         ):
-            kinds = sorted({type(value).__name__ for value in (*names, *values)})
+            kinds = sorted({type(value).__name__ for value in (*keys, *values)})
             raise InputError(
                 "example inputs: expected a tensor, a sequence of tensors, or tensors by argument name, "
                 f"found {type(example).__name__} of {', '.join(kinds)}; convert them"
             )
-        return cls(values, names)
+        names = tuple(".".join(map(_key, path)) for path in paths) if keys else ()
+        flat = len(paths) == len(arguments) and all(len(path) == 1 for path in paths)
+        return cls(values, names, None if flat else structure)
 
     @property
     def example(self) -> Example:
         """The same as an `Example`."""
+        if self.structure is not None:
+            arguments: Example = tree_unflatten(self.tensors, self.structure)
+            return arguments
         return dict(zip(self.names, self.tensors, strict=True)) if self.names else self.tensors
 
     @property
@@ -82,9 +96,8 @@ class Inputs:
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Call a model, or whatever takes these arguments."""
-        if self.names:
-            return function(**dict(zip(self.names, self.tensors, strict=True)))
-        return function(*self.tensors)
+        arguments = self.example
+        return function(**arguments) if isinstance(arguments, Mapping) else function(*arguments)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Return the same arguments with other values."""
@@ -148,6 +161,16 @@ def output_tensors(output: object) -> list[tuple[str, Tensor]]:
     """
     named = isinstance(output, Mapping) or is_dataclass(output) or hasattr(output, "_fields")
     return [(path if named else "", tensor) for path, tensor in _walk(output, "")]
+
+
+def _key(key: object) -> str:
+    """Return what leads to a part: the index, the key or the attribute's name."""
+    part: object
+    for kind in ("idx", "key", "name"):
+        part = getattr(key, kind, None)
+        if part is not None:
+            return str(part)
+    return str(key)
 
 
 def _walk(value: object, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,6 +1,6 @@
 """Example inputs in every form, and inputs drawn after them."""
 
-from collections import UserDict
+from collections import UserDict, namedtuple
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from muquant import InputError
 from muquant.models.calls import Inputs, random_inputs
 
+Pair = namedtuple("Pair", ("key", "value"))
 A, B = torch.arange(6.0).reshape(2, 3), torch.tensor([[1], [0]])
 
 
@@ -38,12 +39,35 @@ def test_a_model_is_called_with_what_was_given(
 
 
 @pytest.mark.parametrize(
+    ("example", "names"),
+    [
+        (
+            {"ids": B, "past": ((A, B), [A, {"k": B}])},
+            ("ids", "past.0.0", "past.0.1", "past.1.0", "past.1.1.k"),
+        ),
+        ({"ids": B, "past": ()}, ("ids",)),
+        ((B, [A, Pair(B, A)]), ()),
+    ],
+    ids=["by-name", "empty", "in-order"],
+)
+def test_arguments_may_have_parts(example: Any, names: tuple[str, ...]) -> None:
+    inputs = Inputs.of(example)
+    assert inputs.names == names
+    for given in (inputs, Inputs.of(inputs.example)):
+        args, kwargs = given.call(lambda *args, **kwargs: (args, kwargs))
+        torch.testing.assert_close(kwargs or args, example, rtol=0, atol=0)
+    doubled = inputs.map(lambda tensor: 2 * tensor).call(lambda *args, **kwargs: kwargs or args)
+    torch.testing.assert_close(doubled, torch.utils._pytree.tree_map(lambda x: 2 * x, example))
+
+
+@pytest.mark.parametrize(
     ("example", "found"),
     [
         (3, "int of int"),
         (np.zeros(3), "ndarray of ndarray"),
         ((A, 1), "tuple of Tensor, int"),
-        ({"a": [1]}, "dict of list, str"),
+        ({"a": [1]}, "dict of int, str"),
+        ({"a": (A, None)}, "dict of NoneType, Tensor, str"),
         ({0: A}, "dict of Tensor, int"),
         ("text", "str of str"),
     ],
