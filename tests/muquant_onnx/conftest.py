@@ -1,12 +1,14 @@
 """What takes seconds in every test of files and is no part of what most of them show."""
 
 import importlib
+from collections.abc import Collection
 
 import onnx_ir as ir
 import pytest
 
 from muquant.compression.artifact import CompressedModel
-from muquant.models.calls import Example
+from muquant.models.calls import Inputs
+from muquant_onnx.from_torch.asked import Place
 from muquant_onnx.verification.costs import LoadCost
 
 
@@ -16,9 +18,9 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("muquant_onnx.from_torch.export")
     trace, traces = module.trace_placeholders, list[ir.Model]()
 
-    def first(compressed: CompressedModel, example: Example) -> ir.Model:
+    def first(compressed: CompressedModel, inputs: Inputs, places: Collection[Place]) -> ir.Model:
         if not traces:
-            traces.append(trace(compressed, example))
+            traces.append(trace(compressed, inputs, places))
         return traces[0].clone()
 
     monkeypatch.setattr(module, "trace_placeholders", first)

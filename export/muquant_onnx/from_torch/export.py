@@ -7,24 +7,31 @@ ones. A placeholder that computes nothing it can fold keeps every weight whole a
 
 import copy
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from muquant.base.files import atomic_path
+from muquant.base.files import atomic_path, scratch_folder, write_bytes
 from muquant.compression.artifact import CompressedModel
 from muquant.compression.layers import weight_owners
-from muquant.models.calls import Example
+from muquant.models.calls import Example, Inputs
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.from_torch.asked import DynamicShapes, Place
+from muquant_onnx.from_torch.axes import Axes, find_axes
+from muquant_onnx.from_torch.names import InputAxis, describe_axes, forget_sizes, name_sizes
 from muquant_onnx.from_torch.tracing import trace
+from muquant_onnx.from_torch.trials import check_sizes, try_sizes
 from muquant_onnx.lowering.lower import Policy, Served, check_policy, forms_by_weight, lower
 
 _PLACEHOLDER = "Weight"
+_Built = TypeVar("_Built")
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,14 @@ class ExportReport:
         nbytes: its size.
         policy: that was asked for.
         served: how each use of each weight is served.
+        axes: every axis of every input, and whether it is dynamic.
     """
 
     path: str
     nbytes: int
     policy: Policy
     served: tuple[Served, ...]
+    axes: tuple[InputAxis, ...]
 
 
 def export_onnx(
@@ -49,36 +58,53 @@ def export_onnx(
     path: str | os.PathLike[str],
     example: Example,
     policy: str = "auto",
+    dynamic_shapes: DynamicShapes | None = None,
 ) -> ExportReport:
     """Write `compressed` as an ONNX file (opset 21, IR 10) that stock onnxruntime runs; whole or not at all.
+
+    Every axis of an input is dynamic where torch.export can keep it so, the model takes another size there,
+    and the file was run by onnxruntime at one, and at size 1, with the model's answer. The report says of any
+    other axis why it is not.
 
     Args:
         compressed: what `muquant.compress` returned.
         path: of the file.
         example: input of the model, a sequence of its inputs, or its inputs by the names of its arguments,
-            which become those in the file. The first axis of each is the batch, which stays dynamic where
-            the model allows it. Where the model returns a mapping or a dataclass, its fields name the
-            outputs, see `output_tensors`.
+            which become those in the file, see `Example`. The first axis of each is the batch. Where the
+            model returns a mapping or a dataclass, its fields name the outputs, see `output_tensors`.
         policy: "float", "int8", "int4" or "auto", see `lower`.
+        dynamic_shapes: axes that have to be dynamic, with names for their sizes, and axes that must not, such
+            as `{"input_ids": {0: "batch", 1: "sequence"}}`, see `DynamicShapes`.
 
     Raises:
-        InputError: the policy is unknown, the file cannot be written, or the model cannot be exported.
+        InputError: the policy is unknown, the file cannot be written, the model cannot be exported, or an
+            axis is asked to be dynamic that is not there or cannot be.
     """
     asked = check_policy(policy)
-    model = trace_placeholders(compressed, example)
-    served = fill_placeholders(model, compressed, asked)
-    return ExportReport(os.fspath(path), write(model, path), asked, tuple(served))
+
+    def build(axes: Axes) -> tuple[ir.Model, list[Served]]:
+        model = trace_placeholders(compressed, axes.inputs, axes.sizes)
+        return model, fill_placeholders(model, compressed, asked)
+
+    nbytes, axes, served = _write_checked(path, compressed.module, example, dynamic_shapes, build, asked)
+    return ExportReport(os.fspath(path), nbytes, asked, tuple(served), axes)
 
 
-def trace_placeholders(compressed: CompressedModel, example: Example) -> ir.Model:
-    """Export `compressed` with a node `muquant.Weight <name = ...> ()` for each of its compressed weights."""
+def trace_placeholders(compressed: CompressedModel, inputs: Inputs, places: Collection[Place]) -> ir.Model:
+    """Export `compressed` with a node `muquant.Weight <name = ...> ()` for each of its compressed weights.
+
+    Args:
+        compressed: the model.
+        inputs: an example.
+        places: axes of it that are dynamic.
+    """
     module = copy.deepcopy(compressed.module)
     for owner in weight_owners(module):
         name = compressed.aliases.get(owner.name, owner.name)
         if name in compressed.tensors:
             placeholder = _Placeholder(name, tuple(owner.value.shape))
             parametrize.register_parametrization(owner.module, owner.attribute, placeholder, unsafe=True)
-    return trace(module, example)
+    return trace(module, inputs, places)
 
 
 def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Policy) -> list[Served]:
@@ -98,19 +124,68 @@ def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Poli
     return served
 
 
-def export_float(module: nn.Module, path: str | os.PathLike[str], example: Example) -> int:
-    """Write `module` as an ordinary float ONNX file, for comparison; returns its size in bytes."""
-    return write(trace(module, example), path)
+def export_float(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    example: Example,
+    dynamic_shapes: DynamicShapes | None = None,
+) -> int:
+    """Write `module` as an ordinary float ONNX file, for comparison; returns its size in bytes.
+
+    Its axes are dynamic as those of `export_onnx` are.
+    """
+
+    def build(axes: Axes) -> tuple[ir.Model, None]:
+        return trace(module, axes.inputs, axes.sizes), None
+
+    return _write_checked(path, module, example, dynamic_shapes, build, None)[0]
 
 
 def write(model: ir.Model, path: str | os.PathLike[str]) -> int:
     """Check `model` by ONNX's full checker and write it; returns the size in bytes."""
+    with atomic_path(path) as temporary:
+        return temporary.write_bytes(_serialized(model))
+
+
+def _write_checked(
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    example: Example,
+    dynamic_shapes: DynamicShapes | None,
+    build: Callable[[Axes], tuple[ir.Model, _Built]],
+    policy: str | None,
+) -> tuple[int, tuple[InputAxis, ...], _Built]:
+    """Write the file that `build` makes, with as many dynamic axes as hold under onnxruntime.
+
+    Returns:
+        Its size in bytes, its axes, and what `build` says of it.
+    """
+    axes = find_axes(module, Inputs.of(example), dynamic_shapes)
+    with scratch_folder(path) as folder:
+        while True:
+            axes, trials = try_sizes(module, axes)
+            model, built = build(axes)
+            name_sizes(model, axes)
+            data = _serialized(model)
+            tried = folder / "model.onnx"
+            tried.write_bytes(data)
+            left, other = check_sizes(tried, policy, axes, trials)
+            if left is axes:
+                break
+            axes = left
+    if forget_sizes(model, other):
+        data = _serialized(model)
+    write_bytes(path, data)
+    return len(data), describe_axes(model, axes), built
+
+
+def _serialized(model: ir.Model) -> bytes:
     import onnx
 
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
-    with atomic_path(path) as temporary:
-        return temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
 
 
 class _Placeholder(nn.Module):

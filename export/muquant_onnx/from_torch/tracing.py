@@ -1,43 +1,129 @@
 """A module or a program as an ONNX graph, by torch's own exporter."""
 
+import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
+import sympy
 import torch
 from torch import Tensor, nn
 
 from muquant.base.errors import InputError, first_line
-from muquant.models.calls import Example, Inputs, output_tensors
+from muquant.models.calls import Inputs, output_tensors
 from muquant_onnx.format.decode_function import OPSET
+from muquant_onnx.from_torch.asked import Place
 
 
-def trace(module: nn.Module, example: Example) -> ir.Model:
-    """Export a module; no notes on source lines.
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What torch.export finds out about the sizes of inputs.
 
-    The first axis of every input is dynamic, where the module takes more than one example and torch's
-    exporter does not find it fixed. Inputs that are given by name keep it, and so do the fields of a result
-    that has some, see `output_tensors`.
+    Attributes:
+        sizes: axis -> its size, a number where it cannot be another one. Axes whose sizes depend on each
+            other have one symbol in common.
+        ranges: symbol -> the least size that the program is for, and the largest; None where it has no limit.
+    """
+
+    sizes: dict[Place, sympy.Expr]
+    ranges: dict[sympy.Symbol, tuple[int, int | None]]
+
+
+def survey(module: nn.Module, inputs: Inputs, places: Collection[Place]) -> Survey:
+    """Find which of the axes in `places` may have another size, and which sizes depend on each other.
+
+    Raises:
+        Exception: of any kind, where torch.export cannot trace the module with these axes dynamic.
+    """
+    arguments, named = _arguments(inputs)
+    with _flattened(module), _quietly():
+        program = torch.export.export(
+            module, arguments, named, dynamic_shapes=_dynamic_shapes(module, inputs, places), strict=False
+        )
+    taken = set(program.graph_signature.user_inputs)
+    shapes = [
+        node.meta["val"].shape
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in taken
+    ]
+    sizes = {
+        (index, axis): sympy.sympify(getattr(getattr(shapes[index][axis], "node", None), "expr", size))
+        for index, tensor in enumerate(inputs.tensors)
+        for axis, size in enumerate(tensor.shape)
+    }
+    ranges = {
+        symbol: (
+            int(bounds.lower) if isinstance(bounds.lower, sympy.Integer) else 1,
+            int(bounds.upper) if isinstance(bounds.upper, sympy.Integer) else None,
+        )
+        for symbol, bounds in program.range_constraints.items()
+        if isinstance(symbol, sympy.Symbol)
+    }
+    return Survey({place: sizes[place] for place in places}, ranges)
+
+
+def trace(module: nn.Module, inputs: Inputs, places: Collection[Place]) -> ir.Model:
+    """Export a module with the axes in `places` dynamic; no notes on source lines.
+
+    Inputs that are given by name keep it, and so do the fields of a result that has some, see
+    `output_tensors`.
 
     Raises:
         InputError: the module does not run on the example, returns no tensor, or cannot be traced.
     """
-    given = Inputs.of(example)
-    if not given.tensors or not all(value.dim() and len(value) for value in given.tensors):
-        raise InputError(
-            f"example inputs of shape {given.shapes}; expected tensors whose first axis is the batch"
-        )
     module.eval()
-    inputs = _batched(module, given)
+    arguments, named = _arguments(inputs)
+    with _flattened(module) as names:
+        try:
+            with _quietly():
+                program = torch.onnx.export(
+                    module,
+                    arguments,
+                    kwargs=named,
+                    dynamo=True,
+                    opset_version=OPSET,
+                    verbose=False,
+                    optimize=True,
+                    dynamic_shapes=_dynamic_shapes(module, inputs, places),
+                )
+        except Exception as error:
+            raise InputError(
+                f"torch could not export {type(module).__name__} for inputs of shape {inputs.shapes}: "
+                f"{reason(error)}; check that the model runs on the example and that torch.export can trace "
+                "it"
+            ) from error
+    if not names:
+        raise InputError(f"{type(module).__name__} returns no tensor; expected at least one; export another")
+    assert program is not None
+    model = _bare(program.model)
+    _name(model, inputs.names, names)
+    return model
+
+
+def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    example = inputs.example
+    return ((), dict(example)) if isinstance(example, Mapping) else (tuple(example), {})
+
+
+def _dynamic_shapes(module: nn.Module, inputs: Inputs, places: Collection[Place]) -> Any:
+    """Return the axes in `places` as torch's exporters take them."""
     collection: Any = torch.export.ShapesCollection  # torch has no types for it
     shapes = collection()
-    for value in inputs.tensors:
-        if len(value) > 1:
-            shapes[value] = {0: torch.export.Dim.AUTO}
-    positional, named = ((), inputs.example) if inputs.names else (inputs.example, {})
+    for index, tensor in enumerate(inputs.tensors):
+        axes = [axis for axis in range(tensor.dim()) if (index, axis) in places]
+        if axes:
+            shapes[tensor] = dict.fromkeys(axes, torch.export.Dim.AUTO)
+    return shapes.dynamic_shapes(module, *_arguments(inputs))
+
+
+@contextmanager
+def _flattened(module: nn.Module) -> Iterator[list[str]]:
+    """Let a module return its tensors in a tuple, and note their names when it is called: any result can be
+    traced then, whether torch knows its type or not."""
     names: list[str] = []
 
     def flatten(_: nn.Module, __: object, output: object) -> tuple[Tensor, ...]:
@@ -45,32 +131,11 @@ def trace(module: nn.Module, example: Example) -> ir.Model:
         names[:] = [name for name, _ in tensors]
         return tuple(tensor for _, tensor in tensors)
 
-    hook = module.register_forward_hook(flatten)  # any result can be traced, whether torch knows its type
+    hook = module.register_forward_hook(flatten)
     try:
-        with _quietly():
-            program = torch.onnx.export(
-                module,
-                positional,  # type: ignore[arg-type]  # torch's types know positional inputs only
-                kwargs=named,  # type: ignore[arg-type]
-                dynamo=True,
-                opset_version=OPSET,
-                verbose=False,
-                optimize=True,
-                dynamic_shapes=shapes.dynamic_shapes(module, positional, named),
-            )
-    except Exception as error:
-        raise InputError(
-            f"torch could not export {type(module).__name__} for inputs of shape {given.shapes}: "
-            f"{_reason(error)}; check that the model runs on the example and that torch.export can trace it"
-        ) from error
+        yield names
     finally:
         hook.remove()
-    if not names:
-        raise InputError(f"{type(module).__name__} returns no tensor; expected at least one; export another")
-    assert program is not None
-    model = _bare(program.model)
-    _name(model, inputs.names, names)
-    return model
 
 
 def trace_program(program: torch.export.ExportedProgram) -> ir.Model:
@@ -90,36 +155,25 @@ def trace_program(program: torch.export.ExportedProgram) -> ir.Model:
             )
     except Exception as error:
         raise InputError(
-            f"torch could not convert the program to ONNX: {_reason(error)}; export its model otherwise"
+            f"torch could not convert the program to ONNX: {reason(error)}; export its model otherwise"
         ) from error
     assert converted is not None
     return _bare(converted.model)
 
 
-def _batched(module: nn.Module, inputs: Inputs) -> Inputs:
-    """Return two examples for one, whose number torch would take for a constant; the one if it must be."""
-    if all(len(value) > 1 for value in inputs.tensors):
-        return inputs
-    doubled = inputs.map(lambda value: torch.cat((value, value)) if len(value) == 1 else value)
-    try:
-        with torch.no_grad():
-            doubled.call(module)
-    except Exception:  # whatever the module raises
-        return inputs
-    return doubled
-
-
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Let torch export without deprecations and notes of the exporter, and without the one fused operator of
-    torch's attention that has no ONNX form; failures raise."""
+    """Let torch export without deprecations, notes of the exporter and listings of what it could not trace.
+
+    The one fused operator of torch's attention that has no ONNX form is off. Failures raise.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     notes = logging.getLogger("onnxscript")  # tells of each constant that its optimizer could not fold
     level = notes.level
     notes.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -176,7 +230,7 @@ def _free(name: str, taken: "set[str] | dict[str, ir.Value]") -> str:
     return free
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Return the first line of the error at the root; the exporter's own only say at which step it was."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import muquant as mq
+from muquant.models.calls import Inputs
 from muquant_onnx import export_onnx
 from muquant_onnx.from_torch.export import fill_placeholders, trace_placeholders, write
 from muquant_onnx.lowering.lower import Policy, Served
@@ -241,7 +242,10 @@ def _traced() -> tuple[nn.Module, ir.Model]:
     torch.manual_seed(0)
     module = All().eval()
     compressed = mq.compress(module, mq.MuLawSpec(mu=20.0), observer="absmax")
-    return module, trace_placeholders(compressed, _inputs(2))
+    inputs = Inputs.of(_inputs(2))
+    return module, trace_placeholders(
+        compressed, inputs, [(index, 0) for index in range(len(inputs.tensors))]
+    )
 
 
 @cache
