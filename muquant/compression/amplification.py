@@ -22,6 +22,7 @@ from muquant.compression.artifact import CompressedModel
 from muquant.compression.layers import weight_owners
 from muquant.compression.qat import unwrap
 from muquant.compression.sensitivity.calls import linear_part, run_layers
+from muquant.models.wrappers import plain_copy
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def measure_amplification(
             f"inputs of shape {tuple(inputs.shape)}, perturbed ones of shape {tuple(perturbed.shape)}; "
             "expected the same, and at least one"
         )
-    plain = copy.deepcopy(model).cpu().float().eval()
+    plain = plain_copy(model)
     unwrap(plain)
     _check_twins(plain, compressed)
     layers = _layers(plain, compressed)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import NoneType
 
 import torch
@@ -19,6 +19,7 @@ from muquant.compression.sensitivity import Norms
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
 from muquant.models import Architecture, build
+from muquant.models.wrappers import fit_names, misfit, unwrapped
 from muquant.quantization.outcome import WeightSummary
 
 SCHEMA = "muquant.compressed/1"
@@ -128,6 +129,18 @@ class Artifact:
     report: tuple[LayerReport, ...]
     source: str | None
 
+    def named_as(self, module: nn.Module) -> "Artifact":
+        """Return the same with the names of `module`, where these differ by what wrappers put into names."""
+        own = [*self.tensors, *self.state, *self.aliases]
+        called = fit_names(own, module.state_dict().keys())
+        return replace(
+            self,
+            tensors={called[name]: value for name, value in self.tensors.items()},
+            state={called[name]: value for name, value in self.state.items()},
+            aliases={called[alias]: called[name] for alias, name in self.aliases.items()},
+            report=tuple(replace(each, name=called.get(each.name, each.name)) for each in self.report),
+        )
+
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read an artifact without building its module.
@@ -153,10 +166,12 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
 
     Args:
         path: of the file.
-        module: takes the weights, in place; needed only where the architecture is not one of ours.
+        module: takes the weights, in place; needed only where the architecture is not one of ours. Wrappers
+            around it or its parts, such as torch.compile's, are taken off, and names that differ by those or
+            by a prefix are seen through.
 
     Raises:
-        InputError: the file cannot be used, or `module` is needed or does not fit.
+        InputError: the file cannot be used, or `module` is needed, does not fit or has not met an input yet.
     """
     artifact = read_artifact(path)
     if module is None:
@@ -167,8 +182,11 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
         # the shapes are compared before memory is taken for them
         with naming(str(path)), torch.device("meta"):
             shapes = build(artifact.architecture)
-        _fit(artifact, shapes, path)
+        _fit(artifact.named_as(shapes), shapes, path)
         module = build(artifact.architecture)
+    with naming(str(path)):
+        module = unwrapped(module)
+    artifact = artifact.named_as(module)
     names, state = _fit(artifact, module, path)
     owners = {owner.name: owner for owner in weight_owners(module)}
     module.float().load_state_dict(state, strict=False)
@@ -204,6 +222,10 @@ def _fit(
     found = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     stored = {name: tuple(value.shape) for name, value in state.items()}
     stored.update({each: artifact.tensors[name].shape for name in names for each in names[name]})
+    if words := misfit(stored.keys(), found.keys()):
+        raise InputError(
+            f"{path} does not fit {type(module).__name__}: {words}; pass the model that was compressed"
+        )
     if found != stored or not owners >= {each for name in names for each in names[name]}:
         first = sorted({name for name, _ in set(found.items()) ^ set(stored.items())} or {"a weight"})[0]
         raise InputError(

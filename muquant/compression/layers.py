@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from muquant.base.errors import InputError
 from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
+from muquant.models.wrappers import plain_modules
 
 WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
     nn.Linear: {"weight": 0},
@@ -130,7 +131,7 @@ def weight_owners(model: nn.Module) -> list[Owner]:
     """Return every place of `model` that has a weight that can be quantized, in module order."""
     places = (
         (layer, module, attribute, axis)
-        for layer, module in model.named_modules(remove_duplicate=False)
+        for layer, module in plain_modules(model)
         for attribute, axis in weights_of(module).items()
         if getattr(module, attribute, None) is not None
     )

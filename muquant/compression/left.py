@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 
 from muquant.compression.layers import Weight, quantizable_weights, weights_of
 from muquant.compression.qat import is_prepared
+from muquant.models.wrappers import plain_modules
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
 
 
@@ -65,7 +66,7 @@ def _floats(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
     fakes = {
         part for each in model.modules() if isinstance(each, MuLawFakeQuantize) for part in each.modules()
     }
-    for path, module in model.named_modules():
+    for path, module in plain_modules(model):
         if module in fakes:
             continue
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]

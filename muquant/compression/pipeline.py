@@ -25,6 +25,7 @@ from muquant.compression.selection import Override
 from muquant.compression.sensitivity import Shape, input_shapes, layer_norms
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example, Inputs
+from muquant.models.wrappers import plain_copy
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
 from muquant.quantization.moments import InputMoments
 from muquant.quantization.outcome import Outcome
@@ -52,9 +53,10 @@ def compress(
     float32: `left_alone` of the result lists them. The model is not changed.
 
     Args:
-        model: any module; half-precision weights are widened to float32. Where it was prepared by
-            `prepare_qat`, its fake-quantized weights are frozen as trained, and `spec`, `layers`,
-            `overrides`, `rounding`, `observer`, `calibration` must stay unset.
+        model: any module; half-precision weights are widened to float32. Wrappers around it or its parts,
+            such as torch.compile's, are left out of the result. Where it was prepared by `prepare_qat`, its
+            fake-quantized weights are frozen as trained, and `spec`, `layers`, `overrides`, `rounding`,
+            `observer`, `calibration` must stay unset.
         spec: the format; 3 bits, mu searched, a scale for each channel by default.
         layers: "all", "last:K" or a regular expression, see `select_weights`; or "auto": all, each in the
             first format of `candidates(spec)` in which ||dW||_2 is at most 1, and float32 where there is
@@ -77,9 +79,9 @@ def compress(
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
-        InputError: no layer is picked, a weight holds NaN or infinity, a name is unknown, the model does not
-            run on `example` or `calibration`, a sample holds NaN or infinity, or `rounding` needs a
-            calibration that is not there.
+        InputError: no layer is picked, a weight holds NaN or infinity or has no size yet, a name is
+            unknown, the model does not run on `example` or `calibration`, a sample holds NaN or infinity, or
+            `rounding` needs a calibration that is not there.
     """
     options = CompressionOptions(
         spec=spec,
@@ -102,7 +104,7 @@ def compress_module(
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
     """`compress`, with its options as one object."""
-    module = copy.deepcopy(model).cpu().float().eval()
+    module = plain_copy(model)
     trained = unwrap(module)
     picked = _picked(module, options, trained)
     if example is None and options.calibration is not None:

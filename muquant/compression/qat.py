@@ -3,9 +3,11 @@
 from collections.abc import Collection, Mapping
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from muquant.base.errors import InputError, naming
+from muquant.compression.float_state import take_float_state
 from muquant.compression.layers import (
     Owner,
     override_formats,
@@ -13,6 +15,7 @@ from muquant.compression.layers import (
 )
 from muquant.compression.selection import Override
 from muquant.format.spec import MuLawSpec
+from muquant.models.wrappers import check_sizes
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
 from muquant.quantization.observers import SearchObserver, WeightObserver
 from muquant.quantization.torch_ao import QConfig
@@ -30,10 +33,12 @@ def prepare_qat(
 
     Each weight is observed once, here; from then on its scale and mu are parameters of the model. A weight
     that several layers share has one fake-quant module, at all of them. `muquant.compress(model)` freezes
-    the result, and `muquant.left_float(model)` says what stays float.
+    the result, and `muquant.left_float(model)` says what stays float. `model.load_state_dict` also takes
+    states of the float model: scale and mu then start from the weights in it.
 
     Args:
-        model: any module with weights that `select_weights` knows; BatchNorm is left as it is.
+        model: any module with weights that `select_weights` knows; BatchNorm is left as it is. Wrappers such
+            as torch.compile's stay, and names are those of the module inside.
         spec: the format, in the decoded domain; 3 bits by default.
         layers: "all", "last:K" or a regular expression, see `select_weights`.
         overrides: layers, in the same forms -> another width or format: {"conv1": 8}. The last one that picks
@@ -41,9 +46,15 @@ def prepare_qat(
         observer: how scale and mu start.
 
     Raises:
-        InputError: `layers` or an override picks no layer, a weight is prepared or parametrized already, or
-            holds NaN or infinity.
+        InputError: `layers` or an override picks no layer, a weight is prepared or parametrized already,
+            has no size yet, or holds NaN or infinity, or the model is wrapped by DistributedDataParallel.
     """
+    if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+        raise InputError(
+            "the model is wrapped by DistributedDataParallel, which would not share what scale and mu learn; "
+            "call prepare_qat(model.module), then wrap the result"
+        )
+    check_sizes(model)
     picked = select_weights(model, layers)
     for weight in picked:
         for owner in weight.owners:
@@ -63,6 +74,7 @@ def prepare_qat(
     for weight, fake in fakes.items():
         for owner in weight.owners:
             parametrize.register_parametrization(owner.module, owner.attribute, fake)
+            owner.module.register_load_state_dict_pre_hook(take_float_state)  # type: ignore[no-untyped-call]
     return model
 
 

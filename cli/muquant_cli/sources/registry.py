@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from muquant.base.errors import InputError
+from muquant.base.errors import InputError, naming
+from muquant.models.wrappers import unwrapped
 from muquant_cli.sources.factory import is_factory, load_factory
 from muquant_cli.sources.run_folder import is_run, load_run_folder
 from muquant_cli.sources.source import Source
@@ -67,6 +68,8 @@ def read_source(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_SEED)
                 source = kind.load(text, state is None)
+            with naming(text):
+                source = replace(source, module=unwrapped(source.module))
             if state is not None and state != NO_STATE:
                 load_state(source.module, state)
             source.module.eval()

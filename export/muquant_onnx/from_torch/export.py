@@ -20,6 +20,7 @@ from muquant.base.files import atomic_path, scratch_folder, write_bytes
 from muquant.compression.artifact import CompressedModel
 from muquant.compression.layers import weight_owners
 from muquant.models.calls import Example, Inputs
+from muquant.models.wrappers import peeled
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.format.packed_weight import PackedWeight
@@ -134,6 +135,7 @@ def export_float(
 
     Its axes are dynamic as those of `export_onnx` are.
     """
+    module = peeled(module)
 
     def build(axes: Axes) -> tuple[ir.Model, None]:
         return trace(module, axes.inputs, axes.sizes), None

@@ -1,6 +1,5 @@
 """A plan for the weights of a PyTorch module."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from muquant.compression.pipeline import compress_module
 from muquant.compression.qat import unwrap
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example, Inputs, output_tensors
+from muquant.models.wrappers import plain_copy
 from muquant.quantization.resume import FinishedWeights
 
 
@@ -88,7 +88,7 @@ def plan_module(
 ) -> Plan:
     """`plan_widths`, with its options as objects."""
     limits.check(options)
-    module = copy.deepcopy(model).cpu().float().eval()
+    module = plain_copy(model)
     if unwrap(module):
         raise InputError(
             "the model was prepared for quantization-aware training, which fixed its widths; plan for a "
