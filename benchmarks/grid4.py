@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muquant import MuLawSpec
+from muquant.format.channels import ROWS
 from muquant.format.spec import Grid, Levels
 from muquant.quantization.quality import weight_sqnr
 from muquant.quantization.quantize import quantize
@@ -35,7 +36,7 @@ DISTRIBUTIONS: dict[str, Draw] = {
 
 def sqnr(weight: torch.Tensor, spec: MuLawSpec) -> tuple[float, float]:
     """The ratio in dB of a weight to its error, and the mu that was chosen."""
-    found = quantize(weight, spec, 0, "search", "nearest").tensor
+    found = quantize(weight, spec, ROWS, "search", "nearest").tensor
     ratio = weight_sqnr(weight, found)
     assert ratio is not None
     return ratio, float(found.spec.mu)

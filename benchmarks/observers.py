@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muquant import MuLawSpec, SearchObserver
+from muquant.format.channels import ROWS
 from muquant.format.law import grid_levels
 from muquant.quantization.rounding import nearest
 
@@ -87,7 +88,7 @@ def error_ratio(name: str, bits: int, count: int) -> float:
     observer = SearchObserver(spec)
     observer(weight)
     scale, mu = observer.calculate_qparams()
-    decoded = nearest(weight, scale, spec.with_mu(float(mu)), 0).dequantize()
+    decoded = nearest(weight, scale, spec.with_mu(float(mu)), ROWS).dequantize()
     error = float((decoded.double() - weight.double()).square().sum())
     return error / brute_force(weight[0].double().numpy(), bits)
 

@@ -1,7 +1,7 @@
 """Which modules have weights to quantize, who shares one, and which of them a user picked."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +10,35 @@ from torch.nn.utils import parametrize
 
 from muquant.base.errors import InputError
 from muquant.compression.selection import Override, override_specs, pick
+from muquant.format.channels import ROWS, Channels
 from muquant.format.spec import MuLawSpec
 from muquant.models.wrappers import plain_modules
 
-WEIGHTS: dict[type[nn.Module], dict[str, int]] = {
-    nn.Linear: {"weight": 0},
-    nn.Conv1d: {"weight": 0},
-    nn.Conv2d: {"weight": 0},
-    nn.Conv3d: {"weight": 0},
-    nn.ConvTranspose1d: {"weight": 1},
-    nn.ConvTranspose2d: {"weight": 1},
-    nn.ConvTranspose3d: {"weight": 1},
-    nn.Embedding: {"weight": 0},
-    nn.MultiheadAttention: {"in_proj_weight": 0, "q_proj_weight": 0, "k_proj_weight": 0, "v_proj_weight": 0},
+
+def _rows(_: nn.Module) -> Channels:
+    return ROWS
+
+
+def _transposed_convolution(module: Any) -> Channels:
+    """A group and an output in it, of [groups * inputs, outputs, ...]."""
+    return Channels((1,), module.groups).simplest((module.in_channels,))
+
+
+WEIGHTS: dict[type[nn.Module], dict[str, Callable[[nn.Module], Channels]]] = {
+    nn.Linear: {"weight": _rows},
+    nn.Conv1d: {"weight": _rows},
+    nn.Conv2d: {"weight": _rows},
+    nn.Conv3d: {"weight": _rows},
+    nn.ConvTranspose1d: {"weight": _transposed_convolution},
+    nn.ConvTranspose2d: {"weight": _transposed_convolution},
+    nn.ConvTranspose3d: {"weight": _transposed_convolution},
+    nn.Embedding: {"weight": _rows},
+    nn.MultiheadAttention: dict.fromkeys(
+        ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"), _rows
+    ),
 }
-"""Module type -> its weights and their axis of output channels. Subclasses count as their base. The channel
-of a transposed convolution is its place within a group, shared by the groups."""
+"""Module type -> its weights, and what says which of their numbers are one output channel. Subclasses count
+as their base."""
 
 _BIASES = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
 
@@ -38,14 +51,14 @@ class Owner:
         layer: path of the module, such as "encoder.0.fc1".
         module: the module itself.
         attribute: the weight's name in it.
-        channel_axis: the weight's axis of output channels.
+        channels: which of the weights are one output channel.
         place: among the owners of the model, in module order.
     """
 
     layer: str
     module: nn.Module
     attribute: str
-    channel_axis: int
+    channels: Channels
     place: int
 
     @property
@@ -103,9 +116,9 @@ class Weight:
         return self.owners[0].attribute
 
     @property
-    def channel_axis(self) -> int:
-        """Its axis of output channels."""
-        return self.owners[0].channel_axis
+    def channels(self) -> Channels:
+        """Which of its weights are one output channel; where layers differ, of the first."""
+        return self.owners[0].channels
 
     @property
     def value(self) -> Tensor:
@@ -130,19 +143,19 @@ def quantizable_weights(model: nn.Module) -> list[Weight]:
 def weight_owners(model: nn.Module) -> list[Owner]:
     """Return every place of `model` that has a weight that can be quantized, in module order."""
     places = (
-        (layer, module, attribute, axis)
+        (layer, module, attribute, channels)
         for layer, module in plain_modules(model)
-        for attribute, axis in weights_of(module).items()
+        for attribute, channels in weights_of(module).items()
         if getattr(module, attribute, None) is not None
     )
     return [Owner(*place, number) for number, place in enumerate(places)]
 
 
-def weights_of(module: nn.Module) -> dict[str, int]:
-    """Return the names and channel axes of the weights that `module` itself owns."""
+def weights_of(module: nn.Module) -> dict[str, Channels]:
+    """Return the names and output channels of the weights that `module` itself owns."""
     for kind, attributes in WEIGHTS.items():
         if isinstance(module, kind):
-            return attributes
+            return {name: channels_of(module) for name, channels_of in attributes.items()}
     return {}
 
 

@@ -64,7 +64,7 @@ def _panel(axes: Axes, name: str, quantized: QuantizedTensor, original: Tensor |
                 f"{name} has shape {tuple(original.shape)} in the float model and {quantized.shape} in the "
                 "compressed one; name the run that was compressed"
             )
-        scale = spread(quantized.step, spec, quantized.shape, quantized.channel_axis) * spec.grid_max
+        scale = spread(quantized.step, spec, quantized.shape, quantized.channels) * spec.grid_max
         ratio = (original.detach() / scale.where(scale > 0, 1.0)).reshape(-1).numpy()
         inside, edges = np.histogram(ratio, bins=160, range=(-2, 2))
         heights = inside / max(inside.max(), 1) * share.max(initial=0.0)

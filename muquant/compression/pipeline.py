@@ -213,7 +213,7 @@ class _Quantizer:
         return quantize(
             weight.value.detach(),
             spec,
-            weight.channel_axis,
+            weight.channels,
             self.options.observer,
             self.options.method,
             samples,

@@ -62,9 +62,7 @@ def prepare_qat(
     spec = spec or MuLawSpec()
     own = override_formats(picked, spec, overrides or {})
     fakes = {
-        weight: MuLawFakeQuantize(own.get(weight, spec), weight.channel_axis, observer).to(
-            weight.value.device
-        )
+        weight: MuLawFakeQuantize(own.get(weight, spec), weight.channels, observer).to(weight.value.device)
         for weight in picked
     }
     for weight, fake in fakes.items():

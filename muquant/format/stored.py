@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError
+from muquant.format.channels import Channels
 from muquant.format.packing import unpack
 from muquant.format.spec import MuLawSpec
 from muquant.format.tensor import QuantizedTensor
@@ -23,7 +24,7 @@ def weight_entry(quantized: QuantizedTensor) -> dict[str, Any]:
     return {
         "format": quantized.spec.to_dict(),
         "shape": list(quantized.shape),
-        "channel_axis": quantized.channel_axis,
+        **quantized.channels.to_entry(),
     }
 
 
@@ -43,5 +44,5 @@ def read_weight(name: str, tensors: Mapping[str, Tensor], entry: Mapping[str, An
         raise InputError(f"the codes of {name} are {packed.numpy().dtype}; expected uint8")
     codes = unpack(packed.numpy(), spec.bits, math.prod(shape))
     return QuantizedTensor(
-        spec, torch.from_numpy(codes).reshape(shape), tensors[f"step.{name}"], int(entry["channel_axis"])
+        spec, torch.from_numpy(codes).reshape(shape), tensors[f"step.{name}"], Channels.from_entry(entry)
     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError
+from muquant.format.channels import ROWS, Channels
 from muquant.format.law import grid_levels
 from muquant.format.packing import pack, packed_size
 from muquant.format.rows import spread
@@ -21,7 +22,7 @@ class QuantizedTensor:
         spec: the format, its mu a number.
         codes: uint8, in the weight's own shape.
         step: float32, shape `spec.steps.step_shape(channels, inputs)`.
-        channel_axis: the axis of output channels.
+        channels: which of the weights are one output channel.
 
     Raises:
         InputError: shapes or ranges do not fit together.
@@ -30,7 +31,7 @@ class QuantizedTensor:
     spec: MuLawSpec
     codes: Tensor
     step: Tensor
-    channel_axis: int = 0
+    channels: Channels = ROWS
 
     def __post_init__(self) -> None:
         shape = self.shape
@@ -39,12 +40,8 @@ class QuantizedTensor:
             raise InputError(
                 f"codes are {self.codes.dtype} and steps {self.step.dtype}; expected uint8 and float32"
             )
-        if not shape or not -1 < self.channel_axis < len(shape):
-            raise InputError(
-                f"channel axis {self.channel_axis} of a weight of shape {shape}; expected one of its axes"
-            )
-        channels = shape[self.channel_axis]
-        expected = self.spec.steps.step_shape(channels, self.codes.numel() // max(channels, 1))
+        self.channels.check(shape)
+        expected = self.spec.steps.step_shape(self.channels.count(shape), self.channels.inputs(shape))
         if tuple(self.step.shape) != expected:
             raise InputError(
                 f"steps of shape {tuple(self.step.shape)} for a weight of shape {shape}; expected {expected}"
@@ -66,7 +63,7 @@ class QuantizedTensor:
 
     def dequantize(self) -> Tensor:
         """Return the weight, float32: `float32(k) * step`, in exactly this order of operations."""
-        return self.levels().float() * spread(self.step, self.spec, self.shape, self.channel_axis)
+        return self.levels().float() * spread(self.step, self.spec, self.shape, self.channels)
 
     def levels(self) -> Tensor:
         """Return `k` for each weight, int16, in the weight's shape."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from muquant.base.errors import InputError
+from muquant.format.channels import Channels
 from muquant.format.spec import MAX_MU, MuLawSpec
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.observers import SearchObserver, WeightObserver
@@ -36,7 +37,7 @@ class MuLawFakeQuantize(FakeQuantizeBase):
     Args:
         spec: the format, in the decoded domain; a mu that is a number stays fixed, "auto" is observed, then
             learned.
-        channel_axis: the weight's axis of output channels.
+        channel_axis: the weight's axis of output channels, or its `Channels`.
         observer: the class of the observer.
         learn: whether scale and mu receive gradients.
 
@@ -50,7 +51,7 @@ class MuLawFakeQuantize(FakeQuantizeBase):
     def __init__(
         self,
         spec: MuLawSpec | None = None,
-        channel_axis: int = 0,
+        channel_axis: int | Channels = 0,
         observer: type[WeightObserver] = SearchObserver,
         learn: bool = True,
         **_: Any,
@@ -61,8 +62,8 @@ class MuLawFakeQuantize(FakeQuantizeBase):
             raise InputError(
                 'domain "mapped" cannot be fake-quantized: mapping is a step after training; use "decoded"'
             )
-        self.channel_axis = channel_axis
-        self.activation_post_process = observer(self.spec, channel_axis)  # torch.ao's name for the observer
+        self.channels = Channels.of(channel_axis)
+        self.activation_post_process = observer(self.spec, self.channels)  # torch.ao's name for the observer
         self.log_scale = UninitializedParameter(requires_grad=learn)
         self.log_mu = nn.Parameter(torch.tensor(0.0), requires_grad=learn and self.spec.mu == "auto")
 
@@ -89,7 +90,7 @@ class MuLawFakeQuantize(FakeQuantizeBase):
         if self.fake_quant_enabled[0] == 0:
             return weight
         spec = self.spec.with_mu(float(self.mu.detach()))
-        decoded: Tensor = StraightThrough.apply(weight, self.log_scale, self.log_mu, spec, self.channel_axis)
+        decoded: Tensor = StraightThrough.apply(weight, self.log_scale, self.log_mu, spec, self.channels)
         return decoded
 
     @torch.no_grad()
@@ -105,7 +106,7 @@ class MuLawFakeQuantize(FakeQuantizeBase):
     @torch.no_grad()
     def quantize(self, weight: Tensor) -> QuantizedTensor:
         """Return the deployed form of `weight`; it decodes to `forward`'s output, bit for bit."""
-        return nearest(weight.float(), self.scale, self.spec.with_mu(float(self.mu)), self.channel_axis)
+        return nearest(weight.float(), self.scale, self.spec.with_mu(float(self.mu)), self.channels)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         saved = state_dict.get(f"{prefix}log_scale")

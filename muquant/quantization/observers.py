@@ -12,6 +12,7 @@ from torch import Tensor
 
 from muquant.base.errors import InputError
 from muquant.base.registry import look_up
+from muquant.format.channels import Channels
 from muquant.format.law import grid_levels
 from muquant.format.rows import row_chunks, to_rows
 from muquant.format.spec import MuLawSpec
@@ -36,16 +37,16 @@ class WeightObserver(ObserverBase):
 
     Args:
         spec: the format; a mu of "auto" is chosen here.
-        channel_axis: the weight's axis of output channels.
+        channel_axis: the weight's axis of output channels, or its `Channels`.
     """
 
     scale: Tensor
     mu: Tensor
 
-    def __init__(self, spec: MuLawSpec | None = None, channel_axis: int = 0, **_: object) -> None:
+    def __init__(self, spec: MuLawSpec | None = None, channel_axis: int | Channels = 0, **_: object) -> None:
         super().__init__(dtype=torch.uint8)
         self.spec = spec or MuLawSpec()
-        self.channel_axis = channel_axis
+        self.channels = Channels.of(channel_axis)
         self.register_buffer("scale", torch.empty(0))
         self.register_buffer("mu", torch.tensor(0.0, dtype=torch.float64))
 
@@ -62,9 +63,9 @@ class WeightObserver(ObserverBase):
                 f"weight of shape {tuple(weight.shape)} holds {bad} values that are NaN or infinite; "
                 "expected finite weights; train or export the model again"
             )
-        rows, padding = to_rows(values, self.spec, self.channel_axis), None
-        channels = weight.shape[self.channel_axis]
-        shape = self.spec.steps.step_shape(channels, values.numel() // max(channels, 1))
+        rows, padding = to_rows(values, self.spec, self.channels), None
+        channels = self.channels.count(tuple(weight.shape))
+        shape = self.spec.steps.step_shape(channels, self.channels.inputs(tuple(weight.shape)))
         if self.spec.steps.kind == "group":
             padding = torch.zeros(shape, dtype=torch.float64)
             padding[:, -1:] = (rows.numel() - values.numel()) // max(channels, 1)

@@ -21,7 +21,7 @@ def weight_sqnr(weight: Tensor, quantized: QuantizedTensor) -> float | None:
     """
     shape = quantized.shape
     levels = grid_levels(quantized.spec).float()
-    step = spread(quantized.step, quantized.spec, shape, quantized.channel_axis).expand(shape)
+    step = spread(quantized.step, quantized.spec, shape, quantized.channels).expand(shape)
     signal = noise = 0.0
     rows = max(1, CHUNK * shape[0] // max(weight.numel(), 1))
     for part, codes, own in zip(

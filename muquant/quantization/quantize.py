@@ -5,6 +5,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from muquant.base.errors import InputError
+from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.format.spec import MAX_MU, MuLawSpec
 from muquant.format.tensor import QuantizedTensor
@@ -22,7 +23,7 @@ OTHER_MUS = (0.5, 2.0)
 def quantize(
     weight: Tensor,
     spec: MuLawSpec,
-    channel_axis: int,
+    channels: Channels,
     observer: str,
     rounding: str,
     samples: InputMoments | None = None,
@@ -43,7 +44,7 @@ def quantize(
     Args:
         weight: what to quantize; it is not changed.
         spec: the format; a mu of "auto" is chosen by the observer, and with samples by the layer's output.
-        channel_axis: the weight's axis of output channels.
+        channels: which of its weights are one output channel.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         rounding: a name of `ROUNDINGS`.
         samples: what the layer's inputs are like.
@@ -54,19 +55,19 @@ def quantize(
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
     if finished is None:
-        return _quantize(weight, spec, channel_axis, observer, rounding, samples, biased)
+        return _quantize(weight, spec, channels, observer, rounding, samples, biased)
     key = finished.key(
         weight,
         samples,
         spec=spec.to_dict(),
-        channel_axis=channel_axis,
+        **channels.to_entry(),
         observer=observer,
         rounding=rounding,
         biased=biased,
     )
     outcome = finished.get(key)
     if outcome is None:
-        outcome = _quantize(weight, spec, channel_axis, observer, rounding, samples, biased)
+        outcome = _quantize(weight, spec, channels, observer, rounding, samples, biased)
         finished.put(key, outcome)
     return outcome
 
@@ -74,14 +75,14 @@ def quantize(
 def _quantize(
     weight: Tensor,
     spec: MuLawSpec,
-    channel_axis: int,
+    channels: Channels,
     observer: str,
     rounding: str,
     samples: InputMoments | None,
     biased: bool,
 ) -> Outcome:
     methods = refinements(rounding)
-    start = _nearest(weight, spec, channel_axis, observer)
+    start = _nearest(weight, spec, channels, observer)
     if samples is None:
         return Outcome(start)
     biased = biased and spec.domain == "decoded"  # a mapped weight is not close to the weight
@@ -89,7 +90,7 @@ def _quantize(
     starts = [start]
     if spec.mu == "auto" and methods:
         mus = [min(float(start.spec.mu) * factor, MAX_MU) for factor in OTHER_MUS]
-        starts += [_nearest(weight, spec.with_mu(mu), channel_axis, observer) for mu in mus]
+        starts += [_nearest(weight, spec.with_mu(mu), channels, observer) for mu in mus]
     outcomes = [Outcome(start)]
     for name, refine in methods.items():
         tried = [refine(weight, each, seen.fit) for each in starts]
@@ -101,7 +102,7 @@ def _quantize(
         _lost(weight, each.tensor, (samples if each.shift is None else seen).held_out) for each in outcomes
     ]
     best = losses.index(min(losses))
-    signal = _power(weight, channel_axis, samples.held_out)
+    signal = _power(weight, channels, samples.held_out)
     quality = OutputQuality(decibels(signal, losses[0]), decibels(signal, losses[best]))
     return replace(outcomes[best], output=quality)
 
@@ -122,24 +123,24 @@ def choose_rounding(name: str | None, *, calibrated: bool) -> str:
     return name
 
 
-def _nearest(weight: Tensor, spec: MuLawSpec, channel_axis: int, observer: str) -> QuantizedTensor:
-    watch = observer_class(observer)(spec, channel_axis)
+def _nearest(weight: Tensor, spec: MuLawSpec, channels: Channels, observer: str) -> QuantizedTensor:
+    watch = observer_class(observer)(spec, channels)
     watch(weight)
     scale, mu = watch.calculate_qparams()
-    return nearest(weight.detach(), scale, spec.with_mu(float(mu)), channel_axis)
+    return nearest(weight.detach(), scale, spec.with_mu(float(mu)), channels)
 
 
 def _shift(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> Tensor:
     """(w - q) E[x], float32 [channels]."""
-    rows = moments.blocks(to_matrix(weight - quantized.dequantize(), quantized.channel_axis))
+    rows = moments.blocks(to_matrix(weight - quantized.dequantize(), quantized.channels))
     return (rows @ moments.mean[:, :, None]).reshape(-1)
 
 
 def _lost(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> float:
     """E||(w - q) x||^2."""
-    return _power(quantized.dequantize().sub_(weight), quantized.channel_axis, moments)
+    return _power(quantized.dequantize().sub_(weight), quantized.channels, moments)
 
 
-def _power(weight: Tensor, channel_axis: int, moments: Moments) -> float:
+def _power(weight: Tensor, channels: Channels, moments: Moments) -> float:
     """E||w x||^2."""
-    return float(moments.power(to_matrix(weight, channel_axis)).double().sum())
+    return float(moments.power(to_matrix(weight, channels)).double().sum())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from muquant.format.channels import Channels
 from muquant.format.law import expand_slope, grid_levels, positions
 from muquant.format.rows import from_rows, row_chunks, to_rows
 from muquant.format.spec import MuLawSpec
@@ -36,7 +37,7 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, log_scale: Tensor, log_mu: Tensor, spec: MuLawSpec, channel_axis: int
+        ctx: Any, weight: Tensor, log_scale: Tensor, log_mu: Tensor, spec: MuLawSpec, channels: Channels
     ) -> Tensor:
         """The decoded weight, in the shape and type of `weight`.
 
@@ -46,9 +47,9 @@ class StraightThrough(torch.autograd.Function):
             log_scale: `Granularity.step_shape`.
             log_mu: []; not read, `spec.mu` is its exponential.
             spec: its mu is a number.
-            channel_axis: the weight's axis of output channels.
+            channels: which of the weights are one output channel.
         """
-        layout, table = _Layout(weight, spec, channel_axis), _Table(spec, weight.device)
+        layout, table = _Layout(weight, spec, channels), _Table(spec, weight.device)
         rows, step = layout.rows(weight), step_of(log_scale.exp(), spec).reshape(-1, 1)
         decoded = torch.empty(rows.shape, device=rows.device)
         levels = table.levels()
@@ -127,23 +128,28 @@ class _Layout:
     Within a row the order of weights is that of memory, such as channels last, unless groups are cut from it.
     """
 
-    def __init__(self, weight: Tensor, spec: MuLawSpec, channel_axis: int) -> None:
-        others = [axis for axis in range(weight.dim()) if axis != channel_axis]
+    def __init__(self, weight: Tensor, spec: MuLawSpec, channels: Channels) -> None:
+        self._whole = tuple(weight.shape)
+        blocked = weight.reshape(channels.blocked(self._whole))
+        count, order = len(channels.blocked_axes), channels.order(self._whole)
+        others = list(order[count:])
         if spec.steps.kind != "group":
-            others.sort(key=weight.stride, reverse=True)
-        self._order = (channel_axis, *others)
-        self._shape = tuple(weight.shape[axis] for axis in self._order)
+            others.sort(key=blocked.stride, reverse=True)
+        self._blocked, self._order = blocked.shape, (*order[:count], *others)
+        self._shape = tuple(blocked.shape[axis] for axis in self._order)
+        self._channels = Channels(tuple(range(count)))
         self._strides = torch.empty_like(weight, device="meta").stride()  # its own, where it is dense
         self._spec = spec
 
     def rows(self, weight: Tensor) -> Tensor:
         """Float32 [rows, n], see `to_rows`."""
-        return to_rows(weight.permute(self._order).float(), self._spec, 0)
+        blocked = weight.reshape(self._blocked)
+        return to_rows(blocked.permute(self._order).float(), self._spec, self._channels)
 
     def weight(self, rows: Tensor) -> Tensor:
         """Undo `rows`; with the strides of the weight that was laid out, from which layers infer a format."""
         back = sorted(range(len(self._order)), key=self._order.__getitem__)
-        weight = from_rows(rows, self._spec, self._shape, 0).permute(back)
+        weight = from_rows(rows, self._spec, self._shape, self._channels).permute(back).reshape(self._whole)
         if weight.stride() == self._strides:
             return weight
         return torch.empty_strided(weight.shape, self._strides, device=rows.device).copy_(weight)

@@ -128,7 +128,8 @@ def test_ours_has_three_bits_in_every_layer_and_is_kept(made: Made) -> None:
     ours = subject(made, "Orig., ours")
     assert ours.module is not None
     for weight in quantizable_weights(ours.module):
-        rows = weight.value.detach().movedim(weight.channel_axis, 0).flatten(1)
+        assert weight.channels.axis is not None
+        rows = weight.value.detach().movedim(weight.channels.axis, 0).flatten(1)
         assert max(len(row.unique()) for row in rows) <= 8
     kept = list(made.folder.glob("orig-3bit-*.mq"))
     assert len(kept) == 1

@@ -1,5 +1,6 @@
 """Forms that weights take, and the step of each of their elements without any of the code under test."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,19 @@ FORMATS = [
 ]
 
 
-def reference_step(step: Any, granularity: str, shape: tuple[int, ...], axis: int) -> Any:
-    """The step of each weight, by going through the weights one at a time."""
+def reference_step(step: Any, granularity: str, shape: tuple[int, ...], *axes: int, groups: int = 1) -> Any:
+    """The step of each weight, by going through the weights one at a time.
+
+    Channels are the places along `axes`, and with groups the run of axis 0 before them.
+    """
     wide = np.empty(shape, np.float32)
-    inputs_seen = dict.fromkeys(range(shape[axis]), 0)
+    first = [range(groups)] if groups > 1 else []
+    places = itertools.product(*first, *(range(shape[axis]) for axis in axes))
+    number = {place: channel for channel, place in enumerate(places)}
+    inputs_seen = dict.fromkeys(number.values(), 0)
     for index in np.ndindex(*shape):
-        channel = index[axis]
+        block = [index[0] // (shape[0] // groups)] if groups > 1 else []
+        channel = number[*block, *(index[axis] for axis in axes)]
         place = inputs_seen[channel]  # index runs in row-major order, so a channel's inputs come in theirs
         inputs_seen[channel] += 1
         if granularity == "tensor":

@@ -3,13 +3,15 @@
 import json
 import os
 from collections.abc import Collection, Mapping
-from typing import Any, TypedDict, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints
 
 import onnx
 import onnx_ir as ir
 
 import muquant
-from muquant.base.errors import InputError
+from muquant.base.errors import InputError, naming
+from muquant.format.channels import Channels
 from muquant_onnx.format.packed_weight import PackedWeight
 
 KEY = "muquant"
@@ -24,7 +26,8 @@ class WeightEntry(TypedDict):
     Attributes:
         shape: of the weight.
         bits, mu, domain, granularity, levels, grid: its number format; mu as it was chosen.
-        channel_axis: the axis of output channels.
+        channel_axis: the axis of output channels, or a list of several.
+        channel_groups: runs that axis 0 is cut into, each a channel; without it none.
         served: the forms of its uses.
     """
 
@@ -35,7 +38,8 @@ class WeightEntry(TypedDict):
     granularity: str
     levels: str
     grid: str
-    channel_axis: int
+    channel_axis: int | list[int]
+    channel_groups: NotRequired[int]
     served: list[str]
 
 
@@ -89,7 +93,7 @@ def _entry(weight: PackedWeight, forms: Collection[str]) -> WeightEntry:
         "granularity": spec.granularity,
         "levels": spec.levels,
         "grid": spec.grid_name,
-        "channel_axis": weight.channel_axis,
+        **weight.channels.to_entry(),  # type: ignore[typeddict-item]
         "served": sorted(set(forms)),
     }
 
@@ -108,6 +112,8 @@ def metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> Metadat
         _check_fields("metadata", block, Metadata)
         for name, entry in block["weights"].items():
             _check_fields(name, entry, WeightEntry)
+            with naming(name):
+                Channels.from_entry(entry).check(tuple(entry["shape"]))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its muquant metadata is malformed ({error}); export it again") from error
     if block["format"] != FORMAT:
@@ -122,12 +128,15 @@ def _check_fields(what: str, document: Any, fields: type) -> None:
         raise ValueError(f"{what} is no object")
     for field, kind in get_type_hints(fields).items():
         value = document.get(field)
-        if not _is_of(value, kind):
+        missing = field not in document and field not in fields.__required_keys__  # type: ignore[attr-defined]
+        if not missing and not _is_of(value, kind):
             raise ValueError(f"{what}: {field} is {value!r:.60}")
 
 
 def _is_of(value: object, kind: Any) -> bool:
     """Whether a JSON value is of the type that a field states; a float may be a whole number."""
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, each) for each in get_args(kind))
     outer = get_origin(kind) or kind
     if not isinstance(value, (int, float) if outer is float else outer) or isinstance(value, bool):
         return False

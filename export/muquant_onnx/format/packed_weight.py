@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from muquant.format.channels import Channels
 from muquant.format.spec import MuLawSpec
 
 if TYPE_CHECKING:  # which needs torch
@@ -23,7 +24,7 @@ class PackedWeight:
         shape: of the weight.
         packed: the packed codes, uint8 [bytes].
         step: float32, shape `spec.steps.step_shape(channels, inputs)`.
-        channel_axis: the axis of output channels.
+        channels: which of the weights are one output channel.
         dtype: what its consumers compute with; decoded weights are rounded to it from float32.
     """
 
@@ -31,14 +32,14 @@ class PackedWeight:
     shape: tuple[int, ...]
     packed: ir.TensorProtocol
     step: NDArray[np.float32]
-    channel_axis: int
+    channels: Channels
     dtype: ir.DataType = ir.DataType.FLOAT
 
     @classmethod
     def of(cls, quantized: "QuantizedTensor") -> "PackedWeight":
         """Pack the codes of `quantized` in memory."""
         packed = ir.tensor(quantized.packed())
-        return cls(quantized.spec, quantized.shape, packed, quantized.step.numpy(), quantized.channel_axis)
+        return cls(quantized.spec, quantized.shape, packed, quantized.step.numpy(), quantized.channels)
 
     def of_type(self, dtype: ir.DataType) -> "PackedWeight":
         """The same codes, for consumers that compute with `dtype`."""

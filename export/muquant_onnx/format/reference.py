@@ -96,9 +96,9 @@ def decode(
         packed: uint8, 8 codes in `bits` bytes, least significant bit first.
         mu: of the expansion; 0 for uniform levels.
         step: float32, one number, one for each channel in any shape, or [channels, groups].
-        entry: the weight's metadata: bits, levels, grid, granularity, shape, channel_axis.
+        entry: the weight's metadata: bits, levels, grid, granularity, shape, channel_axis, channel_groups.
     """
-    bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
+    bits, shape = entry["bits"], entry["shape"]
     count = math.prod(shape)
     if bits not in range(2, 5 if entry["grid"] == "int4" else 9):
         raise ValueError(f"codes of {bits} bits")
@@ -108,8 +108,15 @@ def decode(
     codes = stream @ (1 << np.arange(bits))
     k = codebook(bits, mu, entry["levels"], entry["grid"])[codes].reshape(shape).astype(np.float32)
 
-    channels = shape[axis]
-    rows = np.moveaxis(k, axis, 0).reshape(channels, -1)
+    axis, blocks = entry["channel_axis"], entry.get("channel_groups", 1)
+    axes = axis if isinstance(axis, list) else [axis]
+    if blocks > 1:  # axis 0 is [groups, the rest of it]
+        k = k.reshape(blocks, -1, *shape[1:])
+        axes = [0, *(axis + 1 for axis in axes)]
+    first = range(len(axes))
+    moved = np.moveaxis(k, axes, first)
+    channels = math.prod(moved.shape[: len(axes)])
+    rows = moved.reshape(channels, -1)
     kind, _, size = entry["granularity"].partition(":")
     if kind == "group":
         if int(size) < 1:
@@ -117,8 +124,8 @@ def decode(
         wide = step.reshape(channels, -1)[:, np.arange(rows.shape[1]) // int(size)]
     else:
         wide = step.reshape(-1, 1)
-    moved = [channels, *(size for i, size in enumerate(shape) if i != axis)]
-    return np.moveaxis((rows * wide).reshape(moved), 0, axis)
+    weights: np.ndarray[Any, np.dtype[np.float32]] = (rows * wide).reshape(moved.shape)
+    return np.moveaxis(weights, first, axes).reshape(shape)
 
 
 def codebook(bits: int, mu: float, levels: str, grid: str) -> np.ndarray[Any, np.dtype[np.int64]]:

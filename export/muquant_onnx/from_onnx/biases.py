@@ -56,8 +56,10 @@ class Bias:
 
 def find_bias(weight: FoundWeight, graph: ir.Graph) -> Bias | None:
     """Return the bias of the only layer that uses `weight`, if it has one or can be given one, in `graph`."""
-    use, channels = weight.uses[0], weight.tensor.shape.numpy()[weight.channel_axis]
+    use, channels = weight.uses[0], weight.channels.count(weight.shape)
     if len(weight.uses) > 1 or use.index != 1 or use.node.graph is not graph:
+        return None
+    if use.channels.axis is None or not use.in_order:
         return None
     node = use.node
     if use.kind == "MatMul":

@@ -80,7 +80,7 @@ def _seen(weight: FoundWeight, use: Use, graph: ir.Graph) -> bool:
     return (
         use.kind in OPERANDS
         and use.index == 1
-        and use.channel_axis == weight.channel_axis
+        and use.channels == weight.channels
         and (use.kind != "MatMul" or len(weight.tensor.shape) == 2)
         and use.activation is not None
         and use.node.graph is graph
@@ -89,9 +89,7 @@ def _seen(weight: FoundWeight, use: Use, graph: ir.Graph) -> bool:
 
 
 def _matrix_shape(weight: FoundWeight) -> tuple[int, int]:
-    sizes = tuple(weight.tensor.shape.numpy())
-    channels = sizes[weight.channel_axis]
-    return channels, math.prod(sizes) // channels
+    return weight.channels.count(weight.shape), weight.channels.inputs(weight.shape)
 
 
 def _show(graph: ir.Graph, weight: FoundWeight, use: Use, name: str) -> ir.Value:

@@ -119,7 +119,7 @@ def compress_file(
                 outcome = quantize(
                     values,
                     chosen[weight],
-                    weight.channel_axis,
+                    weight.channels,
                     options.observer,
                     options.method,
                     samples,

@@ -1,10 +1,15 @@
 """Constants of a graph, and the way from one to the operator that computes with it."""
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, groupby, pairwise
+from typing import NamedTuple
 
 import onnx_ir as ir
+
+from muquant.format.channels import Channels
 
 _FLOATING = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
@@ -19,18 +24,98 @@ def constant(value: ir.Value) -> ir.TensorProtocol | None:
     return None
 
 
+class Part(NamedTuple):
+    """A part of an axis of a stored tensor: with the axis as [before, size, behind], its middle.
+
+    Attributes:
+        axis: of the stored tensor.
+        before: runs of the axis, in each of which the part counts anew.
+        size: of the part; the whole axis has its size, and one run.
+    """
+
+    axis: int
+    before: int
+    size: int
+
+
 @dataclass(frozen=True)
 class View:
     """How an operator sees a stored tensor.
 
     Attributes:
         sizes: its shape.
-        axes: for each axis the axis of the stored tensor that it is, or None where it is part of one or
-            several together.
+        axes: for each axis the parts of stored axes that it is made of, the slowest first; None where they
+            are no such parts.
     """
 
     sizes: tuple[int, ...]
-    axes: tuple[int | None, ...]
+    axes: tuple[tuple[Part, ...] | None, ...]
+
+    def cut(self, start: int, stop: int) -> tuple[Part, ...] | None:
+        """Return what an axis of size stop / start would be made of, were it there with `start` runs before
+        it."""
+        found: list[Part] = []
+        before = 1
+        for size, parts in zip(self.sizes, self.axes, strict=True):
+            if parts is None:
+                if before < stop and start < before * size:
+                    return None
+                before *= size
+                continue
+            if (before, before * size) == (start, stop):
+                return parts
+            for part in parts:
+                low, high = max(before, start), min(before * part.size, stop)
+                if low < high:
+                    if low % before or high % low or before * part.size % high:
+                        return None
+                    found.append(Part(part.axis, part.before * (low // before), high // low))
+                before *= part.size
+        return tuple(found)
+
+
+class StoredChannels(NamedTuple):
+    """The output channels of an operator, in the tensor that its weight is a view of.
+
+    Attributes:
+        channels: of the tensor.
+        in_order: whether the operator numbers them alike.
+    """
+
+    channels: Channels
+    in_order: bool
+
+
+def stored_channels(view: View, channels: Channels, shape: tuple[int, ...]) -> StoredChannels | None:
+    """Return which numbers of a stored tensor of `shape` are one channel, where in a view of it `channels`
+    say so; None where that is more than `Channels` can say."""
+    seen = [view.axes[axis] for axis in channels.axes]
+    if channels.groups > 1:
+        seen.insert(0, None if view.sizes[0] % channels.groups else view.cut(1, channels.groups))
+    parts: list[Part] = []
+    for each in seen:
+        if each is None:
+            return None
+        parts += each
+    axes, groups = [], 1
+    for axis, own in groupby(sorted(parts), lambda part: part.axis):
+        leading = 1
+        for part in own:
+            if part.before != leading:
+                return None
+            leading *= part.size
+        if leading == shape[axis]:
+            axes.append(axis)
+        elif axis == 0:
+            groups = leading
+        else:
+            return None
+    if not axes and groups == 1:  # an axis of size 1 that a Reshape has put in: one channel
+        if 1 not in shape:
+            return None
+        axes.append(shape.index(1))
+    counted = [part for part in parts if part.size > 1]
+    return StoredChannels(Channels(tuple(axes), groups), counted == sorted(counted))
 
 
 def trace_back(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
@@ -46,7 +131,7 @@ def trace_back(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
 
 def view_through(shape: tuple[int, ...], path: tuple[ir.Node, ...]) -> View | None:
     """Return how a tensor of `shape` looks behind the nodes of `path`; None where that is not constant."""
-    view: View | None = View(shape, tuple(range(len(shape))))
+    view: View | None = View(shape, tuple((Part(axis, 1, size),) for axis, size in enumerate(shape)))
     for node in path:
         if view is not None:
             view = _VIEWS[node.op_type](node, view)
@@ -78,12 +163,8 @@ def _reshape(reshape: ir.Node, view: View) -> View | None:
     sizes = [math.prod(view.sizes) // known if size == -1 else size for size in sizes]
     if math.prod(sizes) != math.prod(view.sizes):
         return None
-    old = {
-        (math.prod(view.sizes[:axis]), size): stored
-        for axis, (size, stored) in enumerate(zip(view.sizes, view.axes, strict=True))
-    }
-    axes = tuple(old.get((math.prod(sizes[:axis]), size)) for axis, size in enumerate(sizes))
-    return View(tuple(sizes), axes)
+    ends = list(accumulate(sizes, operator.mul, initial=1))
+    return View(tuple(sizes), tuple(view.cut(start, stop) for start, stop in pairwise(ends)))
 
 
 _VIEWS: dict[str, Callable[[ir.Node, View], View | None]] = {

@@ -1,4 +1,4 @@
-"""Which operators compute with weights, and which axis of a weight is that of their output channels.
+"""Which operators compute with weights, and which numbers of a weight are one output channel.
 
 A new operator is one function here and one line in `CONSUMERS`.
 """
@@ -7,40 +7,47 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-ChannelAxis = Callable[[ir.Node, int], int | None]
-"""(operator, rank of the weight) -> axis of its output channels; None where it is no weight there."""
+from muquant.format.channels import ROWS, Channels
+
+ChannelsOf = Callable[[ir.Node, tuple[int, ...]], Channels | None]
+"""(operator, shape of the weight) -> its output channels; None where it is no weight there."""
 
 
-def _right_of_matmul(_: ir.Node, rank: int) -> int:
-    return rank - 1
+def _right_of_matmul(_: ir.Node, shape: tuple[int, ...]) -> Channels:
+    return _stacked(shape, len(shape) - 1)
 
 
-def _left_of_matmul(_: ir.Node, rank: int) -> int:
-    return rank - 2
+def _left_of_matmul(_: ir.Node, shape: tuple[int, ...]) -> Channels:
+    return _stacked(shape, len(shape) - 2)
 
 
-def _right_of_gemm(gemm: ir.Node, _: int) -> int:
-    return 0 if gemm.attributes.get_int("transB", 0) else 1
+def _stacked(shape: tuple[int, ...], axis: int) -> Channels:
+    """An axis of the matrix, and the places of the matrix in a stack of them, such as an expert."""
+    return Channels((*(place for place in range(len(shape) - 2) if shape[place] > 1), axis))
 
 
-def _left_of_gemm(gemm: ir.Node, _: int) -> int:
-    return 1 if gemm.attributes.get_int("transA", 0) else 0
+def _right_of_gemm(gemm: ir.Node, _: tuple[int, ...]) -> Channels:
+    return Channels((0 if gemm.attributes.get_int("transB", 0) else 1,))
 
 
-def _convolution(_: ir.Node, __: int) -> int:
-    return 0
+def _left_of_gemm(gemm: ir.Node, _: tuple[int, ...]) -> Channels:
+    return Channels((1 if gemm.attributes.get_int("transA", 0) else 0,))
 
 
-def _transposed_convolution(_: ir.Node, __: int) -> int:
-    """The channel's place within its group, shared by the groups, as in `muquant.layers`."""
-    return 1
+def _convolution(_: ir.Node, __: tuple[int, ...]) -> Channels:
+    return ROWS
 
 
-def _embedding(gather: ir.Node, rank: int) -> int | None:
-    return 0 if gather.attributes.get_int("axis", 0) in (0, -rank) else None
+def _transposed_convolution(node: ir.Node, _: tuple[int, ...]) -> Channels:
+    """A group and an output in it, of [groups * inputs, outputs, ...]."""
+    return Channels((1,), node.attributes.get_int("group", 1))
 
 
-CONSUMERS: dict[str, dict[int, ChannelAxis]] = {
+def _embedding(gather: ir.Node, shape: tuple[int, ...]) -> Channels | None:
+    return ROWS if gather.attributes.get_int("axis", 0) in (0, -len(shape)) else None
+
+
+CONSUMERS: dict[str, dict[int, ChannelsOf]] = {
     "Conv": {1: _convolution},
     "ConvTranspose": {1: _transposed_convolution},
     "Gather": {0: _embedding},

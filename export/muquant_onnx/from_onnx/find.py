@@ -8,8 +8,9 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant.base.errors import InputError
+from muquant.format.channels import Channels
 from muquant_onnx.format.names import weight_names
-from muquant_onnx.from_onnx.constants import constant, trace_back, view_through
+from muquant_onnx.from_onnx.constants import constant, stored_channels, trace_back, view_through
 from muquant_onnx.from_onnx.consumers import CONSUMERS, RECURRENT
 from muquant_onnx.from_onnx.floats import FLOATS
 from muquant_onnx.from_onnx.report import LeftAlone
@@ -24,14 +25,16 @@ class Use:
         index: which of its inputs the weight is.
         kind: the operator's type, a key of `CONSUMERS`.
         path: nodes between the stored weight and the operator (Transpose, Cast ...), the weight's side first.
-        channel_axis: axis of the stored weight that is the output channels of the operator.
+        channels: which numbers of the stored weight are one output channel of the operator.
+        in_order: whether the operator numbers them alike.
     """
 
     node: ir.Node
     index: int
     kind: str
     path: tuple[ir.Node, ...]
-    channel_axis: int
+    channels: Channels
+    in_order: bool
 
     @property
     def activation(self) -> ir.Value | None:
@@ -61,9 +64,14 @@ class FoundWeight:
         return str(self.value.name)
 
     @property
-    def channel_axis(self) -> int:
-        """Axis of output channels; where uses differ, that of the first."""
-        return self.uses[0].channel_axis
+    def shape(self) -> tuple[int, ...]:
+        """Its shape in the file."""
+        return tuple(self.tensor.shape.numpy())
+
+    @property
+    def channels(self) -> Channels:
+        """Which of its numbers are one output channel; where uses differ, of the first."""
+        return self.uses[0].channels
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -161,13 +169,13 @@ def _use(
     view = view_through(shape, path)
     if view is None or len(view.sizes) < 2:
         raise _NoWeightError(f"{' and '.join(step.op_type for step in path)} make another tensor of it")
-    axis = CONSUMERS[node.op_type][index](node, len(view.sizes))
-    if axis is None:
+    seen = CONSUMERS[node.op_type][index](node, view.sizes)
+    if seen is None:
         raise _NoWeightError(f"{node.op_type} does not take it by its rows")
-    channel_axis = view.axes[axis]
-    if channel_axis is None:
-        raise _NoWeightError("Reshape makes its channels of several axes, or of part of one")
-    return Use(node, index, node.op_type, path, channel_axis)
+    found = stored_channels(view, seen, shape)
+    if found is None:
+        raise _NoWeightError("Reshape makes its channels of parts of its axes")
+    return Use(node, index, node.op_type, path, *found)
 
 
 def _few_axes(tensor: ir.TensorProtocol) -> str:

@@ -108,7 +108,7 @@ def plan_file(
                     weight.name,
                     read_float(weight.tensor),
                     options.format,
-                    weight.channel_axis,
+                    weight.channels,
                     options.observer,
                     samples,
                     None if own is None else own.bits,

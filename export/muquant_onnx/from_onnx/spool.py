@@ -37,5 +37,5 @@ class Spool:
             name=label(name, Part.PACKED),
         )
         self.nbytes += packed.nbytes
-        spec, step, axis = quantized.spec, quantized.step.numpy(), quantized.channel_axis
-        return PackedWeight(spec, quantized.shape, tensor, step, axis, dtype)
+        spec, step, channels = quantized.spec, quantized.step.numpy(), quantized.channels
+        return PackedWeight(spec, quantized.shape, tensor, step, channels, dtype)

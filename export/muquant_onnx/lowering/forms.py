@@ -96,7 +96,7 @@ def _transpose(kernel: MatrixKernel, store: WeightStore, transpose: ir.Node, ind
 def _gather(store: WeightStore, gather: ir.Node, index: int, pays: bool) -> None:
     """Gather(W, indices) -> rows of int8 levels times rows of steps: no embedding is decoded as a whole."""
     quantized, output, indices = store.quantized, gather.outputs[0], gather.inputs[1]
-    if index != 0 or gather.attributes.get_int("axis", 0) != 0 or quantized.channel_axis != 0:
+    if index != 0 or gather.attributes.get_int("axis", 0) != 0 or quantized.channels.axis != 0:
         raise NotServedError("the weight is not gathered by its rows")
     if len(quantized.shape) != 2:
         raise NotServedError("the weight is not a matrix")
@@ -179,7 +179,7 @@ def _with_steps(
     activation behind it. Elsewhere one `Sum` adds all: an `Add` of a matrix would become one Gemm with the
     product, which no kernel takes.
     """
-    shape, outputs = product.shape, store.quantized.shape[store.quantized.channel_axis]
+    shape, outputs = product.shape, store.quantized.channels.count(store.quantized.shape)
     vector = bias is not None and bias.const_value is not None and not bias.is_graph_input()
     if rank == 2 and (bias is None or (vector and bias.shape == [outputs])):
         if bias is not None:
@@ -217,7 +217,7 @@ def _loses_kernel(store: WeightStore, product: ir.Value, other: ir.Value, add: i
     if other.shape is None or len(other.shape) == 2:
         return other.shape is not None
     matrix = product.shape is None or len(product.shape) == 2
-    bias = other.shape == [store.quantized.shape[store.quantized.channel_axis]]
+    bias = other.shape == [store.quantized.channels.count(store.quantized.shape)]
     return matrix and bias and len(_uses(product)) == 1 and _is_clipped(add.outputs[0])
 
 

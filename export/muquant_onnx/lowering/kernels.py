@@ -69,11 +69,11 @@ class MatrixKernel:
             raise NotServedError(f"its levels are on the {spec.grid_name} grid")
         if self.bits == 4 and opset < _INT4_OPSET:
             raise NotServedError(f"int4 needs opset {_INT4_OPSET}")
-        if len(quantized.shape) != 2 or quantized.channel_axis != (0 if transpose else 1):
+        if len(quantized.shape) != 2 or quantized.channels.axis != (0 if transpose else 1):
             raise NotServedError("its channels are not the outputs of the MatMul")
         if pays and quantized.size < SMALLEST_MATRIX:
             raise NotServedError(f"{quantized.size} weights are too few for an integer kernel to pay")
-        size, length = spec.steps.group_size, quantized.shape[1 - quantized.channel_axis]
+        size, length = spec.steps.group_size, quantized.channels.inputs(quantized.shape)
         if spec.steps.kind != "group":
             return
         if size not in _FUSED_GROUPS or length % size:
@@ -95,7 +95,7 @@ class MatrixKernel:
             transpose: as for `check`.
         """
         quantized, steps = store.quantized, store.quantized.spec.steps
-        outputs = quantized.shape[quantized.channel_axis]
+        outputs = quantized.channels.count(quantized.shape)
         lacking = self._lacks_steps(store)
         part = Part.PLACES if lacking else Part.LEVELS
         integers = store.places() if lacking else store.levels()

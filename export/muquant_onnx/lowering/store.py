@@ -122,48 +122,51 @@ class WeightStore:
 
     def wide_step(self) -> ir.Value:
         """The steps in a shape that broadcasts against the weight."""
-        quantized, shape, axis = self.quantized, self.quantized.shape, self.quantized.channel_axis
-        step = quantized.step
-        kind = quantized.spec.steps.kind
+        step, channels, shape = self.quantized.step, self.quantized.channels, self.quantized.shape
+        kind, blocked = self.quantized.spec.steps.kind, channels.blocked(shape)
         if kind == "tensor":
             return self.constant(Part.STEP, step.reshape(()))
         if kind == "channel":
-            return self.constant(Part.STEP, step.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
-        others = [size for i, size in enumerate(shape) if i != axis]
-        inputs = int(np.prod(others))
+            wide = self.constant(Part.STEP, step.reshape(channels.wide(shape)))
+            if channels.groups == 1:
+                return wide
+            blocks = (*blocked[:2], *channels.wide(shape)[2:])
+            wide = self._shaped("Expand", wide, "step_blocks", blocks)
+            return self._shaped("Reshape", wide, "wide_step", (shape[0], *blocks[2:]))
+        count, inputs = channels.count(shape), channels.inputs(shape)
         wide = self.node(
             "Gather",
             [self.constant(Part.STEP, step), self.group_of_input(inputs)],
             "step_matrix",
             ir.DataType.FLOAT,
-            (shape[axis], inputs),
+            (count, inputs),
             axis=1,
         )
-        moved = (shape[axis], *others)
-        wide = self.node(
-            "Reshape",
-            [wide, self.constant("step_shape", np.array(moved, np.int64))],
-            "step_moved",
-            ir.DataType.FLOAT,
-            moved,
-        )
-        if axis:
-            order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
-            wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, shape, perm=order)
-        return wide
+        wide = self._shaped("Reshape", wide, "step_moved", channels.ordered(shape), "step_shape")
+        back = channels.back(shape)
+        if back != tuple(range(len(blocked))):
+            wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, blocked, perm=list(back))
+        return wide if channels.groups == 1 else self._shaped("Reshape", wide, "step_joined", shape)
+
+    def _shaped(
+        self, op: str, value: ir.Value, part: str, shape: tuple[int, ...], shape_part: str | None = None
+    ) -> ir.Value:
+        """Append an Expand or Reshape to `shape`, a constant."""
+        wanted = self.constant(shape_part or f"{part}_shape", np.array(shape, np.int64))
+        return self.node(op, [value, wanted], part, ir.DataType.FLOAT, shape)
 
     def sums(self, x: ir.Value, rank: int | None) -> ir.Value:
         """The sums of `x` [..., inputs] over the inputs that share a step: [..., groups], or else [..., 1].
 
         With groups its `rank`, the number of its axes, must be known.
         """
-        steps, axis = self.quantized.spec.steps, self.quantized.channel_axis
+        steps = self.quantized.spec.steps
         key = x, steps.group_size
         if key not in self.input_sums:
             last, grouped = self.constant("last_axis", np.array([-1])), x
             if steps.kind == "group":
                 assert rank is not None
-                groups = self.quantized.shape[1 - axis] // steps.group_size
+                groups = self.quantized.channels.inputs(self.quantized.shape) // steps.group_size
                 kept = [0] * (rank - 1)  # Reshape's word for "as it is"
                 content = np.array([*kept, groups, steps.group_size])
                 shape = self.constant("grouped_shape", content, len(kept))

@@ -43,13 +43,13 @@ def kernel_weight(decoded: Decoded, bits: Literal[4, 8], *, places: bool) -> Ker
     """
     packed = decoded.packed
     steps, step = packed.spec.steps, (2 if places else 1) * packed.step
-    outputs = packed.shape[packed.channel_axis]
+    outputs = packed.channels.count(packed.shape)
     inputs = packed.size // max(outputs, 1)
     block = steps.group_size or next((size for size in BLOCKS if inputs % size == 0), _PADDED_BLOCK)
     zero = 1 << (bits - 1)
     integers = (decoded.places if places else decoded.codebook).astype(np.int16)
     codes: Array = decoded.look_up((integers + zero).astype(np.uint8))
-    if packed.channel_axis:
+    if packed.channels.axis:
         codes = np.ascontiguousarray(codes.T)
     blocks = -(-inputs // block)
     if missing := blocks * block - inputs:

@@ -45,7 +45,12 @@ def scan_products(model: ir.Model, value: ir.Value, name: str, packed: PackedWei
 
 def _rows(packed: PackedWeight) -> int | None:
     """How many rows make a block: they divide all, and begin and end at whole bytes."""
-    if len(packed.shape) != 2 or packed.channel_axis or packed.dtype != ir.DataType.FLOAT or not packed.size:
+    if (
+        len(packed.shape) != 2
+        or packed.channels.axis != 0
+        or packed.dtype != ir.DataType.FLOAT
+        or not packed.size
+    ):
         return None
     outputs, inputs = packed.shape
     if inputs % (packed.spec.steps.group_size or 1):

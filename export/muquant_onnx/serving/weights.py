@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from muquant.base.errors import InputError
+from muquant.format.channels import Channels
 from muquant.format.packing import look_up, packed_size
 from muquant.format.spec import MuLawSpec
 from muquant_onnx.format.metadata import WeightEntry
@@ -46,19 +47,18 @@ def _read_weight(graph: ir.Graph, name: str, entry: WeightEntry) -> PackedWeight
             levels=entry["levels"],  # type: ignore[arg-type]  # which the spec checks
             grid=entry["grid"],  # type: ignore[arg-type]
         )
-        shape, axis = tuple(entry["shape"]), entry["channel_axis"]
-        inputs = math.prod(size for i, size in enumerate(shape) if i != axis)
-        if min(shape, default=1) < 0 or packed_size(shape[axis] * inputs, spec.bits) != packed.nbytes:
+        shape, channels = tuple(entry["shape"]), Channels.from_entry(entry)
+        if min(shape) < 0 or packed_size(math.prod(shape), spec.bits) != packed.nbytes:
             raise ValueError(f"{packed.nbytes} bytes for the shape {shape}")
         step = _step(graph, name)
         if spec.steps.kind == "tensor":  # a DequantizeLinear's scale repeats it for each channel
             step = step.reshape(-1)[:1]
-        step = step.reshape(spec.steps.step_shape(shape[axis], inputs))
+        step = step.reshape(spec.steps.step_shape(channels.count(shape), channels.inputs(shape)))
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(
             f"the parts of the weight {name} do not fit together ({error}); export it again"
         ) from error
-    return PackedWeight(spec, shape, packed, step, axis)
+    return PackedWeight(spec, shape, packed, step, channels)
 
 
 def _content(graph: ir.Graph, weight: str, part: Part) -> ir.TensorProtocol:
@@ -112,7 +112,7 @@ class Decoded:
         if places:
             twice = replace(packed, step=2 * packed.step)
             weight = Decoded(twice).scaled(self.look_up(self.places))
-        return weight if packed.channel_axis else np.ascontiguousarray(weight.T)
+        return weight if packed.channels.axis else np.ascontiguousarray(weight.T)
 
     def weight(self) -> Array:
         """float32(k) * step, rounded to the type of the weight's consumers, in the weight's shape."""
@@ -124,13 +124,16 @@ class Decoded:
         weight = np.empty(packed.shape, np.float32)
         if not weight.size:
             return weight.astype(packed.dtype.numpy())
-        levels, rows = (np.moveaxis(array, packed.channel_axis, 0) for array in (levels, weight))
-        wide = packed.step
+        channels, shape = packed.channels, packed.shape
+        blocked, order = channels.blocked(shape), channels.order(shape)
+        levels, rows = (array.reshape(blocked).transpose(order) for array in (levels, weight))
+        wide, count = packed.step, len(channels.blocked_axes)
         if packed.spec.steps.kind == "group":
-            wide = np.repeat(wide, packed.spec.steps.group_size, 1)[:, : rows[0].size]
+            wide = np.repeat(wide, packed.spec.steps.group_size, 1)[:, : channels.inputs(shape)]
         elif packed.spec.steps.kind == "tensor":
-            wide = np.broadcast_to(wide, (len(rows), 1))
-        wide = wide.reshape(len(rows), *(rows.shape[1:] if wide.shape[1] > 1 else [1] * (rows.ndim - 1)))
+            wide = np.broadcast_to(wide, (channels.count(shape), 1))
+        others = rows.shape[count:] if wide.shape[1] > 1 else (1,) * (rows.ndim - count)
+        wide = wide.reshape(*rows.shape[:count], *others)
         height = max(1, _CHUNK * len(rows) // max(packed.size, 1))
         for start in range(0, len(rows), height):
             part = slice(start, start + height)

@@ -130,7 +130,7 @@ def _places(quantized: QuantizedTensor) -> Tensor:
 
 def _matrix(values: Tensor, quantized: QuantizedTensor) -> Tensor:
     """A weight as a MatMul takes it, [inputs, outputs]."""
-    return values.T if quantized.channel_axis == 0 and values.dim() == 2 else values
+    return values.T if quantized.channels.axis == 0 and values.dim() == 2 else values
 
 
 def _dequantized(quantized: QuantizedTensor) -> Tensor:
@@ -138,7 +138,7 @@ def _dequantized(quantized: QuantizedTensor) -> Tensor:
 
 
 def _dequantized_places(quantized: QuantizedTensor) -> Tensor:
-    step = spread(quantized.step, quantized.spec, quantized.shape, quantized.channel_axis)
+    step = spread(quantized.step, quantized.spec, quantized.shape, quantized.channels)
     return _matrix(_places(quantized).float() * (2 * step), quantized)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from muquant.base.errors import InputError
 from muquant.base.values import field_values
 from muquant.compression.auto import WIDEST
+from muquant.format.channels import Channels
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.moments import InputMoments
 from muquant.quantization.quality import weight_sqnr
@@ -116,7 +117,7 @@ def measure(
     name: str,
     weight: Tensor,
     spec: MuLawSpec,
-    channel_axis: int,
+    channels: Channels,
     observer: str,
     samples: InputMoments | None = None,
     pinned: int | None = None,
@@ -129,7 +130,7 @@ def measure(
         name: of the weight.
         weight: float32, any shape.
         spec: the format but for its width.
-        channel_axis: the weight's axis of output channels.
+        channels: which of its weights are one output channel.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         samples: what the layer's inputs are like, if that is known.
         pinned: see `WidthCurve`.
@@ -141,7 +142,7 @@ def measure(
     measured_on: MeasuredOn = "weight" if samples is None else "output"
     form, points = spec, []
     for bits in WIDTHS:
-        found = quantize(weight, form.with_bits(bits), channel_axis, observer, "nearest", samples)
+        found = quantize(weight, form.with_bits(bits), channels, observer, "nearest", samples)
         if found.output is not None:
             ratio: float | None = found.output.nearest
         else:

@@ -107,7 +107,7 @@ def plan_module(
                     weight.name,
                     weight.value.detach(),
                     options.format,
-                    weight.channel_axis,
+                    weight.channels,
                     options.observer,
                     samples,
                     None if own is None else own.bits,

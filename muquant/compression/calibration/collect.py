@@ -44,8 +44,8 @@ def collect_moments(
     """
     watched = {
         weight: _Watched(
-            MomentSums(weight.name, to_matrix(weight.value, weight.channel_axis).shape),
-            weight.value.stride(weight.channel_axis),
+            MomentSums(weight.name, to_matrix(weight.value, weight.channels).shape),
+            _channel_stride(weight),
         )
         for weight in weights
     }
@@ -75,6 +75,11 @@ def run_samples(model: nn.Module, samples: Inputs) -> Any:
             f"calibration: {type(model).__name__} does not run on inputs of shape {samples.shapes}: "
             f"{first_line(error)}; give what it was trained on"
         ) from error
+
+
+def _channel_stride(weight: Weight) -> int:
+    value, channels = weight.value, weight.channels
+    return value.reshape(channels.blocked(tuple(value.shape))).stride(channels.blocked_axes[-1])
 
 
 class _Watched(NamedTuple):

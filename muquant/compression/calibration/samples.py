@@ -66,7 +66,7 @@ def samples_of(
         InputError: the model does not run on the samples, or makes NaN, infinity or too large numbers of
             them.
     """
-    inputs = {weight: to_matrix(weight.value, weight.channel_axis).shape[1] for weight in weights}
+    inputs = {weight: to_matrix(weight.value, weight.channels).shape[1] for weight in weights}
     return in_parts(inputs, samples, lambda part, own: collect_moments(model, part, own, on_batch=on_batch))
 
 

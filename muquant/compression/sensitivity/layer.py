@@ -33,7 +33,7 @@ def layer_norms(
         value: in the shape of the weight, its error for example.
         shapes: convolution -> shapes of its inputs, as `input_shapes` finds them.
     """
-    matrix = matrix_norms(to_matrix(value, owners[0].channel_axis))
+    matrix = matrix_norms(to_matrix(value, owners[0].channels))
     found: list[Norms] = []
     for owner in owners:
         if isinstance(owner.module, _ConvNd):

@@ -3,19 +3,20 @@
 import torch
 from torch import Tensor
 
+from muquant.format.channels import Channels
 from muquant.format.law import compand, grid_levels
 from muquant.format.rows import from_rows, row_chunks, spread, to_rows
 from muquant.format.spec import MuLawSpec
 from muquant.format.tensor import QuantizedTensor, step_of
 
 
-def nearest(weight: Tensor, scale: Tensor, spec: MuLawSpec, channel_axis: int) -> QuantizedTensor:
+def nearest(weight: Tensor, scale: Tensor, spec: MuLawSpec, channels: Channels) -> QuantizedTensor:
     """Quantize `weight` (float32) with `scale` (`Granularity.step_shape`) to its nearest levels."""
     shape = tuple(weight.shape)
     step = step_of(scale, spec)
-    wanted = target(weight, spread(scale, spec, shape, channel_axis), spec)
-    codes = nearest_codes(to_rows(wanted, spec, channel_axis), step.reshape(-1, 1), spec)
-    return QuantizedTensor(spec, from_rows(codes, spec, shape, channel_axis).contiguous(), step, channel_axis)
+    wanted = target(weight, spread(scale, spec, shape, channels), spec)
+    codes = nearest_codes(to_rows(wanted, spec, channels), step.reshape(-1, 1), spec)
+    return QuantizedTensor(spec, from_rows(codes, spec, shape, channels).contiguous(), step, channels)
 
 
 def target(weight: Tensor, scale: Tensor, spec: MuLawSpec) -> Tensor:

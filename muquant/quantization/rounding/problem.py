@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from muquant.format.law import grid_levels
-from muquant.format.rows import spread, to_matrix
+from muquant.format.rows import from_rows, spread, to_matrix
 from muquant.format.spec import MuLawSpec
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments
@@ -32,9 +32,9 @@ class RoundingProblem:
     def of(cls, weight: Tensor, start: QuantizedTensor, moments: Moments) -> "RoundingProblem":
         """Set up for a float32 weight, some quantized form of it, and its layer's inputs."""
         spec = start.spec
-        scale = spread(start.step.double() * spec.grid_max, spec, start.shape, start.channel_axis)
+        scale = spread(start.step.double() * spec.grid_max, spec, start.shape, start.channels)
         wanted = target(weight, scale.float(), spec)
-        matrix = to_matrix(wanted, start.channel_axis)
+        matrix = to_matrix(wanted, start.channels)
         return cls(moments.blocks(matrix), moments.shrunk(), start)
 
     @property
@@ -44,11 +44,11 @@ class RoundingProblem:
 
     def blocks(self, values: Tensor) -> Tensor:
         """View a tensor of the weight's shape as [blocks, rows, inputs]."""
-        return to_matrix(values, self.start.channel_axis).reshape(self.target.shape)
+        return to_matrix(values, self.start.channels).reshape(self.target.shape)
 
     def steps(self, step: Tensor) -> Tensor:
         """The step of each weight, [blocks, rows, inputs]."""
-        wide = spread(step, self.spec, self.start.shape, self.start.channel_axis)
+        wide = spread(step, self.spec, self.start.shape, self.start.channels)
         return self.blocks(wide.expand(self.start.shape))
 
     def levels(self, codes: Tensor) -> Tensor:
@@ -67,10 +67,9 @@ class RoundingProblem:
 
     def quantized(self, codes: Tensor, step: Tensor) -> QuantizedTensor:
         """A solution from codes [blocks, rows, inputs] and steps, `Granularity.step_shape`."""
-        axis, shape = self.start.channel_axis, self.start.shape
-        others = (*shape[:axis], *shape[axis + 1 :])
-        codes = codes.reshape(shape[axis], *others).movedim(0, axis).contiguous()
-        return QuantizedTensor(self.spec, codes, step, axis)
+        shape, channels = self.start.shape, self.start.channels
+        codes = from_rows(codes, self.spec, shape, channels).contiguous()
+        return QuantizedTensor(self.spec, codes, step, channels)
 
 
 def refit(problem: RoundingProblem, codes: Tensor, step: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def penalty(model: nn.Module, options: QatOptions) -> Tensor:
     """What the options "lipschitz" and "error" add to the loss, a scalar."""
     total = torch.zeros((), device=next(model.parameters()).device)
     if options.lipschitz:
-        matrices = [to_matrix(weight.value, weight.channel_axis) for weight in quantizable_weights(model)]
+        matrices = [to_matrix(weight.value, weight.channels) for weight in quantizable_weights(model)]
         total = total + options.lipschitz * torch.stack([expansion(matrix) for matrix in matrices]).sum()
     if options.error:
         errors = [relative_error(weight.original, weight.decoded) for weight in quantized_weights(model)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from muquant import SOURCE_SPEC, InputError, MuLawSpec
+from muquant.format.channels import ROWS
 from muquant.format.law import grid_levels
 from muquant.format.spec import Granularity
 from muquant.quantization.rounding import nearest
@@ -142,7 +143,7 @@ def test_uniform_levels_are_equally_spaced(bits: int, grid: Any, levels: Any) ->
 def test_the_quantizer_of_the_source_is_42_i_in_units_of_scale_over_126() -> None:
     assert grid_levels(SOURCE_SPEC).tolist() == [-126, -84, -42, 0, 42, 84, 126, 0]
     weight = torch.tensor([[-0.9, -0.29, -0.14, 0.0, 0.16, 0.5, 0.74]])
-    quantized = nearest(weight, torch.tensor([[0.9]]), SOURCE_SPEC, 0)
+    quantized = nearest(weight, torch.tensor([[0.9]]), SOURCE_SPEC, ROWS)
     step = np.float32(np.float64(np.float32(0.9)) / 126)
     assert quantized.step.item() == step
     expected = np.array([-126, -42, 0, 0, 42, 84, 84], np.float32) * step
@@ -152,7 +153,7 @@ def test_the_quantizer_of_the_source_is_42_i_in_units_of_scale_over_126() -> Non
 def test_four_bits_are_a_change_of_one_field() -> None:
     spec = replace(MuLawSpec(mu=2.0), bits=4)
     weight = torch.linspace(-1, 1, 33).reshape(3, 11)
-    quantized = nearest(weight, torch.ones(3, 1), spec, 0)
+    quantized = nearest(weight, torch.ones(3, 1), spec, ROWS)
     assert quantized.codes.max() == 15
     assert quantized.packed().size == 5 * 4  # 33 codes are five runs of 8, four bytes each
     largest_gap = np.diff(grid_levels(spec).numpy()).max() / 127

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from muquant import InputError, MuLawSpec, QuantizedTensor
+from muquant.format.channels import Channels
 from muquant.format.law import grid_levels
 from muquant.format.packing import unpack
 from muquant.format.tensor import step_of
@@ -25,7 +26,7 @@ def test_dequantize_is_float32_k_times_step(shape: tuple[int, ...], axis: int, g
         codes = random.integers(0, 2**bits, shape, np.uint8)
         inputs = codes.size // shape[axis]
         step = random.exponential(size=spec.steps.step_shape(shape[axis], inputs)).astype(np.float32)
-        quantized = QuantizedTensor(spec, torch.from_numpy(codes), torch.from_numpy(step), axis)
+        quantized = QuantizedTensor(spec, torch.from_numpy(codes), torch.from_numpy(step), Channels((axis,)))
         k = grid_levels(spec).numpy()[codes]
         expected = k.astype(np.float32) * reference_step(step, granularity, shape, axis)
         np.testing.assert_array_equal(quantized.dequantize().numpy(), expected)
@@ -62,15 +63,15 @@ def test_the_step_is_the_float_nearest_to_scale_by_grid_max(
     [
         ({"codes": torch.full((2, 3), 8, dtype=torch.uint8)}, "code 8 does not fit in 3 bits"),
         ({"codes": torch.zeros(2, 3, dtype=torch.int64)}, "expected uint8"),
-        ({"codes": torch.zeros((), dtype=torch.uint8)}, "channel axis"),
+        ({"codes": torch.zeros((), dtype=torch.uint8)}, "channel axes"),
         ({"step": torch.ones(2, 1, dtype=torch.float64)}, "expected uint8 and float32"),
         ({"step": torch.ones(1, 1)}, r"expected \(2, 1\)"),
         ({"step": torch.ones(2)}, r"expected \(2, 1\)"),
         ({"step": torch.tensor([[1.0], [-1.0]])}, "negative"),
         ({"step": torch.tensor([[1.0], [float("nan")]])}, "not finite"),
         ({"step": torch.tensor([[1.0], [float("inf")]])}, "not finite"),
-        ({"channel_axis": 2}, "channel axis 2"),
-        ({"channel_axis": -1}, "channel axis -1"),
+        ({"channels": Channels((2,))}, r"channel axes \[2\]"),
+        ({"channels": Channels((1,), 3)}, "3 groups"),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.ao import quantization as torch_ao
 
 from muquant import AbsMaxObserver, InputError, MuLawFakeQuantize, MuLawSpec
+from muquant.format.channels import Channels
 from muquant.format.law import grid_levels
 from muquant.format.rows import spread
 
@@ -125,7 +126,7 @@ def test_gradients_are_those_of_the_surrogate(axis: int, granularity: str) -> No
     log_scale, mu = fake.log_scale.detach().double(), 4.0
 
     def wide(log: Tensor) -> Any:
-        return spread(log.exp(), spec, (4, 6), axis).expand(4, 6).numpy()
+        return spread(log.exp(), spec, (4, 6), Channels.of(axis)).expand(4, 6).numpy()
 
     base = wide(log_scale)
     residual = np.clip(w / base, -1, 1)

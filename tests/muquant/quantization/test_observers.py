@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.ao.quantization import observer as torch_observer
 
 from muquant import AbsMaxObserver, InputError, MuLawSpec, SearchObserver
+from muquant.format.channels import ROWS, Channels
 from muquant.quantization.observers import OBSERVERS, QuantParams, observer_class
 from muquant.quantization.rounding import nearest
 
@@ -68,7 +69,7 @@ def search_error(weight: Tensor, spec: MuLawSpec, axis: int = 0) -> float:
     observer = SearchObserver(spec, axis)
     observer(weight)
     scale, mu = observer.calculate_qparams()
-    decoded = nearest(weight, scale, spec.with_mu(float(mu)), axis).dequantize()
+    decoded = nearest(weight, scale, spec.with_mu(float(mu)), Channels.of(axis)).dequantize()
     return float((decoded.double() - weight.double()).square().sum())
 
 
@@ -199,7 +200,7 @@ def test_an_empty_weight_is_observed_and_coded(
     watch = observer(spec)
     watch(torch.empty(shape))
     scale, mu = watch.calculate_qparams()
-    decoded = nearest(torch.empty(shape), scale, spec.with_mu(float(mu)), 0).dequantize()
+    decoded = nearest(torch.empty(shape), scale, spec.with_mu(float(mu)), ROWS).dequantize()
     assert tuple(decoded.shape) == shape
 
 
@@ -229,7 +230,7 @@ def test_an_observer_is_one_of_torch_ao() -> None:
     assert observer(weight) is weight
     assert isinstance(observer.calculate_qparams(), QuantParams)
     made = SearchObserver.with_args(spec=MuLawSpec(bits=5), channel_axis=1)()
-    assert (made.spec.bits, made.channel_axis) == (5, 1)
+    assert (made.spec.bits, made.channels) == (5, Channels((1,)))
 
 
 def test_only_the_last_weight_counts() -> None:

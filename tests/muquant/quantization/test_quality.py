@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from muquant import MuLawSpec, QuantizedTensor
+from muquant.format.channels import Channels
 from muquant.quantization.quality import weight_sqnr
 
 
@@ -13,7 +14,7 @@ def test_sqnr_is_its_formula(shape: tuple[int, int], channel_axis: int) -> None:
     weight = random.normal(size=shape).astype(np.float32)
     codes = torch.from_numpy(random.integers(8, size=shape).astype(np.uint8))
     step = torch.from_numpy(random.uniform(1e-4, 1e-3, size=(shape[channel_axis], 1)).astype(np.float32))
-    quantized = QuantizedTensor(MuLawSpec(3, 5.0), codes, step, channel_axis)
+    quantized = QuantizedTensor(MuLawSpec(3, 5.0), codes, step, Channels((channel_axis,)))
     noise = quantized.dequantize().numpy().astype(float) - weight
     expected = 10 * np.log10((weight.astype(float) ** 2).sum() / (noise**2).sum())
     assert weight_sqnr(torch.from_numpy(weight), quantized) == pytest.approx(expected, abs=1e-5)

@@ -11,6 +11,7 @@ import muquant
 from muquant import InputError, MuLawSpec
 from muquant.compression.calibration import collect_moments, samples, samples_of, split
 from muquant.compression.layers import quantizable_weights
+from muquant.format.channels import ROWS
 from muquant.models.calls import Inputs
 from muquant.quantization.moments import InputMoments, Moments, MomentSums
 from muquant.quantization.quantize import quantize
@@ -42,8 +43,8 @@ def sqnr(x: Tensor, quantized: Tensor) -> float:
 
 @pytest.mark.parametrize("rounding", ["nearest", "compensated", "reconstructed"])
 def test_the_output_s_quality_is_that_of_the_output(rounding: str) -> None:
-    found = quantize(WEIGHT, MuLawSpec(), 0, "search", rounding, ALIKE)
-    plain = quantize(WEIGHT, MuLawSpec(), 0, "search", "nearest")
+    found = quantize(WEIGHT, MuLawSpec(), ROWS, "search", rounding, ALIKE)
+    plain = quantize(WEIGHT, MuLawSpec(), ROWS, "search", "nearest")
     assert found.rounding == rounding
     assert found.output is not None
     np.testing.assert_allclose(found.output.taken, sqnr(related(2), found.tensor.dequantize()), rtol=1e-4)
@@ -53,11 +54,11 @@ def test_the_output_s_quality_is_that_of_the_output(rounding: str) -> None:
 
 def test_a_method_that_backfires_on_held_out_samples_is_not_taken() -> None:
     other = InputMoments(ALIKE.fit, moments(numbers(5, 400, 12)))  # inputs that do not hang together
-    found = quantize(WEIGHT, MuLawSpec(), 0, "search", "reconstructed", other)
+    found = quantize(WEIGHT, MuLawSpec(), ROWS, "search", "reconstructed", other)
     assert found.rounding == "nearest"
     assert found.output is not None
     assert found.output.taken == found.output.nearest
-    plain = quantize(WEIGHT, MuLawSpec(), 0, "search", "nearest")
+    plain = quantize(WEIGHT, MuLawSpec(), ROWS, "search", "nearest")
     torch.testing.assert_close(found.tensor.codes, plain.tensor.codes, rtol=0, atol=0)
 
 
@@ -65,7 +66,8 @@ def test_a_method_that_backfires_on_held_out_samples_is_not_taken() -> None:
 def test_a_bias_makes_up_for_the_mean_of_the_error(rounding: str) -> None:
     samples = InputMoments(moments(related(1) + 5), moments(related(2) + 5))
     alone, biased = (
-        quantize(WEIGHT, MuLawSpec(), 0, "search", rounding, samples, biased=each) for each in (False, True)
+        quantize(WEIGHT, MuLawSpec(), ROWS, "search", rounding, samples, biased=each)
+        for each in (False, True)
     )
     assert alone.shift is None
     assert biased.shift is not None
@@ -86,12 +88,12 @@ def test_a_bias_makes_up_for_the_mean_of_the_error(rounding: str) -> None:
 
 def test_a_shift_that_backfires_on_held_out_samples_is_not_made() -> None:
     other = InputMoments(moments(related(1) + 5), moments(related(2) - 5))  # inputs whose mean is another
-    assert quantize(WEIGHT, MuLawSpec(), 0, "search", "nearest", other, biased=True).shift is None
+    assert quantize(WEIGHT, MuLawSpec(), ROWS, "search", "nearest", other, biased=True).shift is None
 
 
 def test_a_mapped_weight_shifts_nothing() -> None:
     spec = MuLawSpec(3, 7.0, domain="mapped")
-    assert quantize(WEIGHT, spec, 0, "search", "nearest", ALIKE, biased=True).shift is None
+    assert quantize(WEIGHT, spec, ROWS, "search", "nearest", ALIKE, biased=True).shift is None
 
 
 def test_only_a_layer_s_own_bias_is_corrected() -> None:
@@ -108,11 +110,11 @@ def test_only_a_layer_s_own_bias_is_corrected() -> None:
 
 
 def test_a_mu_that_was_named_stays() -> None:
-    assert quantize(WEIGHT, MuLawSpec(3, 7.0), 0, "search", "reconstructed", ALIKE).tensor.spec.mu == 7.0
+    assert quantize(WEIGHT, MuLawSpec(3, 7.0), ROWS, "search", "reconstructed", ALIKE).tensor.spec.mu == 7.0
 
 
 def test_nothing_lost_is_infinitely_good() -> None:
-    found = quantize(torch.zeros(8, 12), MuLawSpec(), 0, "search", "reconstructed", ALIKE)
+    found = quantize(torch.zeros(8, 12), MuLawSpec(), ROWS, "search", "reconstructed", ALIKE)
     assert found.output is not None
     assert found.output.nearest == found.output.taken == math.inf
 

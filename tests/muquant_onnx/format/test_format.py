@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import muquant as mq
+from muquant.format.channels import Channels
 from muquant.format.tensor import QuantizedTensor
 from muquant_onnx import export_onnx
 from muquant_onnx.format.decode_function import Decoder
@@ -34,7 +35,8 @@ GOLDEN: list[dict[str, Any]] = json.loads(_block("json golden"))
 
 def _read(entry: dict[str, Any], packed: bytes, mu: float, steps: list[list[float]]) -> list[Any]:
     """Decode with numpy and json only, one weight at a time, as FORMAT.md says it: k, and float32 weights."""
-    bits, shape, axis = entry["bits"], entry["shape"], entry["channel_axis"]
+    bits, shape, axes = entry["bits"], entry["shape"], entry["channel_axis"]
+    axes, cut = axes if isinstance(axes, list) else [axes], entry.get("channel_groups", 1)
     n = 2**bits - 1 if entry["levels"] == "mid-rise" else 2 ** (bits - 1) - 1
     odd = (entry["grid"], entry["levels"]) == ("int4", "mid-rise")
     largest = 15 if odd else {"int4": 7, "int8": 127, "int16": 32767}[entry["grid"]]
@@ -52,8 +54,16 @@ def _read(entry: dict[str, Any], packed: bytes, mu: float, steps: list[list[floa
         k = round(grid_max * expanded)  # Python rounds halves to even
         if odd:
             k = int(math.copysign(2 * math.floor(abs(grid_max * expanded) / 2) + 1, y))
-        channel, inside = place[axis], place[:axis] + place[axis + 1 :]
-        column = int(np.ravel_multi_index(inside, shape[:axis] + shape[axis + 1 :])) if inside else 0
+        blocked, run = list(zip(place, shape, strict=True)), shape[0] // cut
+        if cut > 1:
+            blocked[:1] = [(place[0] // run, cut), (place[0] % run, run)]
+        own = [0, *(axis + 1 for axis in axes)] if cut > 1 else axes
+        channel = column = 0
+        for i, (at, size) in enumerate(blocked):
+            if i in own:
+                channel = channel * size + at
+            else:
+                column = column * size + at
         kind, _, size = entry["granularity"].partition(":")
         row = steps[0 if kind == "tensor" else channel]
         step = row[column // int(size) if kind == "group" else 0]
@@ -87,7 +97,7 @@ def test_golden_vectors_by_the_implementation(entry: dict[str, Any]) -> None:
     )
     codes = torch.tensor(entry["codes"], dtype=torch.uint8).reshape(entry["shape"])
     step = torch.tensor(entry["step"], dtype=torch.float32)
-    quantized = QuantizedTensor(spec, codes, step, entry["channel_axis"])
+    quantized = QuantizedTensor(spec, codes, step, Channels.from_entry(entry))
     assert quantized.packed().tobytes().hex() == entry["packed"]
     assert quantized.levels().reshape(-1).tolist() == entry["k"]
     assert _bits(quantized.dequantize().numpy()) == entry["weight_bits"]
@@ -146,10 +156,12 @@ def test_a_file_by_the_document(tmp_path: Path) -> None:
             parts = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
             assert set(metadata["weights"]) == {"0.weight", "1.weight"}, case
             for name, entry in metadata["weights"].items():
-                assert set(entry) == set(example["weights"]["fc.weight"]), case
+                groups = {"channel_groups"} if name == "0.weight" else set()
+                assert set(entry) == set(example["weights"]["fc.weight"]) | groups, case
                 assert parts[f"{name}.shape"].tolist() == entry["shape"], case
                 steps = parts[f"{name}.step"] if f"{name}.step" in parts else parts[f"{name}.scale"].T
-                steps = steps.reshape(entry["shape"][entry["channel_axis"]] if steps.size > 1 else 1, -1)
+                channels = {"0.weight": 2 * 6 // 2, "1.weight": 8}[name]
+                steps = steps.reshape(channels if steps.size > 1 else 1, -1)
                 packed, mu = parts[f"{name}.packed"].tobytes(), float(parts[f"{name}.mu"])
                 _, weights = _read(entry, packed, mu, steps.tolist())
                 wanted = compressed.module.get_parameter(name).detach().numpy()

@@ -1,14 +1,18 @@
-"""Which axis of a stored tensor an operator sees, through any chain of Transpose and Reshape."""
+"""Which numbers of a stored tensor are a channel of an operator, through any Transpose and Reshape."""
 
 import math
+from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings, strategies as st
+from numpy.typing import NDArray
 
-from muquant_onnx.from_onnx.constants import trace_back, view_through
+from muquant.format.channels import Channels
+from muquant_onnx.from_onnx.constants import stored_channels, trace_back, view_through
 
 
 def _factors(data: st.DataObject, size: int) -> list[int]:
@@ -21,47 +25,86 @@ def _factors(data: st.DataObject, size: int) -> list[int]:
     return shape or [1]
 
 
-def path_is_simple(path: tuple[ir.Node, ...]) -> bool:
-    """Whether it cannot put together again what it has torn apart, which counts as torn."""
-    return [node.op_type for node in path].count("Reshape") < 2
+def _channel_of_each(shape: tuple[int, ...], channels: Channels) -> NDArray[np.int64]:
+    """The channel of each number of a tensor, by its place."""
+    places = np.indices(shape)
+    block = [places[0] // (shape[0] // channels.groups)] if channels.groups > 1 else []
+    sizes = [channels.groups] if channels.groups > 1 else []
+    own = [*block, *(places[axis] for axis in channels.axes)]
+    return np.ravel_multi_index(own, [*sizes, *(shape[axis] for axis in channels.axes)])  # type: ignore[no-any-return]
 
 
-@settings(deadline=None, max_examples=100)
-@given(data=st.data(), shape=st.lists(st.integers(1, 4), min_size=1, max_size=4))
-def test_an_axis_is_followed_through_any_chain(data: st.DataObject, shape: list[int]) -> None:
-    """Oracle: the places along each stored axis, moved by numpy as the chain moves the tensor."""
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), shape=st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=4))
+def test_channels_are_followed_through_any_chain(data: st.DataObject, shape: list[int]) -> None:
+    """Oracle: the number of each place of the stored tensor, moved by numpy as the chain moves the tensor."""
     stored = value = ir.Value(name="w")
-    moved = list(np.indices(shape))
+    moved = np.arange(math.prod(shape)).reshape(shape)
+    reshapes = 0
     for _ in range(data.draw(st.integers(0, 4))):
-        rank = moved[0].ndim
         if data.draw(st.booleans()):
-            order = data.draw(st.permutations(range(rank)))
+            order = data.draw(st.permutations(range(moved.ndim)))
             node = ir.node("Transpose", [value], {"perm": list(order)})
-            moved = [places.transpose(order) for places in moved]
+            moved = moved.transpose(order)
         else:
             sizes = _factors(data, math.prod(shape))
             asked = list(sizes)
             if data.draw(st.booleans()):
                 asked[data.draw(st.integers(0, len(sizes) - 1))] = -1
-            wanted = ir.Value(name="shape", const_value=ir.tensor(np.array(asked, np.int64)))
-            node = ir.node("Reshape", [value, wanted])
-            moved = [places.reshape(sizes) for places in moved]
+            target = ir.Value(name="shape", const_value=ir.tensor(np.array(asked, np.int64)))
+            node = ir.node("Reshape", [value, target])
+            moved = moved.reshape(sizes)
+            reshapes += 1
         value = node.outputs[0]
     source, path = trace_back(value)
     assert source is stored
     view = view_through(tuple(shape), path)
     assert view is not None
-    assert view.sizes == moved[0].shape
-    for axis, found in enumerate(view.axes):
-        size = view.sizes[axis]
-        along = np.arange(size).reshape([-1 if i == axis else 1 for i in range(len(view.sizes))])
-        same = [
-            place
-            for place, places in enumerate(moved)
-            if shape[place] == size and (places == np.broadcast_to(along, view.sizes)).all()
-        ]
-        if size > 1 and (found is not None or path_is_simple(path)):
-            assert same == ([] if found is None else [found])
+    assert view.sizes == moved.shape
+    for axis, parts in enumerate(view.axes):
+        if parts is None and reshapes < 2:  # the second cannot put together again what the first has torn
+            assert not _can_be_said(tuple(shape), moved, Channels((axis,)))
+    groups = [part for part in range(2, moved.shape[0] + 1) if moved.shape[0] % part == 0]
+    cut = data.draw(st.sampled_from([1, *groups]))
+    places = st.lists(st.integers(0, moved.ndim - 1), min_size=int(cut == 1), unique=True)
+    axes = data.draw(places.filter(lambda own: cut == 1 or 0 not in own))
+    seen = Channels(tuple(sorted(axes)), cut)
+    found = stored_channels(view, seen, tuple(shape))
+
+    if found is None:
+        torn = any(view.axes[axis] is None for axis in [*seen.axes, *([0] if cut > 1 else [])])
+        assert torn or not _can_be_said(tuple(shape), moved, seen)
+        return
+    of_each, wanted = _channel_of_each(tuple(shape), found.channels).ravel(), _stored(moved, seen)
+    assert _alike(of_each, wanted)
+    assert found.in_order == bool((of_each == wanted).all())
+
+
+def _stored(moved: NDArray[np.int64], seen: Channels) -> NDArray[np.int64]:
+    """The channel of each number of the stored tensor, by what is seen of it."""
+    channel = np.empty(moved.size, np.int64)
+    channel[moved.ravel()] = _channel_of_each(moved.shape, seen).ravel()
+    return channel
+
+
+def _can_be_said(shape: tuple[int, ...], moved: NDArray[np.int64], seen: Channels) -> bool:
+    """Whether some channels of the stored tensor are those that are seen."""
+    wanted = _stored(moved, seen)
+    return any(_alike(_channel_of_each(shape, each).ravel(), wanted) for each in _all_channels(shape))
+
+
+def _alike(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+    """Whether both part the places in the same way, whatever the numbers of the parts."""
+    pairs = {*zip(one.tolist(), other.tolist(), strict=True)}
+    return len(pairs) == len({*one.tolist()}) == len({*other.tolist()})
+
+
+def _all_channels(shape: tuple[int, ...]) -> Iterator[Channels]:
+    for groups in range(1, shape[0] + 1):
+        for count in range(int(groups == 1), len(shape) + 1):
+            for axes in combinations(range(int(groups > 1), len(shape)), count):
+                if shape[0] % groups == 0:
+                    yield Channels(axes, groups)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import muquant as mq
+from muquant.format.channels import ROWS
 from muquant_onnx import CompressReport, compress_onnx, decode_file, load_session
 from muquant_onnx.from_onnx import find_weights, read_graph
 
@@ -101,10 +102,10 @@ LEFT_ALONE: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto], dict[s
         [weight("w2", 8)],
         {"w2": ("MatMul", "it has one axis; a weight has channels and inputs")},
     ),
-    "merged channels": (
-        [helper.make_node("Reshape", ["w2", "shape"], ["r"]), matmul("h r", "y")],
-        [weight("w2", 8, 2, 4), numpy_helper.from_array(np.array([8, 8]), "shape")],
-        {"w2": ("MatMul", "Reshape makes its channels of several axes, or of part of one")},
+    "torn channels": (
+        [helper.make_node("Reshape", ["w2", "shape"], ["r"]), matmul("h r", "z")],
+        [weight("w2", 6, 4), numpy_helper.from_array(np.array([8, 3]), "shape")],
+        {"w2": ("MatMul", "Reshape makes its channels of parts of its axes")},
     ),
     "a shape that is computed": (
         [
@@ -235,7 +236,7 @@ def test_every_use_is_named_with_its_geometry_and_activation(tmp_path: Path) -> 
     )
     conv, matrix = find_weights(read_graph(path).model)[0]
     (use,) = conv.uses
-    assert (conv.name, use.kind, use.index, use.path, conv.channel_axis) == ("w", "Conv", 1, (), 0)
+    assert (conv.name, use.kind, use.index, use.path, conv.channels) == ("w", "Conv", 1, (), ROWS)
     assert use.activation is not None
     assert (use.activation.name, list(use.node.attributes.get_ints("strides"))) == ("x", [2, 2])
     found = [
@@ -243,7 +244,7 @@ def test_every_use_is_named_with_its_geometry_and_activation(tmp_path: Path) -> 
         for use in matrix.uses
     ]
     assert found == [("MatMul", 1, "r", ["Transpose"]), ("MatMul", 0, "r2", [])]
-    assert [use.channel_axis for use in matrix.uses] == [0, 0]
+    assert [use.channels for use in matrix.uses] == [ROWS, ROWS]
 
 
 @pytest.mark.parametrize(

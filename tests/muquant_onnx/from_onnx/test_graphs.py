@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import muquant as mq
+from muquant.format.channels import Channels
 from muquant.quantization.quantize import quantize
 from muquant_onnx import compress_onnx, decode_file, load_session
 from muquant_onnx.serving.serve import count_kernels
@@ -290,7 +291,8 @@ def test_the_file_computes_the_graph_with_the_quantizers_weights(
     assert set(decoded) == set(case.axes)
     for key, axis in case.axes.items():
         values = torch.from_numpy(source[key].astype(np.float32))
-        expected = quantize(values, mq.MuLawSpec(), axis, "search", "nearest").tensor.dequantize().numpy()
+        channels = Channels.of(axis)
+        expected = quantize(values, mq.MuLawSpec(), channels, "search", "nearest").tensor.dequantize().numpy()
         np.testing.assert_array_equal(decoded[key].view(np.uint32), expected.view(np.uint32))
 
     onnx.save(patched(model, decoded), tmp_path / "patched.onnx")

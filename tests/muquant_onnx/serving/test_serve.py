@@ -13,6 +13,7 @@ from torch import nn
 
 import muquant as mq
 from muquant import InputError
+from muquant.format.channels import Channels
 from muquant_onnx import export_float, export_onnx, load_session
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.serving.weights import Decoded
@@ -63,7 +64,7 @@ def test_weights_are_those_of_pytorch_bit_for_bit(
     torch.manual_seed(0)
     for axis in range(len(shape)):
         spec = mq.MuLawSpec(bits, mu=20.0, granularity=granularity)
-        quantized = quantize(torch.randn(shape), spec, axis, "absmax", "nearest").tensor
+        quantized = quantize(torch.randn(shape), spec, Channels((axis,)), "absmax", "nearest").tensor
         decoded = Decoded(PackedWeight.of(quantized))
         wanted = quantized.dequantize().numpy()
         found = decoded.weight()

@@ -303,7 +303,35 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
     ),
     "axis-too-large": (
         _metadata(lambda document: document["weights"]["fc.weight"].update(channel_axis=7)),
-        "parts of fc.weight",
+        r"malformed .fc.weight: channel axes \[7\] of a weight of shape",
+    ),
+    "axis-of-text": (
+        _metadata(lambda document: document["weights"]["fc.weight"].update(channel_axis="0")),
+        "malformed .fc.weight: channel_axis is '0'",
+    ),
+    "axes-not-ascending": (
+        _metadata(lambda document: document["weights"]["fc.weight"].update(channel_axis=[1, 0])),
+        r"malformed .fc.weight: channel axes \[1, 0\]; expected ascending",
+    ),
+    "no-axes": (
+        _metadata(lambda document: document["weights"]["fc.weight"].update(channel_axis=[])),
+        "malformed .fc.weight: no channel axes",
+    ),
+    "groups-that-do-not-divide": (
+        _metadata(
+            lambda document: document["weights"]["fc.weight"].update(channel_axis=[1], channel_groups=7)
+        ),
+        "malformed .fc.weight: 7 groups of a weight of shape",
+    ),
+    "groups-of-a-channel-axis": (
+        _metadata(
+            lambda document: document["weights"]["fc.weight"].update(channel_axis=[0], channel_groups=2)
+        ),
+        r"malformed .fc.weight: channel axes \[0\]; expected ascending numbers from 1 up",
+    ),
+    "groups-of-text": (
+        _metadata(lambda document: document["weights"]["fc.weight"].update(channel_groups="2")),
+        "malformed .fc.weight: channel_groups is '2'",
     ),
     "missing-bytes": (_change("fc.weight.packed", lambda packed: packed[:-3]), "parts of fc.weight"),
     "another-shape": (_change("fc.weight.shape", lambda shape: shape + 1), "cannot decode"),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from muquant import MuLawSpec, QuantizedTensor
+from muquant.format.channels import ROWS, Channels
 from muquant.format.law import grid_levels
 from muquant.format.tensor import step_of
 from muquant.quantization.rounding import nearest
@@ -54,16 +55,16 @@ def test_signed_zeros_take_the_same_code() -> None:
 def test_a_zero_channel_decodes_to_positive_zero(levels: Any, domain: Any) -> None:
     weight = torch.tensor([[0.0, -0.0, 0.0], [1.0, -1.0, 0.0]])
     spec = MuLawSpec(mu=1.0, levels=levels, domain=domain)
-    decoded = nearest(weight, torch.tensor([[0.0], [1.0]]), spec, 0).dequantize()[0]
+    decoded = nearest(weight, torch.tensor([[0.0], [1.0]]), spec, ROWS).dequantize()[0]
     assert decoded.tolist() == [0, 0, 0]
     assert not decoded.signbit().any()
 
 
 def test_a_weight_of_one_element() -> None:
     spec = MuLawSpec(mu=1.0)
-    assert nearest(torch.tensor([-2.0]), torch.tensor([[2.0]]), spec, 0).dequantize().item() == pytest.approx(
-        -2.0
-    )
+    assert nearest(
+        torch.tensor([-2.0]), torch.tensor([[2.0]]), spec, ROWS
+    ).dequantize().item() == pytest.approx(-2.0)
 
 
 @pytest.mark.parametrize(("bits", "mu"), [(3, 5.0), (3, 255.0), (2, 16.0), (5, 64.0)])
@@ -74,7 +75,7 @@ def test_the_mapped_domain_rounds_f_of_the_weight(bits: int, mu: float) -> None:
     spec = MuLawSpec(bits, mu, domain="mapped")
     found = target(torch.from_numpy(weight), torch.from_numpy(scale), spec)
     np.testing.assert_allclose(found.numpy(), mapped, rtol=1e-5)
-    decoded = nearest(torch.from_numpy(weight), torch.from_numpy(scale), spec, 0).dequantize().numpy()
+    decoded = nearest(torch.from_numpy(weight), torch.from_numpy(scale), spec, ROWS).dequantize().numpy()
     levels = scale[:, :, None] * np.linspace(-1, 1, 2**bits)
     gaps = np.abs(mapped[:, :, None] - levels).min(2)
     np.testing.assert_allclose(np.abs(decoded - mapped), gaps, atol=1e-5)
@@ -96,7 +97,7 @@ def test_how_a_weight_lies_in_memory_makes_no_difference(bits: int, granularity:
     spec = MuLawSpec(bits, 20.0, granularity=granularity)
     weight = torch.from_numpy(np.random.default_rng(3).standard_normal((60, 70)).astype(np.float32))
     scale = torch.rand(spec.steps.step_shape(60, 70), generator=torch.Generator().manual_seed(0)) + 0.5
-    rows = nearest(weight, scale, spec, 0)
-    columns = nearest(weight.T.contiguous(), scale, spec, 1)
+    rows = nearest(weight, scale, spec, ROWS)
+    columns = nearest(weight.T.contiguous(), scale, spec, Channels((1,)))
     np.testing.assert_array_equal(columns.codes.numpy().T, rows.codes.numpy())
     assert columns.codes.is_contiguous()

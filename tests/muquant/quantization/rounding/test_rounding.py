@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from muquant import InputError, MuLawSpec
+from muquant.format.channels import Channels
 from muquant.format.law import grid_levels
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments, MomentSums
@@ -47,7 +48,7 @@ def start(weight: Tensor, spec: MuLawSpec, channel_axis: int = 0) -> QuantizedTe
     observer = SearchObserver(spec, channel_axis)
     observer(weight)
     scale, mu = observer.calculate_qparams()
-    return nearest(weight, scale, spec.with_mu(float(mu)), channel_axis)
+    return nearest(weight, scale, spec.with_mu(float(mu)), Channels((channel_axis,)))
 
 
 def codebook(quantized: QuantizedTensor) -> Array:
