@@ -3,6 +3,7 @@
 spec.py      `MuLawSpec`: width, mu, domain, granularity, levels, grid; the one definition
 law.py       the mu-law, and the levels of a spec
 packing.py   codes <-> bytes
+channels.py  `Channels`: which weights are one output channel
 rows.py      a weight as rows that share a step
 tensor.py    `QuantizedTensor`: codes and steps, and what they decode to
 stored.py    the same as tensors of a file

@@ -25,11 +25,15 @@ def prepared(weight: Tensor, **fields: Any) -> MuLawFakeQuantize:
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("bits", [2, 3, 8])
-@pytest.mark.parametrize("axis", [0, 1])
-def test_forward_is_what_is_deployed(axis: int, bits: int, granularity: str) -> None:
-    weight = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("axis", [0, 1, Channels((0, 2)), Channels((1,), 2), Channels((), 3)], ids=str)
+@pytest.mark.parametrize("last", [False, True])
+def test_forward_is_what_is_deployed(last: bool, axis: int | Channels, bits: int, granularity: str) -> None:
+    weight = torch.randn(6, 5, 3, 2, generator=torch.Generator().manual_seed(0))
+    if last:  # the order of its memory
+        weight = weight.to(memory_format=torch.channels_last)
     fake = prepared(weight, bits=bits, granularity=granularity, channel_axis=axis)
     other = weight + 0.1
+    assert fake(other).stride() == weight.stride()
     assert torch.equal(fake(other), fake.quantize(other).dequantize())
 
 
@@ -110,8 +114,8 @@ def surrogate(weight: Any, scale: Any, mu: float, codes: Any, residual: Any, gri
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("axis", [0, 1])
-def test_gradients_are_those_of_the_surrogate(axis: int, granularity: str) -> None:
+@pytest.mark.parametrize("axis", [0, 1, Channels((1,), 2)], ids=str)
+def test_gradients_are_those_of_the_surrogate(axis: int | Channels, granularity: str) -> None:
     random = torch.Generator().manual_seed(3)
     weight = torch.randn(4, 6, generator=random).requires_grad_()
     upstream = torch.randn(4, 6, generator=random)

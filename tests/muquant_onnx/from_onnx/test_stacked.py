@@ -1,4 +1,4 @@
-"""Weights of a graph whose channels are more than one axis: stacked matrices, groups, what a Reshape merges."""
+"""Weights whose channels are more than one axis: stacked matrices, groups, what a Reshape merges."""
 
 import json
 from collections.abc import Mapping
@@ -115,7 +115,8 @@ def _save(case: Case, path: Path) -> NDArray[np.float32]:
     weight = np.empty(places.size, np.float32)
     gains = np.logspace(0, -4, case.channels)
     weight[places.ravel()] = (random.standard_normal(places.shape) * gains[:, None]).ravel()
-    tensors = {"w": weight.reshape(case.shape), **case.more}
+    stored = weight.reshape(case.shape)
+    tensors = {"w": stored, **case.more}
     graph = helper.make_graph(
         case.nodes,
         "g",
@@ -124,7 +125,7 @@ def _save(case: Case, path: Path) -> NDArray[np.float32]:
         [numpy_helper.from_array(values, name) for name, values in tensors.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return tensors["w"]
+    return stored
 
 
 @pytest.mark.parametrize("granularity", ["channel", "group:4", "tensor"])
