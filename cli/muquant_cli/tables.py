@@ -11,7 +11,7 @@ from muquant.compression.auto import CRITERION
 from muquant.compression.left import LeftFloat
 from muquant.quantization.outcome import WeightSummary
 from muquant_cli.output import Output
-from muquant_onnx import ExportReport, LeftAlone, Served
+from muquant_onnx import ExportReport, InputAxis, LeftAlone, Served
 
 SUMMARY = ("weight", "shape", "bits", "mu", "SQNR dB", "of output", "rounding")
 """The header of `summary_cells`."""
@@ -117,8 +117,35 @@ def show_norms(output: Output, report: Sequence[LayerReport]) -> None:
 def report_export(output: Output, report: ExportReport) -> dict[str, Any]:
     """Say how each weight is served, and return the same as a document."""
     show_served(output, report.path, report.policy, report.served)
+    _show_axes(output, report.axes)
     output.say(f"Wrote {report.path}: {report.nbytes:,} bytes")
     return asdict(report)
+
+
+def _show_axes(output: Output, axes: Sequence[InputAxis]) -> None:
+    """Say which sizes of inputs may change, and why the others may not."""
+    shapes: dict[str, list[str]] = {}
+    fixed: dict[str, list[str]] = {}
+    for axis in axes:
+        least = f"{axis.least} <= " if axis.least > 1 else ""
+        most = "" if axis.most is None else f" <= {axis.most}"
+        shapes.setdefault(axis.input, []).append(
+            str(axis.size) if axis.reason else f"{least}{axis.size}{most}"
+        )
+        if axis.reason:
+            fixed.setdefault(axis.reason, []).append(f"{axis.size} of {axis.input}")
+    alike: dict[str, list[str]] = {}
+    for name, sizes in shapes.items():
+        alike.setdefault(", ".join(sizes), []).append(name)
+    inputs = ", ".join(f"{_first_few(names)} ({sizes})" for sizes, names in alike.items())
+    output.say(f"Inputs, any size where a name stands: {inputs}")
+    for reason, which in fixed.items():
+        output.say(f"Fixed: {_first_few(which)}: {reason}")
+
+
+def _first_few(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _FEW} more" if len(texts) > _FEW else ""
+    return ", ".join(texts[:_FEW]) + more
 
 
 def show_served(output: Output, path: str, policy: str, served: Iterable[Served]) -> None:

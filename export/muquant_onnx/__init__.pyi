@@ -13,6 +13,7 @@ from .from_torch.export import (
     export_float as export_float,
     export_onnx as export_onnx,
 )
+from .from_torch.names import InputAxis as InputAxis
 from .from_torch.program import (
     compress_program as compress_program,
     plan_program as plan_program,

@@ -25,9 +25,11 @@ from muquant_cli.options.calibration import (
     warn_without_samples,
 )
 from muquant_cli.options.common import (
+    dynamic_option,
     format_options,
     out_option,
     parse_bits,
+    parse_dynamic,
     parse_mu,
     policy_option,
     root_option,
@@ -37,6 +39,7 @@ from muquant_cli.sources import Source, read_source
 from muquant_cli.steps.graphs import GRAPHS, compress_graph
 from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers, show_left_alone
 from muquant_onnx import export_onnx
+from muquant_onnx.from_torch.asked import DynamicShapes
 
 
 @click.command()
@@ -52,6 +55,7 @@ from muquant_onnx import export_onnx
 @calibration_options
 @root_option
 @policy_option
+@dynamic_option
 @command
 def compress(
     output: Output,
@@ -76,6 +80,7 @@ def compress(
     resume: bool,
     root: Path | None,
     policy: str,
+    dynamic: tuple[str, ...],
 ) -> None:
     """Compress the weights of SOURCE to few bits.
 
@@ -90,6 +95,12 @@ def compress(
       model.pt2           what torch.export.save wrote; can run code as well
     """
     check_suffix(out)
+    shapes = parse_dynamic(dynamic)
+    if shapes and (out.suffix != ".onnx" or Path(source).suffix in GRAPHS):
+        raise muquant.InputError(
+            f"--dynamic is for a model that is exported; expected a model of layers and an output that ends "
+            f"in .onnx, found {source} and {out}; leave the option out, a graph's axes stay as they are"
+        )
     budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
     width, overrides = parse_bits(bits)
     options = CompressionOptions(
@@ -112,7 +123,9 @@ def compress(
             document = compress_graph(output, path, out, state, with_samples(), budget, policy)
         else:
             read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
-            document = _compress_module(output, read, out, with_samples(read.preprocess), budget, policy)
+            document = _compress_module(
+                output, read, out, with_samples(read.preprocess), budget, policy, shapes
+            )
     output.result(document)
 
 
@@ -123,6 +136,7 @@ def _compress_module(
     options: CompressionOptions,
     budget: Budget,
     policy: str,
+    shapes: DynamicShapes | None,
 ) -> dict[str, Any]:
     """Compress a model, write it as `out` says, say how it went, and return it as a document."""
     exported = out.suffix == ".onnx"
@@ -138,7 +152,7 @@ def _compress_module(
         )
     report = None
     if exported:
-        report = export_onnx(compressed, out, source.require_example(), policy)
+        report = export_onnx(compressed, out, source.require_example(), policy, shapes)
     else:
         replace(compressed, source=source.text).save(out)
     widths = sorted({layer.bits for layer in compressed.report})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from muquant_cli.options.common import module_option, out_option, policy_option
+from muquant_cli.options.common import dynamic_option, module_option, out_option, parse_dynamic, policy_option
 from muquant_cli.output import Output, command
 from muquant_cli.sources.artifacts import open_artifact
 from muquant_cli.tables import report_export
@@ -16,9 +16,13 @@ from muquant_onnx import export_onnx
 @out_option("model.onnx")
 @module_option
 @policy_option
+@dynamic_option
 @command
-def export(output: Output, model: Path, out: Path, module: str | None, policy: str) -> None:
+def export(
+    output: Output, model: Path, out: Path, module: str | None, policy: str, dynamic: tuple[str, ...]
+) -> None:
     """Write MODEL, a .mq file, as an ONNX file that stock onnxruntime runs."""
+    shapes = parse_dynamic(dynamic)
     compressed, source = open_artifact(model, module)
-    report = export_onnx(compressed, out, source.require_example(), policy)
+    report = export_onnx(compressed, out, source.require_example(), policy, shapes)
     output.result(report_export(output, report))

@@ -1,7 +1,7 @@
 """Options that several commands take."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,13 @@ module_option = click.option(
     "--module",
     metavar="SOURCE",
     help="What a .mq file was compressed from, if not a run folder; a factory named here is run.",
+)
+dynamic_option = click.option(
+    "--dynamic",
+    multiple=True,
+    metavar="INPUT=AXIS,...",
+    help="Axes of an input of the ONNX file that have to be dynamic, by names for their sizes, such as "
+    "ids=batch,sequence; - keeps one as it is. Several times for several inputs; by default all that can be.",
 )
 
 
@@ -111,6 +118,23 @@ def parse_bits(text: str) -> tuple[int, dict[str, int]]:
         )
     others = re.findall(r",(.+?)=(\d+)(?=,|$)", match[2] or "")
     return int(match[1]), {layers: int(bits) for layers, bits in others}
+
+
+def parse_dynamic(texts: Sequence[str]) -> dict[str, list[str | int | None]] | None:
+    """Read the values of `--dynamic` as what `export_onnx` takes; None where there is none."""
+    shapes: dict[str, list[str | int | None]] = {}
+    for text in texts:
+        name, equals, axes = text.partition("=")
+        if not name or not equals or name in shapes:
+            raise InputError(
+                f"--dynamic is {text!r}; expected INPUT=AXIS,..., once for each input, such as "
+                "ids=batch,sequence"
+            )
+        sizes = (axis.strip() for axis in axes.split(","))
+        shapes[name] = [
+            int(size) if size.isdecimal() else None if size in ("", "-") else size for size in sizes
+        ]
+    return shapes or None
 
 
 def parse_mu(text: str) -> float | Literal["auto"]:

@@ -135,7 +135,7 @@ def find_axes(module: nn.Module, given: Inputs, shapes: DynamicShapes | None = N
             else:
                 axes.fixed[place] = f"torch takes a size of {axes.size(place)} for a constant"
                 if asked.get(place) is not None:
-                    axes.refuse(place, "the model does not run on the example with another size there")
+                    axes.refuse(place, f"{axes.fixed[place]}, and the model does not run on two of it")
     try:
         found = survey(module, inputs, free)
     except Exception as error:  # of torch.export, or whatever the module raises
@@ -160,19 +160,23 @@ def few(axes: Axes, reason: str) -> Axes:
 
 
 def _enlarged(module: nn.Module, inputs: Inputs, asked: Asked) -> Inputs:
-    """Return the example with two where there is one, along axes that are asked for and along the first;
-    torch would take that for a constant. The first stay as they are where the module runs on one only."""
-    wanted = {place for place, each in asked.items() if each is not None}
-    first = {(index, 0) for index, tensor in enumerate(inputs.tensors) if tensor.dim()}
-    first -= set(asked)
-    for places in (wanted | first, wanted):
-        changed = [place for place in places if inputs.tensors[place[0]].shape[place[1]] == 1]
+    """Return the example with two where there is one, along the first axis and along those asked for.
+
+    Torch would take one for a constant. Where the module does not run on two the example stays as it is.
+    """
+    wanted = {place: each.name for place, each in asked.items() if each is not None}
+    first = [(index, 0) for index, tensor in enumerate(inputs.tensors) if tensor.dim()]
+    batch = {wanted[place] for place in first if wanted.get(place)}
+    named = [place for place, name in wanted.items() if name in batch or place in first]
+    others = [[each for each in wanted if wanted[each] == name] for name in dict.fromkeys(wanted.values())]
+    for places in ([place for place in first if place not in asked] + named, named, *others):
         tensors = list(inputs.tensors)
-        for index, axis in changed:
-            tensors[index] = torch.cat((tensors[index], tensors[index]), axis)
+        for index, axis in places:
+            if tensors[index].shape[axis] == 1:
+                tensors[index] = torch.cat((tensors[index], tensors[index]), axis)
         larger = replace(inputs, tensors=tuple(tensors))
-        if not changed or runs(module, larger):
-            return larger
+        if larger.shapes != inputs.shapes and runs(module, larger):
+            inputs = larger
     return inputs
 
 

@@ -55,12 +55,21 @@ def name_sizes(model: ir.Model, axes: Axes) -> None:
 
 
 def forget_sizes(model: ir.Model, other: Mapping[int, set[int]]) -> bool:
-    """Leave out sizes that are stated of outputs and do not hold, in place; return whether there are any."""
+    """Leave out sizes that are stated of outputs and do not hold, in place; return whether there are any.
+
+    Shapes inside the graph go with them: onnxruntime would infer those of the outputs again.
+    """
+    if not any(other.values()):
+        return False
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
     for index, axes in other.items():
         value = model.graph.outputs[index]
-        if axes and value.shape is not None:
+        if value.shape is not None:
             value.shape = ir.Shape([None if axis in axes else dim for axis, dim in enumerate(value.shape)])
-    return any(other.values())
+    return True
 
 
 def describe_axes(model: ir.Model, axes: Axes) -> tuple[InputAxis, ...]:

@@ -133,18 +133,14 @@ def _other_sizes(
         return False
 
     far = taken(2 * size) or taken(size // 2)
-    near = taken(size + 1) or taken(size - 1)
+    errors = [f"the model does not take size {other}: {error}" for other, error in trials.items()]
+    _ = taken(size + 1) or taken(size - 1)
     for edge in (1, low - 1, *([] if high is None else [high + 1])):
         taken(edge)
     held = [trial for trial in trials.values() if isinstance(trial, Trial)]
-    if far or (near and wanted is not None):
+    if far or not errors:
         return held, ""
-    errors = [
-        f"the model does not take size {other}: {error}"
-        for other, error in trials.items()
-        if isinstance(error, str)
-    ]
-    return held, errors[0] if errors else ""
+    return held, errors[0]
 
 
 def _try(
