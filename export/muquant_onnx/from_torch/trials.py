@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from muquant.base.errors import first_line
+from muquant.base.errors import InputError, first_line
 from muquant.models.calls import Inputs, evaluation_mode, output_tensors
 from muquant_onnx.from_torch.axes import Axes, few
 from muquant_onnx.serving.sessions import load_session
@@ -90,21 +90,18 @@ def check_sizes(
         return axes, {}
     try:
         session = load_session(path, "accuracy-1", policy=policy)
-        wrong = _difference(session, axes, trials[0])
-    except Exception as error:  # of onnxruntime, or a type that numpy does not have
-        wrong = first_line(error)
-    if wrong:
-        return few(axes, f"whether the file is right at other sizes cannot be told: {wrong}"), {}
+    except InputError as error:
+        return few(axes, f"the file was not tried at other sizes: {error}"), {}
     stated = [output.shape for output in session.get_outputs()]
     other: dict[int, set[int]] = {}
     for trial in trials[1:]:
-        try:
-            wrong = _difference(session, axes, trial)
-        except Exception as error:  # of onnxruntime
-            wrong = f"does not run: {first_line(error)}"
         if trial.symbol not in axes.values:
             continue
+        wrong = _difference(session, trial)
         if wrong:
+            alike = _difference(session, trials[0])
+            if alike:
+                return few(axes, f"already at the example's size the file {alike}"), {}
             axes = axes.without(trial.symbol, f"at size {trial.size} the file {wrong}")
         for output, (tensor, shape) in enumerate(zip(trial.outputs, stated, strict=True)):
             sizes = zip(tensor.shape, shape, strict=True)
@@ -119,7 +116,8 @@ def _other_sizes(
 ) -> tuple[list[Trial], str]:
     """Try other sizes for a symbol; return those that the module takes, and why it is to be fixed, if it is.
 
-    That a pooled size is rounded makes nothing dynamic, so twice or half the size has to do.
+    That a pooled size is rounded makes nothing dynamic, so twice or half the size has to do. Of the number of
+    examples one more will do.
     """
     size, wanted, (low, high) = base[symbol], axes.wanted(symbol), axes.ranges.get(symbol, (2, None))
     least, most = (1, None) if wanted is None else (wanted.least, wanted.most)
@@ -132,9 +130,10 @@ def _other_sizes(
             return isinstance(trials[other], Trial)
         return False
 
-    far = taken(2 * size) or taken(size // 2)
+    far = any(map(taken, (size + 1, 2 * size) if axes.counts(symbol) else (2 * size, size // 2)))
     errors = [f"the model does not take size {other}: {error}" for other, error in trials.items()]
-    _ = taken(size + 1) or taken(size - 1)
+    if not axes.counts(symbol):
+        _ = taken(size + 1) or taken(size - 1)
     for edge in (1, low - 1, *([] if high is None else [high + 1])):
         taken(edge)
     held = [trial for trial in trials.values() if isinstance(trial, Trial)]
@@ -161,12 +160,15 @@ def _try(
     return Trial(symbol, 0 if symbol is None else values[symbol], inputs, outputs)
 
 
-def _difference(session: ort.InferenceSession, axes: Axes, trial: Trial) -> str:
+def _difference(session: ort.InferenceSession, trial: Trial) -> str:
     """Say how the answer of a file differs from the model's; nothing where it does not."""
     names = trial.inputs.names or tuple(entry.name for entry in session.get_inputs())
-    feed = {name: tensor.numpy() for name, tensor in zip(names, trial.inputs.tensors, strict=True)}
-    for found, tensor in zip(session.run(None, feed), trial.outputs, strict=True):
-        wanted = tensor.numpy()
+    try:
+        feed = {name: tensor.numpy() for name, tensor in zip(names, trial.inputs.tensors, strict=True)}
+        answers, expected = session.run(None, feed), [tensor.numpy() for tensor in trial.outputs]
+    except Exception as error:  # of onnxruntime, or a type that numpy does not have
+        return f"does not run: {first_line(error)}"
+    for found, wanted in zip(answers, expected, strict=True):
         if found.shape != wanted.shape:
             return f"answers {found.shape}, the model {wanted.shape}"
         if not _close(found, wanted):
