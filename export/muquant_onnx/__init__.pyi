@@ -19,10 +19,10 @@ from .from_torch.program import (
     plan_program as plan_program,
 )
 from .lowering.lower import Served as Served
+from .serving.classifier import logits_of as logits_of
 from .serving.sessions import (
     RUNTIME_SETTINGS as RUNTIME_SETTINGS,
     load_session as load_session,
-    logits_of as logits_of,
     running_operators as running_operators,
 )
 from .verification.verify import (

@@ -1,6 +1,7 @@
 """Compressed files as sessions of stock onnxruntime: decoded here, in the form that a policy asks for.
 
 sessions.py       `load_session`: settings and policies by name, and the operators that really run
+classifier.py     a session as a function from images to logits
 read.py           the file, its codes left where they are
 decoders.py       where a graph decodes its weights, and what it makes of them
 restore.py        each weight one value again, as before it was lowered

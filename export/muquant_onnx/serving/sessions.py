@@ -3,17 +3,14 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
 from muquant.base.registry import look_up
@@ -161,19 +158,6 @@ def _open(
         )
     except Exception as error:  # onnxruntime's errors have no common base
         raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
-
-
-def logits_of(session: ort.InferenceSession) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
-    """A session of one input as a function: images [N, ...] -> its first output, the logits [N, classes]."""
-    inputs, output = session.get_inputs(), session.get_outputs()[0].name
-    if len(inputs) != 1:
-        raise InputError(f"expected a model of one input, found {len(inputs)}; give an image classifier")
-
-    def run(images: NDArray[np.float32]) -> NDArray[Any]:
-        logits: NDArray[Any] = session.run([output], {inputs[0].name: images})[0]
-        return logits
-
-    return run
 
 
 @dataclass(frozen=True, eq=False)
