@@ -6,6 +6,7 @@ result.accuracy
 What all share:
 base.py             `Attack`: batches, seeds, verification of every example; `AttackResult`
 problem.py          `AttackProblem`: one batch under attack, through which every pass goes
+inputs.py           what attacks are given; inputs with other bounds, or normalised ones
 target.py           `Target`: what is attacked, a module or a function
 norms.py            epsilons, distances, balls
 losses.py           what an attack raises

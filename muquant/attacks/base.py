@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, project, size
-from muquant.attacks.problem import AttackProblem, Keep, Opening, checked_logits, inside
-from muquant.attacks.target import Target
+from muquant.attacks.inputs import InputSpace, read_images
+from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, per_image, project, size
+from muquant.attacks.problem import AttackProblem, Keep, Opening, checked_logits, inside, naming_shape
+from muquant.attacks.target import UNIT, Target
 from muquant.base.errors import InputError
 from muquant.base.progress import OnProgress
 from muquant.base.seeds import generator_for
@@ -28,11 +30,13 @@ class AttackResult:
     """What an attack did to N images; tensors are on the CPU.
 
     Attributes:
-        adversarial: float32 [N, ...] in [0, 1]; the clean image wherever the attack did not succeed.
+        adversarial: float32 [N, ...] within the bounds of the inputs; the clean image wherever the attack did
+            not succeed.
         attacked: bool [N], the clean image was classified correctly; others are left alone.
         success: bool [N], attacked, and the adversarial image is misclassified inside the threat.
         queries: int64 [N], forward passes, those of the clean image and of the verification included.
-        l2: float32 [N], L2 distance to the clean image; 0 without success.
+        l2: float32 [N], L2 distance to the clean image, in units of the range of the inputs; 0 without
+            success.
         linf: float32 [N], Linf distance likewise.
         seconds: wall time.
     """
@@ -99,8 +103,8 @@ class Attack(ABC):
     def attack(
         self,
         target: Target,
-        inputs: Tensor,
-        labels: Tensor,
+        inputs: Tensor | ArrayLike,
+        labels: Tensor | ArrayLike,
         *,
         seed: int = 0,
         on_progress: OnProgress | None = None,
@@ -110,8 +114,8 @@ class Attack(ABC):
 
         Args:
             target: what is attacked.
-            inputs: [N, ...] in [0, 1].
-            labels: int64 [N], the true classes.
+            inputs: [N, ...] within the bounds of the target, [0, 1] where it states none.
+            labels: integers [N], the true classes.
             seed: of all randomness; what happens to a batch depends on (seed, number of the batch) alone.
             on_progress: called with images done and images in all after each batch.
             batch_size: images at a time; another size is another result for attacks that draw numbers.
@@ -119,7 +123,8 @@ class Attack(ABC):
         Raises:
             InputError: the inputs, the labels, the parameters or the target cannot be used.
         """
-        check_inputs(inputs, labels)
+        inputs, labels = read_images(inputs, labels)
+        _ = space_of(target).unscaled(inputs)  # refuse what lies outside before any work is done
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, found {batch_size}")
         parts = []
@@ -131,11 +136,19 @@ class Attack(ABC):
         return AttackResult.join(parts)
 
     def attack_batch(
-        self, target: Target, inputs: Tensor, labels: Tensor, *, seed: int = 0, number: int = 0
+        self,
+        target: Target,
+        inputs: Tensor | ArrayLike,
+        labels: Tensor | ArrayLike,
+        *,
+        seed: int = 0,
+        number: int = 0,
     ) -> AttackResult:
         """Attack batch `number` of those of `attack`: several processes share the batches out by it."""
-        check_inputs(inputs, labels)
-        self.threat.fit(inputs)
+        inputs, labels = read_images(inputs, labels)
+        space = space_of(target)
+        images = space.unscaled(inputs)
+        self.threat.fit(images)
         if self.needs_gradients and not target.differentiable:
             raise InputError(
                 f"{type(self).__name__} needs gradients, which the target does not have; attack the PyTorch "
@@ -143,7 +156,7 @@ class Attack(ABC):
             )
         begin = time.perf_counter()
         with target.ready():
-            clean = inputs.detach().to(target.device, torch.float32)
+            clean = images.detach().to(target.device, torch.float32)
             labels = labels.to(target.device)
             opening = _opened(target, clean, labels, gradients=self.needs_gradients)
             places = opening.places
@@ -169,6 +182,9 @@ class Attack(ABC):
         attacked[places], success[places] = True, problem.fooled
         queries = torch.ones_like(labels).index_add_(0, places, problem.queries)
         difference = adversarial - clean
+        if space.bounded:
+            given = inputs.detach().to(adversarial)
+            adversarial = torch.where(per_image(success, given), space.scaled(adversarial), given)
         return AttackResult(
             adversarial.cpu(),
             attacked.cpu(),
@@ -230,29 +246,16 @@ class DistanceAttack(Attack):
         return "smallest"
 
 
-def check_inputs(inputs: Tensor, labels: Tensor) -> None:
-    """Refuse images outside [0, 1] and labels that are not one class number for each image."""
-    if not len(inputs) or inputs.dim() < 2 or not inputs[0].numel():
-        raise InputError(f"inputs: expected [N, ...] with at least one image, found {list(inputs.shape)}")
-    if labels.shape != inputs.shape[:1] or labels.dtype != torch.int64:
-        raise InputError(
-            f"labels: expected int64 [{len(inputs)}], found {str(labels.dtype).removeprefix('torch.')} "
-            f"{list(labels.shape)}"
-        )
-    if int(labels.min()) < 0:
-        raise InputError(f"labels: expected class numbers from 0, found {int(labels.min())}")
-    low, high = (float(value) for value in inputs.detach().aminmax())
-    if not (low >= 0 and high <= 1):  # also for NaN
-        raise InputError(
-            f"inputs: expected values in [0, 1], found {low:g} to {high:g}; "
-            f"scale the images, and normalise inside the model"
-        )
+def space_of(target: Target) -> InputSpace:
+    """The inputs that a target takes; in [0, 1] where it does not say."""
+    space: InputSpace = getattr(target, "space", UNIT)
+    return space
 
 
 def _opened(target: Target, clean: Tensor, labels: Tensor, *, gradients: bool) -> Opening:
     """Find out which images are to be attacked, and keep the graph of that pass if it may serve again."""
     images = clean.detach().requires_grad_(gradients)
-    with torch.set_grad_enabled(gradients):
+    with torch.set_grad_enabled(gradients), naming_shape(images):
         logits = checked_logits(target, images)
     if int(labels.max()) >= logits.shape[1]:
         raise InputError(

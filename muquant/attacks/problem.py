@@ -1,6 +1,7 @@
 """One batch under attack: every forward pass goes through it, and so is counted, checked and judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from muquant.attacks.losses import margin
 from muquant.attacks.norms import TOLERANCE, Ball, Threat, size
 from muquant.attacks.target import Target
-from muquant.base.errors import InputError
+from muquant.base.errors import InputError, first_line
 
 Keep = Literal["first", "last", "smallest"]
 """Which of an image's successful iterates is kept."""
@@ -199,5 +200,27 @@ def checked_logits(target: Target, inputs: Tensor) -> Tensor:
         )
     output = output.float()
     if not torch.isfinite(output).all():
-        raise InputError("the model's output: expected finite logits, found NaN or infinity; check the model")
+        rows = int((~torch.isfinite(output)).any(1).sum())
+        raise InputError(
+            f"the model's output: expected finite logits, found NaN or infinity for {rows} of {len(output)} "
+            "images; check the model"
+        )
     return output
+
+
+@contextmanager
+def naming_shape(inputs: Tensor) -> Iterator[None]:
+    """Say of what shape the inputs were where a target does not take them.
+
+    Raises:
+        InputError: whatever else the target raised.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever a module or a runtime raises
+        raise InputError(
+            f"the model does not take images of shape {list(inputs.shape[1:])}: {first_line(error)}; "
+            "give images of the data that it was made for"
+        ) from error

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from muquant.attacks.base import Attack
 from muquant.attacks.norms import Threat
-from muquant.attacks.problem import AttackProblem
+from muquant.attacks.problem import AttackProblem, checked_logits, naming_shape
 from muquant.attacks.target import Target
-from muquant.base.errors import InputError
+from muquant.base.errors import InputError, naming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +36,21 @@ class Transfer(Attack):
         """The method's."""
         return self.method.threat
 
+    def _check_classes(self, problem: AttackProblem) -> None:
+        images = problem.clean[:1].to(self.surrogate.device)
+        with torch.no_grad(), naming("Transfer: the surrogate"), naming_shape(images):
+            classes = checked_logits(self.surrogate, images).shape[1]
+        if int(problem.labels.max()) >= classes:
+            raise InputError(
+                f"Transfer: the surrogate has {classes} classes, and labels go up to "
+                f"{int(problem.labels.max())}; give a surrogate of the same classes"
+            )
+
     def run(self, problem: AttackProblem) -> None:
         """Attack the surrogate, and show what comes of it."""
         device = self.surrogate.device
         with self.surrogate.ready():
+            self._check_classes(problem)
             twin = AttackProblem(
                 self.surrogate,
                 problem.clean.to(device),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from muquant.data import Dataset
 from muquant.models.calls import evaluation_mode
+from muquant.models.logits import classifier_logits, input_dtype
 
 
 def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> float:
@@ -30,9 +31,10 @@ def logits(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Tens
         batch_size: images at a time.
     """
     tensor = next(chain(model.parameters(), model.buffers()), torch.empty(0))
+    dtype = input_dtype(model)
+    parts = []
     with torch.no_grad(), evaluation_mode(model):
-        parts = [
-            model(dataset.inputs(slice(start, start + batch_size)).to(tensor.device)).float().cpu()
-            for start in range(0, len(dataset), batch_size)
-        ]
+        for start in range(0, len(dataset), batch_size):
+            inputs = dataset.inputs(slice(start, start + batch_size)).to(tensor.device, dtype)
+            parts.append(classifier_logits(model(inputs), len(inputs)).float().cpu())
     return torch.cat(parts)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from muquant.attacks import ATTACKS, Attack, AttackResult, Target, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
+from muquant.attacks.problem import checked_logits
 from muquant.base.processes import Processes
 from muquant.data import Dataset
 from muquant.robustness.store import Store
@@ -137,7 +138,8 @@ def _value(value: object) -> Any:
     if isinstance(value, Attack):
         return describe(value)
     if isinstance(value, TorchTarget):
-        return fingerprint(value.module)
+        digest, space = fingerprint(value.module), value.space
+        return f"{digest} {space!r}" if space.bounded or space.normalised else digest
     return value
 
 
@@ -172,9 +174,13 @@ def replay(target: Target, made: AttackResult, sample: Sample) -> AttackResult:
 
 
 def predictions(target: Target, images: Tensor) -> Tensor:
-    """The classes that a target sees in images [N, ...], int64 [N] on the CPU."""
+    """The classes that a target sees in images [N, ...], int64 [N] on the CPU.
+
+    Raises:
+        InputError: its output is no logits, or not finite.
+    """
     parts = [
-        target.logits(images[start : start + BATCH_SIZE].to(target.device)).argmax(1).cpu()
+        checked_logits(target, images[start : start + BATCH_SIZE].to(target.device)).argmax(1).cpu()
         for start in range(0, len(images), BATCH_SIZE)
     ]
     return torch.cat(parts)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from muquant.attacks import CallableTarget, TorchTarget
-from muquant.base.errors import InputError, first_line
+from muquant.attacks.problem import checked_logits, naming_shape
+from muquant.base.errors import InputError
 
 LogitsFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
 """images float32 [N, ...] -> logits [N, classes]"""
@@ -60,21 +61,12 @@ class Subject:
         for target in (self.torch_target(), self.onnx_target()):
             if target is None:
                 continue
-            try:
-                with target.ready(), torch.no_grad():
-                    logits = target.logits(images.to(target.device))
-            except Exception as error:  # whatever a module or a runtime raises
-                raise InputError(
-                    f"does not take images of shape {list(images.shape[1:])}: {first_line(error)}; give a "
-                    "model of the same data"
-                ) from error
-            shape = (
-                list(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
-            )  # anyone's module
-            if shape != [len(images), classes]:
+            with target.ready(), torch.no_grad(), naming_shape(images):
+                found = list(checked_logits(target, images.to(target.device)).shape)
+            if found[1] != classes:
                 raise InputError(
                     f"expected logits [{len(images)}, {classes}] for {len(images)} images of {classes} "
-                    f"classes, found {shape}; give a model of the same data"
+                    f"classes, found {found}; give a model of the same data"
                 )
 
     def digest(self, runtime: str) -> str:

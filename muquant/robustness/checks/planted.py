@@ -78,7 +78,7 @@ def features(module: nn.Module, layer: nn.Module, inputs: Tensor) -> Tensor:
     seen = [inputs.flatten(1)[:, :0]]
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].flatten(1)))
     try:
-        module(inputs)
+        TorchTarget(module).logits(inputs)
     finally:
         hook.remove()
     return seen[-1].float()

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,17 @@ def test_epsilon_of_text() -> None:
         (lambda x, y: (x, y + 1), "labels: expected 0 to 3, the model's classes, found 4"),
         (lambda x, y: (x, y[:-1]), r"labels: expected int64 \[60\], found int64 \[59\]"),
         (lambda x, y: (x, y.float()), r"labels: expected int64 \[60\], found float32 \[60\]"),
+        (lambda x, y: (x, y[:, None]), r"labels: expected int64 \[60\], found int64 \[60, 1\]"),
+        (
+            lambda x, y: (x, np.array(["a"] * 60)),
+            "labels: expected a tensor or an array of numbers, found nd",
+        ),
+        (lambda x, y: (x, None), "labels: expected a tensor or an array of numbers, found NoneType"),
+        (lambda x, y: ([[1, 2], [3]], y), "inputs: expected a tensor or an array of numbers, found list"),
+        (lambda x, y: (torch.tensor(1.0), y), r"inputs: expected \[N, \.\.\.\] .* found \[\]"),
+        (lambda x, y: ((255 * x).byte(), y), r"found \d+ to \d+, outside in 60 of 60 .*bounds=\(0, 255\)"),
+        (lambda x, y: (torch.cat([x[:59], x[:1] - 1]), y), "outside in 1 of 60 images"),
+        (lambda x, y: (x[..., :7], y), r"does not take images of shape \[1, 8, 7\]: mat1 and mat2"),
     ],
 )
 def test_data_is_refused(
@@ -97,13 +109,21 @@ def test_data_is_refused(
     ("function", "message"),
     [
         (
-            lambda x: torch.zeros(len(x)),
+            lambda x: torch.zeros(len(x)).long(),
             r"expected logits \[60, classes\] with 2 or more classes, found \[60\]",
         ),
-        (lambda x: torch.zeros(len(x), 1), r"with 2 or more classes, found \[60, 1\]"),
+        (lambda x: torch.zeros(len(x), 1), "labels: expected 0 to 1, the model's classes, found 3"),
+        (lambda x: torch.zeros(()), r"found \[\]; attack a classifier"),
+        (lambda x: {}, "the model's output: .*found dict without a tensor"),
+        (lambda x: {"logits": "many"}, "the function's output: .*found str"),
+        (lambda x: None, "the function's output: expected logits .*found NoneType"),
+        (lambda x: x.reshape(7, -1), r"does not take images of shape \[1, 8, 8\]: cannot reshape"),
         (lambda x: torch.zeros(len(x), 4, 2), r"found \[60, 4, 2\]"),
         (lambda x: torch.zeros(1, 4), r"found \[1, 4\]"),
-        (lambda x: torch.full((len(x), 4), torch.nan), "expected finite logits, found NaN or infinity"),
+        (
+            lambda x: torch.full((len(x), 4), torch.nan),
+            "expected finite logits, found NaN or infinity for 60 of 60",
+        ),
     ],
 )
 def test_model_is_refused(function: Callable[..., Tensor], message: str, data: Data) -> None:
@@ -119,6 +139,19 @@ def test_model_that_cuts_the_gradient_is_refused(net: nn.Module, data: Data) -> 
 
     with pytest.raises(InputError, match="does not depend on its input by differentiable operations"):
         FGSM(epsilon=0.1).attack(TorchTarget(Cut()), *data)
+
+
+def test_a_surrogate_of_other_data_is_refused(net: nn.Module, data: Data) -> None:
+    for surrogate, words in (
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), "has 2 classes, and labels go up to 3"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(49, 4)),
+            r": the model does not take images of shape \[1, 8, 8\]",
+        ),
+    ):
+        attack = Transfer(surrogate=TorchTarget(surrogate), method=BIM(epsilon=0.1))
+        with pytest.raises(InputError, match=f"Transfer: the surrogate{words}" if words[0] == ":" else words):
+            attack.attack(TorchTarget(net), *data)
 
 
 def test_l2_radius_beyond_the_cube_is_refused(net: nn.Module, data: Data) -> None:

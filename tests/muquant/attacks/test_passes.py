@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from muquant.attacks import APGDCE, APGDT, BIM, DDN, FGSM, MIM, PGD, Attack, Square, TorchTarget, UniformNoise
 from muquant.attacks.problem import AttackProblem
+from muquant.base.errors import InputError
 
 Data = tuple[Tensor, Tensor]
 
@@ -104,7 +105,7 @@ def test_module_gets_the_tensors_back_that_it_had(fails: bool) -> None:
     images, labels = torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.int64)
     module.fails = fails
     if fails:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(InputError, match=r"does not take images of shape \[1, 8, 8\]: RuntimeError"):
             PGD(epsilon=0.1).attack(TorchTarget(module), images, labels)
     else:
         PGD(epsilon=0.1).attack(TorchTarget(module), images, labels)

@@ -1,5 +1,6 @@
 """The whole of a benchmark: one process and two (130 images are two batches), a first run and a second."""
 
+import copy
 import json
 import os
 import subprocess
@@ -164,6 +165,44 @@ def test_two_processes_report_what_one_does(
     assert [check["value"] for check in shared["checks"]] == pytest.approx(
         [check.value for check in alone.checks], abs=1e-5
     )
+
+
+class Answering(nn.Module):
+    """The same net, with answers in another form and of another type of floats."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.net(images)
+        return {"loss": logits.sum(), "logits": logits}
+
+
+def test_the_form_of_answers_changes_nothing(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
+    subjects = [Subject("plain", net), Subject("dict", Answering(net))]
+    plain, other = benchmark(subjects, quarters, setup(limit=20))[0].models
+    assert without_times(replace(other, name="plain")) == without_times(plain)
+
+
+def test_a_model_in_bfloat16_is_attacked_and_checked(
+    net: nn.Module, quarters: Dataset, setup: Setups
+) -> None:
+    half = copy.deepcopy(net).bfloat16()
+    (row,) = benchmark([Subject("half", Answering(half))], quarters, setup(limit=20))[0].models
+    assert row.clean == 1
+    assert row.worst_case is not None
+    assert {check.check for check in row.checks} >= {"planted-missed", "random-logits"}
+
+
+def test_answers_that_are_no_numbers_are_said(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
+    def session(images: NDArray[np.float32]) -> NDArray[Any]:
+        logits = numpy_net(net)(images)
+        return np.where(images.min((1, 2, 3))[:, None] < 0.15, np.nan, logits)  # of no clean image
+
+    assert np.isfinite(session(quarters.inputs(slice(0, 2)).numpy())).all()
+    with pytest.raises(InputError, match="expected finite logits, found NaN or infinity for"):
+        benchmark([Subject("net", net, session)], quarters, setup(limit=20))
 
 
 @pytest.mark.parametrize(

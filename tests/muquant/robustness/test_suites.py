@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from muquant.attacks import ATTACKS, TorchTarget, Transfer
+from muquant.attacks import ATTACKS, FGSM, TorchTarget, Transfer
 from muquant.base.errors import InputError
 from muquant.robustness import SUITES, settings_for
 from muquant.robustness.runner import describe
+from muquant.robustness.subject import fingerprint
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -70,3 +71,11 @@ def test_the_suites_differ_by_what_they_are_for() -> None:
     assert headline == {name: attack for name, attack in attacks["standard"].items() if name != "square"}
     assert attacks["strict"]["apgd-t"]["steps"] == 2 * attacks["headline"]["apgd-t"]["steps"] == 200
     assert {"hop-skip-jump", "cw", "random-search"} <= set(attacks["strict"])
+
+
+def test_a_surrogate_is_described_with_what_comes_before_it() -> None:
+    module, method = nn.Linear(2, 2), FGSM(epsilon=0.1)
+    targets = [TorchTarget(module), TorchTarget(module, bounds=(0, 255)), TorchTarget(module, bounds=(0, 9))]
+    described = [describe(Transfer(surrogate=target, method=method))["surrogate"] for target in targets]
+    assert described[0] == fingerprint(module)
+    assert len(set(described)) == 3
