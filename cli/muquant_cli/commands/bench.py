@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from muquant.attacks import TorchTarget
+from muquant.attacks.inputs import InputSpace
 from muquant.base.errors import InputError, naming
 from muquant.base.processes import join_processes
 from muquant.data import load_dataset
@@ -32,6 +33,11 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
 )
 @click.option("--epsilon", metavar="NUMBER", help='Radius, such as 0.3 or "8/255".  [default: by data set]')
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of epsilon.  [default: linf]")
+@click.option(
+    "--bounds", metavar="LOW,HIGH", help="What 0 and 1 are to factories and ONNX files.  [default: 0,1]"
+)
+@click.option("--mean", metavar="NUMBER[,...]", help="Subtracted after that, for each channel.  [default: 0]")
+@click.option("--std", metavar="NUMBER[,...]", help="Divided by after that, for each channel.  [default: 1]")
 @click.option("--surrogate", type=click.Path(path_type=Path), help="Run folder of a model to transfer from.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw and of all attacks.")
 @click.option(
@@ -62,6 +68,9 @@ def bench(
     limit: int | None,
     epsilon: str | None,
     norm: str | None,
+    bounds: str | None,
+    mean: str | None,
+    std: str | None,
     surrogate: Path | None,
     seed: int,
     out: Path,
@@ -80,6 +89,7 @@ def bench(
     processes.
     """
     runtimes = _runtimes(runtime)
+    preprocess = _preprocess(bounds, mean, std)
     settings = settings_for(data, epsilon, norm)  # type: ignore[arg-type]  # click's choices are the norms
     processes = join_processes(device)
     output.quiet(processes.rank > 0)
@@ -89,12 +99,30 @@ def bench(
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(processes.device))
     count = min(_LIMIT, len(dataset)) if limit is None else limit or None
     setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes)
-    report = run_bench(output, candidates, dataset, setup, out, runtimes, policy)
+    report = run_bench(output, candidates, dataset, setup, out, runtimes, policy, preprocess)
     if processes.rank > 0:
         return
     output.result(report.to_dict())
     if any(flag.kind in _FAIL_ON[fail_on] for model in report.models for flag in model.flags):
         sys.exit(FAILED)
+
+
+def _preprocess(bounds: str | None, mean: str | None, std: str | None) -> InputSpace | None:
+    """Return what comes before models that do not say what they take; None where no option asks for it."""
+    if bounds is None and mean is None and std is None:
+        return None
+    low_high = _numbers("--bounds", bounds or "0,1")
+    if len(low_high) != 2:
+        raise InputError(f"--bounds is {bounds!r}; expected two numbers, such as 0,255")
+    normalise = (_numbers("--mean", mean or "0"), _numbers("--std", std or "1"))
+    return InputSpace((low_high[0], low_high[1]), normalise)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} is {text!r}; expected numbers, such as 0.485,0.456,0.406") from None
 
 
 def _runtimes(text: str) -> list[str]:

@@ -18,6 +18,7 @@ import muquant
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder
 from muquant.base.processes import Processes
+from muquant.models import Classifier
 from muquant.robustness import Subject
 from muquant.robustness.subject import LogitsFunction
 from muquant_cli.sources import Source, read_source
@@ -75,6 +76,7 @@ def subjects(
     folder: Path,
     policy: str,
     processes: Processes,
+    preprocess: nn.Module | None = None,
 ) -> list[Subject]:
     """Open the candidates under the runtimes; models without an ONNX file are exported into `folder`.
 
@@ -84,16 +86,25 @@ def subjects(
         folder: for the exported files.
         policy: of the export.
         processes: the first of which exports; PyTorch models run on the device of each.
+        preprocess: images in [0, 1] -> what models take that do not say so themselves: factories' and ONNX
+            files without one. None where they take images as they are.
 
     Raises:
-        InputError: a model cannot be exported or loaded, or there is nothing of it under these runtimes.
+        InputError: no model needs `preprocess`, a model cannot be exported or loaded, or there is nothing of
+            it under these runtimes.
     """
     opened = []
+    if preprocess is not None and all(_states_inputs(candidate) for candidate in candidates):
+        raise InputError(
+            "--bounds, --mean, --std: expected a factory or an ONNX file among the models, found those that "
+            "state themselves what they take; leave these options out"
+        )
     for candidate in candidates:
         file = candidate.file
         if "onnx" in runtimes and file is None:
             file = _export(candidate, folder, policy, processes)
-        opened.append(_subject(candidate, file if "onnx" in runtimes else None, runtimes, processes.device))
+        shown = file if "onnx" in runtimes else None
+        opened.append(_subject(candidate, shown, runtimes, processes.device, preprocess))
     return opened
 
 
@@ -131,11 +142,23 @@ def _made_from(file: Path, candidate: Candidate) -> bool:
     )
 
 
+def _states_inputs(candidate: Candidate) -> bool:
+    """Whether it is known what the model takes: of all but factories and ONNX files alone."""
+    source = candidate.source
+    return source is not None and (source.preprocess is not None or isinstance(source.module, Classifier))
+
+
 def _subject(
-    candidate: Candidate, file: Path | None, runtimes: Sequence[str], device: torch.device
+    candidate: Candidate,
+    file: Path | None,
+    runtimes: Sequence[str],
+    device: torch.device,
+    given: nn.Module | None,
 ) -> Subject:
     source = candidate.source
-    module = None if source is None or "torch" not in runtimes else _on_images(source, source.module)
+    given = None if _states_inputs(candidate) else given
+    preprocess = given if source is None or source.preprocess is None else source.preprocess
+    module = None if source is None or "torch" not in runtimes else _on_images(preprocess, source.module)
     if module is None and file is None:
         raise InputError(f"{candidate.path}: an ONNX file does not run in torch; add onnx to --runtime")
     bits: float | None = None
@@ -151,28 +174,34 @@ def _subject(
     return Subject(
         name=candidate.name,
         module=None if module is None else module.to(device),
-        session=None if file is None else _session(source, file),
+        session=None if file is None else _session(preprocess, file),
         bits=bits,
         nbytes=None if deployed is None else deployed.stat().st_size,
-        file="" if file is None else f"{hashlib.sha256(file.read_bytes()).hexdigest()} {ort.__version__}",
+        file="" if file is None else _digest(file, given),
     )
 
 
-def _on_images(source: Source, module: nn.Module) -> nn.Module:
+def _digest(file: Path, given: nn.Module | None) -> str:
+    """Return what names a file, what it is served by, and what options put before it."""
+    parts = [hashlib.sha256(file.read_bytes()).hexdigest(), ort.__version__]
+    return " ".join(parts if given is None else [*parts, repr(given)])
+
+
+def _on_images(preprocess: nn.Module | None, module: nn.Module) -> nn.Module:
     """Return a module that takes images in [0, 1], as attacks make them."""
-    return module if source.preprocess is None else nn.Sequential(source.preprocess, module).eval()
+    return module if preprocess is None else nn.Sequential(preprocess, module).eval()
 
 
-def _session(source: Source | None, file: Path) -> LogitsFunction:
+def _session(preprocess: nn.Module | None, file: Path) -> LogitsFunction:
     """Return the file as a function of images in [0, 1]."""
     run = logits_of(load_session(file, threads=torch.get_num_threads()))
-    if source is None or source.preprocess is None:
+    if preprocess is None:
         return run
-    preprocess = copy.deepcopy(source.preprocess).cpu()  # the module's own goes where attacks run
+    before = copy.deepcopy(preprocess).cpu()  # the module's own goes where attacks run
 
     def on_images(images: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():
-            return run(preprocess(torch.from_numpy(images)).numpy())
+            return run(before(torch.from_numpy(images)).numpy())
 
     return on_images
 

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from muquant.base.provenance import provenance
 from muquant.data import Dataset
 from muquant.robustness import BenchmarkSetup, ModelReport, Report, benchmark, write_report
@@ -19,10 +21,11 @@ def run_bench(
     out: Path,
     runtimes: Sequence[str] = ("torch", "onnx"),
     policy: str = "auto",
+    preprocess: nn.Module | None = None,
 ) -> Report:
     """Run a benchmark with a progress bar, write its report into `out`, and print its tables."""
     _ = setup.attacks(), setup.draw(dataset)  # what cannot be run is refused before anything is exported
-    tried = subjects(candidates, runtimes, out / "models", policy, setup.processes)
+    tried = subjects(candidates, runtimes, out / "models", policy, setup.processes, preprocess)
     with output.progress(f"Attacking with suite {setup.suite}") as update:
         report, pictures = benchmark(
             tried,

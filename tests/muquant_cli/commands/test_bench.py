@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from muquant.data import load_dataset
 from muquant_onnx import load_session, logits_of
 
 from ..conftest import fails, invoke, invoke_json
@@ -53,8 +54,6 @@ def test_a_benchmark_writes_what_it_prints(document: Any, folder: Path, exported
 
 
 def test_the_figures_of_a_session_are_those_of_its_file(document: Any, exported: Path) -> None:
-    from muquant.data import load_dataset
-
     test = load_dataset("digits", "test")
     rows = document["data"]["indices"]
     assert len(set(rows)) == 20
@@ -96,6 +95,49 @@ def test_flags_can_make_it_fail(run: Path, folder: Path, document: Any) -> None:
     assert invoke(*arguments, "never").exit_code == 0
     expected = [flag["kind"] for flag in document["models"][0]["flags"]]
     assert invoke(*arguments, "any").exit_code == (1 if expected else 0), flags
+
+
+def nearest_means(path: Path, low: float, high: float, mean: float, std: float) -> Path:
+    """An ONNX file, of a batch of 8, that takes digits as ((low + (high - low) image) - mean) / std."""
+    train = load_dataset("digits", "train")
+    images, labels = train.inputs().flatten(1).numpy(), train.labels.numpy()
+    means = np.stack([images[labels == digit].mean(0) for digit in range(10)])
+    width, bias = high - low, -(means**2).sum(1) / 2
+    values = {
+        "std": np.float32(std / width),
+        "mean": np.float32((mean - low) / width),
+        "means": means.T.astype(np.float32),
+        "bias": bias.astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Mul", ["x", "std"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "mean"], ["image"]),
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "means", "bias"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 10])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+def test_files_that_take_other_values_or_one_batch_are_attacked(tmp_path: Path, run: Path) -> None:
+    plain = nearest_means(tmp_path / "a.onnx", 0, 1, 0, 1)
+    other = nearest_means(tmp_path / "b.onnx", -5, 250, 40, 60)
+    options = ("--bounds=-5,250", "--mean", 40, "--std", 60)
+    (expected,) = invoke_json("bench", plain, *FEW, "--out", tmp_path / "one")["models"]
+    (found,) = invoke_json("bench", other, *FEW, *options, "--out", tmp_path / "one")["models"]
+    assert expected["clean"] > 0.7
+    for key in ("clean", "worst_case"):
+        assert found[key] == expected[key]
+    (wrong,) = invoke_json("bench", other, *FEW, "--out", tmp_path / "one")["models"]
+    assert wrong["clean"] < expected["clean"]  # and is not taken from the folder
+    assert "state themselves what they take" in fails("bench", run, *FEW, *options, "--out", tmp_path / "two")
 
 
 def write_net(path: Path, shape: list[int | str], classes: int) -> Path:
@@ -142,6 +184,10 @@ def test_an_onnx_file_of_other_data_is_refused(
         (("--limit", 100000), "limit: expected 1 to"),
         (("--runtime", "tensorrt"), "--runtime"),
         (("--surrogate", "nowhere"), "--surrogate"),
+        (("--bounds", "0"), "--bounds is '0'; expected two numbers"),
+        (("--bounds", "1,0"), "expected low below high"),
+        (("--mean", "a"), "--mean is 'a'; expected numbers"),
+        (("--std", "0"), "expected deviations above 0"),
         (("--device", "tpu"), "device"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
