@@ -1,6 +1,7 @@
 """One weight: from float to codes, and fake quantization of it in training.
 
 quantize.py          observe, round, keep the best of what was tried
+exact.py             constants that are no weights, told by their values
 observers.py         which scale and mu suit a weight
 rounding/            which codes: nearest, compensated, reconstructed; one file each, one registry
 moments.py           what the inputs of a layer are like
