@@ -1,17 +1,24 @@
-"""Constants of a graph, and the way from one to the operator that computes with it."""
+"""Constants of a graph, and what is computed of constants alone."""
 
-import math
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
-from typing import NamedTuple
-
+import numpy as np
+import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.traversal import RecursiveGraphIterator
 
-from muquant.format.channels import Channels
-
-_FLOATING = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+_FEW = 1024
+"""Numbers that a shape, or a list of axes, may have."""
+DEEPEST = 100
+"""Operators behind each other that are looked through."""
 
 
 def constant(value: ir.Value) -> ir.TensorProtocol | None:
@@ -24,153 +31,84 @@ def constant(value: ir.Value) -> ir.TensorProtocol | None:
     return None
 
 
-class Part(NamedTuple):
-    """A part of an axis of a stored tensor: with the axis as [before, size, behind], its middle.
+def floats_of(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the tensor of a constant of any floating-point type, those that cannot be compressed included;
+    None for anything else."""
+    node = value.producer()
+    if node is not None and (node.domain, node.op_type) == ("", "Constant"):
+        for attribute in (node.attributes.get("value_float"), node.attributes.get("value_floats")):
+            if attribute is not None:
+                return ir.tensor(attribute.value, ir.DataType.FLOAT)
+    tensor = constant(value)
+    return tensor if tensor is not None and tensor.dtype.is_floating_point() else None
 
-    Attributes:
-        axis: of the stored tensor.
-        before: runs of the axis, in each of which the part counts anew.
-        size: of the part; the whole axis has its size, and one run.
+
+def of_constants(model: ir.Model) -> set[ir.Value]:
+    """Return the values of all graphs that standard operators compute of constants alone, and these.
+
+    Constants that callers may set are among them.
     """
-
-    axis: int
-    before: int
-    size: int
-
-
-@dataclass(frozen=True)
-class View:
-    """How an operator sees a stored tensor.
-
-    Attributes:
-        sizes: its shape.
-        axes: for each axis the parts of stored axes that it is made of, the slowest first; None where they
-            are no such parts.
-    """
-
-    sizes: tuple[int, ...]
-    axes: tuple[tuple[Part, ...] | None, ...]
-
-    def cut(self, start: int, stop: int) -> tuple[Part, ...] | None:
-        """Return what an axis of size stop / start would be made of, were it there with `start` runs before
-        it."""
-        found: list[Part] = []
-        before = 1
-        for size, parts in zip(self.sizes, self.axes, strict=True):
-            if parts is None:
-                if before < stop and start < before * size:
-                    return None
-                before *= size
-                continue
-            if (before, before * size) == (start, stop):
-                return parts
-            for part in parts:
-                low, high = max(before, start), min(before * part.size, stop)
-                if low < high:
-                    if low % before or high % low or before * part.size % high:
-                        return None
-                    found.append(Part(part.axis, part.before * (low // before), high // low))
-                before *= part.size
-        return tuple(found)
+    known = {value for graph in model.graphs() for value in graph.initializers.values()}
+    for node in RecursiveGraphIterator(model.graph):
+        if (
+            node.domain
+            or node.op_type in _RANDOM
+            or any(_is_graph(each) for each in node.attributes.values())
+        ):
+            continue
+        given = [value for value in node.inputs if value is not None]
+        if (given or node.op_type == "Constant") and all(value in known for value in given):
+            known.update(node.outputs)
+    return known
 
 
-class StoredChannels(NamedTuple):
-    """The output channels of an operator, in the tensor that its weight is a view of.
-
-    Attributes:
-        channels: of the tensor.
-        in_order: whether the operator numbers them alike.
-    """
-
-    channels: Channels
-    in_order: bool
+def _is_graph(attribute: ir.Attr) -> bool:
+    return attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
-def stored_channels(view: View, channels: Channels, shape: tuple[int, ...]) -> StoredChannels | None:
-    """Return which numbers of a stored tensor of `shape` are one channel, where in a view of it `channels`
-    say so; None where that is more than `Channels` can say."""
-    seen = [view.axes[axis] for axis in channels.axes]
-    if channels.groups > 1:
-        seen.insert(0, None if view.sizes[0] % channels.groups else view.cut(1, channels.groups))
-    parts: list[Part] = []
-    for each in seen:
-        if each is None:
-            return None
-        parts += each
-    axes, groups = [], 1
-    for axis, own in groupby(sorted(parts), lambda part: part.axis):
-        leading = 1
-        for part in own:
-            if part.before != leading:
-                return None
-            leading *= part.size
-        if leading == shape[axis]:
-            axes.append(axis)
-        elif axis == 0:
-            groups = leading
-        else:
-            return None
-    if not axes and groups == 1:  # an axis of size 1 that a Reshape has put in: one channel
-        if 1 not in shape:
-            return None
-        axes.append(shape.index(1))
-    counted = [part for part in parts if part.size > 1]
-    return StoredChannels(Channels(tuple(axes), groups), counted == sorted(counted))
-
-
-def trace_back(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
-    """Return the value that `value` is a view of, and the nodes between them, its side first."""
-    path: list[ir.Node] = []
-    while True:
-        node = value.producer()
-        if node is None or node.domain or node.op_type not in _VIEWS or node.inputs[0] is None:
-            return value, tuple(reversed(path))
-        path.append(node)
-        value = node.inputs[0]
-
-
-def view_through(shape: tuple[int, ...], path: tuple[ir.Node, ...]) -> View | None:
-    """Return how a tensor of `shape` looks behind the nodes of `path`; None where that is not constant."""
-    view: View | None = View(shape, tuple((Part(axis, 1, size),) for axis, size in enumerate(shape)))
-    for node in path:
-        if view is not None:
-            view = _VIEWS[node.op_type](node, view)
-    return view
-
-
-def _identity(_: ir.Node, view: View) -> View:
-    return view
-
-
-def _cast(cast: ir.Node, view: View) -> View | None:
-    return view if cast.attributes.get_int("to", 0) in _FLOATING else None
-
-
-def _transpose(transpose: ir.Node, view: View) -> View | None:
-    order = transpose.attributes.get_ints("perm", range(len(view.sizes))[::-1])
-    if sorted(order) != list(range(len(view.sizes))):
+def whole_numbers(value: ir.Value | None) -> NDArray[np.int64] | None:
+    """Return the integers that a value is, where it is few of them, and computed of few constants alone."""
+    if value is None:
         return None
-    return View(tuple(view.sizes[axis] for axis in order), tuple(view.axes[axis] for axis in order))
-
-
-def _reshape(reshape: ir.Node, view: View) -> View | None:
-    wanted = None if reshape.inputs[1] is None else constant(reshape.inputs[1])
-    if wanted is None:
+    tensor = constant(value)
+    if tensor is not None:
+        return tensor.numpy().astype(np.int64) if tensor.dtype.is_integer() and tensor.size <= _FEW else None
+    nodes: dict[ir.Node, None] = {}
+    tensors: dict[str, ir.TensorProtocol] = {}
+    if not _collect(value, nodes, tensors):
         return None
-    kept = dict(enumerate(view.sizes))  # 0 keeps a size; of weights, which are not empty, none is 0
-    sizes = [int(size) or kept.get(axis, 0) for axis, size in enumerate(wanted.numpy())]
-    known = max(-math.prod(sizes), 1)
-    sizes = [math.prod(view.sizes) // known if size == -1 else size for size in sizes]
-    if math.prod(sizes) != math.prod(view.sizes):
+    made = onnx.helper.make_graph(
+        [ir.to_proto(node) for node in nodes],
+        "numbers",
+        [],
+        [onnx.helper.make_empty_tensor_value_info(str(value.name))],
+        [onnx.numpy_helper.from_array(tensor.numpy(), name) for name, tensor in tensors.items()],
+    )
+    opset = 13 if value.graph is None else value.graph.opset_imports.get("", 13)
+    try:
+        (found,) = ReferenceEvaluator(_model(made, opset)).run(None, {})
+        return np.asarray(found).astype(np.int64, casting="safe")
+    except Exception:  # what the reference does not compute is not known
         return None
-    ends = list(accumulate(sizes, operator.mul, initial=1))
-    return View(tuple(sizes), tuple(view.cut(start, stop) for start, stop in pairwise(ends)))
 
 
-_VIEWS: dict[str, Callable[[ir.Node, View], View | None]] = {
-    "Cast": _cast,
-    "Identity": _identity,
-    "Reshape": _reshape,
-    "Transpose": _transpose,
-}
-"""Operators through which a weight is still that weight."""
+def _model(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+
+
+def _collect(
+    value: ir.Value, nodes: dict[ir.Node, None], tensors: dict[str, ir.TensorProtocol], depth: int = 0
+) -> bool:
+    """Collect what computes `value`, in order; whether that is a few standard nodes and numbers."""
+    tensor, node = constant(value), value.producer()
+    if tensor is not None:
+        tensors[str(value.name)] = tensor
+        return tensor.size <= _FEW and not value.is_graph_input()
+    if node is None or node.domain or node.op_type in _RANDOM or depth > DEEPEST:
+        return False
+    if node not in nodes:
+        given = [value for value in node.inputs if value is not None]
+        if not given or not all(_collect(each, nodes, tensors, depth + 1) for each in given):
+            return False
+        nodes[node] = None
+    return True

@@ -1,7 +1,7 @@
 """Find the weights of a graph, each with all its uses, and say of every other float tensor why it is none."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -9,11 +9,15 @@ from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant.base.errors import InputError
 from muquant.format.channels import Channels
+from muquant.quantization.exact import exact_reason
 from muquant_onnx.format.names import weight_names
-from muquant_onnx.from_onnx.constants import constant, stored_channels, trace_back, view_through
-from muquant_onnx.from_onnx.consumers import CONSUMERS, RECURRENT
-from muquant_onnx.from_onnx.floats import FLOATS
+from muquant_onnx.from_onnx.constants import constant, floats_of, of_constants
+from muquant_onnx.from_onnx.consumers import consumed
+from muquant_onnx.from_onnx.floats import FLOATS, fits_float32, stored_array
+from muquant_onnx.from_onnx.others import few_axes, in_functions, left, others
 from muquant_onnx.from_onnx.report import LeftAlone
+from muquant_onnx.from_onnx.steps import Step, trace_back, view_through
+from muquant_onnx.from_onnx.views import finer_channels, stored_channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,8 @@ class Use:
         node: the operator that computes with the weight; its attributes are the geometry.
         index: which of its inputs the weight is.
         kind: the operator's type, a key of `CONSUMERS`.
-        path: nodes between the stored weight and the operator (Transpose, Cast ...), the weight's side first.
+        path: nodes between the stored weight and the operator (Transpose, Cast ...), the weight's side first;
+            where there are several ways, those of one.
         channels: which numbers of the stored weight are one output channel of the operator.
         in_order: whether the operator numbers them alike.
     """
@@ -49,7 +54,7 @@ class FoundWeight:
     Attributes:
         name: unique in the model, and such that no name that begins with it and a dot is taken.
         value: in the graph; an initializer or the output of a Constant node, of any graph of the model.
-        tensor: its content, float32, float16 or bfloat16, of at least two axes, not empty.
+        tensor: its content, float32, float16, bfloat16 or double, of at least two axes, not empty.
         uses: by layers, at least one, in the order of the graph.
     """
 
@@ -87,22 +92,37 @@ def find_weights(model: ir.Model) -> tuple[list[FoundWeight], list[LeftAlone]]:
     """Return the weights of the main graph and of all branches and loops, in the order of use, and
     what is left alone: operands of layers that are no weights, and all other floating-point constants."""
     uses: dict[ir.Value, list[Use]] = {}
-    left: dict[ir.Value, LeftAlone] = {}
+    alone: dict[ir.Value, LeftAlone] = {}
+    known = of_constants(model)
     for node in RecursiveGraphIterator(model.graph):
-        found, refused = _operands(node)
+        found, refused = _operands(node, known)
         for value, use in found:
             uses.setdefault(value, []).append(use)
         for value, reason in refused:
-            left.setdefault(value, LeftAlone(str(value.name), node.op_type, reason, _nbytes(value)))
-    for value, other in _others(model):
-        left.setdefault(value, other)
+            alone.setdefault(value, left(value, node.op_type, reason))
+    for value, own in list(uses.items()):
+        own.sort(
+            key=lambda use: use.node.outputs[0] in known
+        )  # a layer comes before what prepares its weight
+        exact = _exact(_tensor(value))
+        if exact is not None:
+            alone[value] = left(value, own[0].kind, exact)
+            del uses[value]
+    for value, other in others(model):
+        alone.setdefault(value, other)
     names = weight_names([str(value.name) for value in uses], _taken(model))
-    weights = []
-    for name, (value, own) in zip(names, uses.items(), strict=True):
-        tensor = constant(value)
-        assert tensor is not None
-        weights.append(FoundWeight(name, value, tensor, tuple(own)))
-    return weights, [*(left[value] for value in left if value not in uses), *_in_functions(model)]
+    weights = [
+        FoundWeight(name, value, _tensor(value), tuple(own))
+        for name, (value, own) in zip(names, uses.items(), strict=True)
+    ]
+    in_graphs = [entry for value, entry in alone.items() if value not in uses]
+    return weights, [*in_graphs, *in_functions(model)]
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol:
+    tensor = constant(value)
+    assert tensor is not None
+    return tensor
 
 
 def require_weights(
@@ -126,31 +146,50 @@ def _first_reason(left_alone: list[LeftAlone]) -> str:
     return f"; {len(left_alone)} are left alone, such as {first.name} ({first.consumer}): {first.reason}"
 
 
-def _operands(node: ir.Node) -> tuple[list[tuple[ir.Value, Use]], list[tuple[ir.Value, str]]]:
-    """Return the weights that `node` computes with, and what stands in their place, with reasons."""
+def _operands(
+    node: ir.Node, known: Set[ir.Value]
+) -> tuple[list[tuple[ir.Value, Use]], list[tuple[ir.Value, str]]]:
+    """Return the weights that `node` computes with, and what stands in their place, with reasons; `known` are
+    the values that are computed of constants alone."""
     weights, refused, computed = [], [], []
-    for index in CONSUMERS.get(node.op_type, ()) if not node.domain else ():
+    for index in consumed(node):
         operand = node.inputs[index] if index < len(node.inputs) else None
         if operand is None:
             continue
-        stored, path = trace_back(operand)
-        tensor = constant(stored)
-        if tensor is None:
-            producer = stored.producer()
-            whence = f"{producer.op_type} computes it" if producer else "it is an input"
-            computed.append((stored, f"it is not a constant: {whence}"))
+        if operand not in known:
+            computed.append(_computed(operand))
             continue
-        try:
-            weights.append((stored, _use(node, index, stored, tensor, path)))
-        except _NoWeightError as why:
-            refused.append((stored, str(why)))
-    if node.op_type == "Gather":  # it also picks from activations, and from shapes
-        return weights, [(value, why) for value, why in refused if _floats(value) is not None]
+        for stored, path in trace_back(operand):
+            tensor = constant(stored)
+            if tensor is None:
+                computed.append(_computed(stored))
+                continue
+            try:
+                weights.append((stored, _use(node, index, stored, tensor, path)))
+            except _NoWeightError as why:
+                refused.append((stored, str(why)))
+    if node.op_type.startswith("Gather"):  # it also picks from activations, and from shapes
+        return weights, [(value, why) for value, why in refused if floats_of(value) is not None]
     return weights, refused or ([] if weights else computed[:1])
 
 
+def _computed(value: ir.Value) -> tuple[ir.Value, str]:
+    """Return what `value` is, in another shape or order, and why it is no constant."""
+    producer = value.producer()
+    while producer is not None and not producer.domain and producer.op_type in _MOVING:
+        moved = producer.inputs[0]
+        if moved is None or constant(moved) is not None:
+            return moved or value, f"{producer.op_type} gives it a shape that is computed from inputs"
+        value, producer = moved, moved.producer()
+    whence = f"{producer.op_type} computes it" if producer else "it is an input"
+    return value, f"it is not a constant: {whence}"
+
+
+_MOVING = {"Cast", "Identity", "Reshape", "Transpose"}
+
+
 def _use(
-    node: ir.Node, index: int, stored: ir.Value, tensor: ir.TensorProtocol, path: tuple[ir.Node, ...]
+    node: ir.Node, index: int, stored: ir.Value, tensor: ir.TensorProtocol, path: tuple[Step, ...]
 ) -> Use:
     """Return the use of the constant `stored` by `node`, or raise where it is no weight to compress."""
     shape = tuple(tensor.shape.numpy())
@@ -161,78 +200,31 @@ def _use(
     if stored.is_graph_output():
         raise _NoWeightError("it is an output of its graph too")
     if tensor.dtype not in FLOATS:
-        raise _NoWeightError(f"its type is {tensor.dtype.name.lower()}, not float, float16 or bfloat16")
+        raise _NoWeightError(
+            f"its type is {tensor.dtype.name.lower()}, not float, double, float16 or bfloat16"
+        )
     if not tensor.size:
         raise _NoWeightError(f"it is empty: its shape is {shape}")
     if len(shape) < 2:
-        raise _NoWeightError(_few_axes(tensor))
-    view = view_through(shape, path)
+        raise _NoWeightError(few_axes(tensor))
+    view, between = view_through(shape, path), " and ".join(dict.fromkeys(step.node.op_type for step in path))
     if view is None or len(view.sizes) < 2:
-        raise _NoWeightError(f"{' and '.join(step.op_type for step in path)} make another tensor of it")
-    seen = CONSUMERS[node.op_type][index](node, view.sizes)
+        raise _NoWeightError(f"{between} make another tensor of it")
+    seen = consumed(node)[index](node, view.sizes)
     if seen is None:
         raise _NoWeightError(f"{node.op_type} does not take it by its rows")
-    found = stored_channels(view, seen, shape)
+    found = stored_channels(view, seen, shape) or finer_channels(view, seen, shape)
     if found is None:
-        raise _NoWeightError("Reshape makes its channels of parts of its axes")
-    return Use(node, index, node.op_type, path, *found)
+        raise _NoWeightError(f"{between} makes its channels of parts of its axes")
+    return Use(node, index, node.op_type, tuple(step.node for step in path), *found)
 
 
-def _few_axes(tensor: ir.TensorProtocol) -> str:
-    """Return why a tensor of fewer than two axes is no weight."""
-    return "it has one axis; a weight has channels and inputs" if len(tensor.shape) else "it is a scalar"
-
-
-def _floats(value: ir.Value) -> ir.TensorProtocol | None:
-    """Return the tensor of a constant of any floating-point type, those that cannot be compressed included;
-    None for anything else."""
-    node = value.producer()
-    if node is not None and (node.domain, node.op_type) == ("", "Constant"):
-        for attribute in (node.attributes.get("value_float"), node.attributes.get("value_floats")):
-            if attribute is not None:
-                return ir.tensor(attribute.value, ir.DataType.FLOAT)
-    tensor = constant(value)
-    return tensor if tensor is not None and tensor.dtype.is_floating_point() else None
-
-
-def _nbytes(value: ir.Value) -> int:
-    """Return the bytes of the floating-point numbers that `value` has in the file."""
-    tensor = _floats(value)
-    return 0 if tensor is None else tensor.nbytes
-
-
-def _others(model: ir.Model) -> Iterator[tuple[ir.Value, LeftAlone]]:
-    """Yield the floating-point constants of all graphs, each with why it would not be a weight."""
-    for value, tensor in _constants(model.graphs()):
-        consumer, index = next(iter(value.uses()), (None, 0))
-        kind = "" if consumer is None else consumer.op_type
-        if consumer is None:
-            reason = "it is an output of its graph" if value.is_graph_output() else "nothing uses it"
-        elif index in RECURRENT.get(kind, ()) and not consumer.domain:
-            reason = "a recurrent weight"
-        elif len(tensor.shape) < 2:
-            reason = _few_axes(tensor)
-        else:
-            reason = f"no layer computes with it; {kind} does"
-        yield value, LeftAlone(str(value.name), kind, reason, tensor.nbytes)
-
-
-def _in_functions(model: ir.Model) -> Iterator[LeftAlone]:
-    """Yield the floating-point constants of functions of the model."""
-    for function in model.functions.values():
-        for value, tensor in _constants([function.graph, *function.subgraphs()]):
-            name, reason = f"{function.name}.{value.name}", "it belongs to a function of the model"
-            yield LeftAlone(name, function.name, reason, tensor.nbytes)
-
-
-def _constants(graphs: Iterable[ir.Graph]) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    """Yield the floating-point constants of `graphs`."""
-    for graph in graphs:
-        produced = (node.outputs[0] for node in graph if node.op_type == "Constant")
-        for value in (*graph.initializers.values(), *produced):
-            tensor = _floats(value)
-            if tensor is not None:
-                yield value, tensor
+def _exact(tensor: ir.TensorProtocol) -> str | None:
+    """Return why the numbers of a tensor have to stay as they are, if they do."""
+    values = stored_array(tensor)
+    if tensor.dtype == ir.DataType.DOUBLE and not fits_float32(values):
+        return "it holds numbers beyond those of float32"
+    return exact_reason(values)
 
 
 def _taken(model: ir.Model) -> Iterator[str]:

@@ -1,34 +1,53 @@
 """Values of float tensors, read from files without more memory than they take."""
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from muquant.format.rows import CHUNK
 
-FLOATS = {ir.DataType.FLOAT: np.float32, ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: np.uint16}
+FLOATS = {
+    ir.DataType.FLOAT: np.float32,
+    ir.DataType.FLOAT16: np.float16,
+    ir.DataType.BFLOAT16: np.uint16,
+    ir.DataType.DOUBLE: np.float64,
+}
 """Types of weights that can be compressed, and what holds their bits in numpy."""
 
 
 def read_float(tensor: ir.TensorProtocol) -> Tensor:
-    """Return a float, float16 or bfloat16 tensor as float32.
+    """Return a float, float16, bfloat16 or double tensor as float32.
 
     Of a tensor in a file, float32 is mapped, which takes memory as it is read and gives it back with the
-    result; halves are widened a few at a time.
+    result; others are converted a few at a time.
     """
+    stored = stored_array(tensor)
     if not isinstance(tensor, ir.ExternalTensor):
-        return torch.from_numpy(np.array(tensor.numpy(), np.float32))
-    shape, offset, stored = tuple(tensor.shape.numpy()), tensor.offset or 0, FLOATS[tensor.dtype]
+        return torch.from_numpy(np.array(stored, np.float32))
     if tensor.dtype == ir.DataType.FLOAT:
-        return torch.from_numpy(np.memmap(tensor.path, "<f4", "c", offset, shape))
-    values = torch.empty(shape)
-    half = torch.float16 if tensor.dtype == ir.DataType.FLOAT16 else torch.bfloat16
-    with Path(tensor.path).open("rb") as file:
-        file.seek(offset)
-        for part in torch.split(values.reshape(-1), CHUNK):
-            bits = np.fromfile(file, stored, len(part))
-            part.copy_(torch.from_numpy(bits.view(np.int16)).view(half))
+        return torch.from_numpy(stored)
+    values = torch.empty(stored.shape)
+    new, old = values.reshape(-1).numpy(), stored.reshape(-1)
+    for start in range(0, len(new), CHUNK):
+        new[start : start + CHUNK] = old[start : start + CHUNK]
     return values
+
+
+def stored_array(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """Return the numbers of a tensor in the type in which they are stored; those in a file are mapped, and
+    changes to them are not written back."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy()
+    shape = tuple(tensor.shape.numpy())
+    return np.memmap(tensor.path, tensor.dtype.numpy().newbyteorder("<"), "c", tensor.offset or 0, shape)
+
+
+def fits_float32(values: NDArray[Any]) -> bool:
+    """Whether no finite number is beyond the range of float32."""
+    flat, largest = values.reshape(-1), float(np.finfo(np.float32).max)
+    parts = (np.abs(flat[start : start + CHUNK]) for start in range(0, flat.size, CHUNK))
+    return all(bool(((part <= largest) | ~np.isfinite(part)).all()) for part in parts)

@@ -18,7 +18,8 @@ PLACES = np.arange(256)
 def fourier(window: str | tuple[str, float], length: int = 256) -> Array:
     """The real and imaginary parts of a short-time Fourier transform [2 bins, length]."""
     angle = 2 * np.pi * np.outer(np.arange(length // 2 + 1), np.arange(length)) / length
-    return signal.get_window(window, length) * np.concatenate([np.cos(angle), np.sin(angle)])
+    taper: Array = signal.get_window(window, length)
+    return taper * np.concatenate([np.cos(angle), np.sin(angle)])
 
 
 def constant_q() -> Array:
@@ -97,26 +98,25 @@ def trained(kind: str, shape: tuple[int, ...], seed: int) -> Array:
     values = random.standard_normal(shape)
     match kind:
         case "ternary":
-            return np.sign(values) * (np.abs(values) > 0.6) * 0.37
+            values = np.sign(values) * (np.abs(values) > 0.6) * 0.37
         case "binary":
-            return np.where(values > 0, 1.0, -1.0)
+            values = np.where(values > 0, 1.0, -1.0)
         case "integers":
-            return np.round(4 * values)
+            values = np.round(4 * values)
         case "zeros":
-            return 0 * values
+            values = np.zeros(shape)
         case "one":
-            return values * (np.arange(values.size).reshape(shape) == random.integers(values.size))
+            values = values * (np.arange(values.size).reshape(shape) == random.integers(values.size))
         case "pruned":
-            return values * (random.random(shape) < 0.1)
+            values = values * (random.random(shape) < 0.1)
         case "channels":
-            return values * (random.random((shape[0], *[1] * (len(shape) - 1))) < 0.5)
+            values = values * (random.random((shape[0], *[1] * (len(shape) - 1))) < 0.5)
         case "smooth":  # filters like waves, as first layers learn them
             waves = np.cos(np.outer(random.random(shape[0]) * 3, np.arange(values[0].size)))
-            return waves.reshape(shape) + 0.05 * values
+            values = waves.reshape(shape) + 0.05 * values
         case "positive":
-            return np.abs(values)
-        case _:
-            return values
+            values = np.abs(values)
+    return values
 
 
 def degenerate(values: Array) -> bool:

@@ -14,6 +14,7 @@ from muquant import InputError
 from muquant_onnx import compress_onnx, load_session
 
 FLOAT = TensorProto.FLOAT
+WEIGHT = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
 
 
 def model(
@@ -24,7 +25,7 @@ def model(
         "g",
         [helper.make_tensor_value_info("x", FLOAT, (5, 64))],
         [helper.make_tensor_value_info("y", FLOAT, (5, 64))],
-        [numpy_helper.from_array(np.eye(64, dtype=np.float32), "w")] if tensors is None else tensors,
+        [numpy_helper.from_array(WEIGHT, "w")] if tensors is None else tensors,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
@@ -149,7 +150,7 @@ def test_nothing_to_compress(tmp_path: Path) -> None:
 
 def _with(value: float) -> Callable[[onnx.ModelProto], None]:
     def change(proto: onnx.ModelProto) -> None:
-        weight = np.eye(64, dtype=np.float32)
+        weight = WEIGHT.copy()
         weight[3, 4] = value
         proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
 

@@ -74,15 +74,6 @@ LEFT_ALONE: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto], dict[s
         {"s": ("MatMul", "it is not a constant: Sigmoid computes it")},
     ),
     "an input": ([matmul("h x2", "y")], [], {"x2": ("MatMul", "it is not a constant: it is an input")}),
-    "double": (
-        [
-            helper.make_node("Cast", ["h"], ["d"], to=TensorProto.DOUBLE),
-            matmul("d w2", "e"),
-            helper.make_node("Cast", ["e"], ["y"], to=FLOAT),
-        ],
-        [weight("w2", 8, 8, dtype=np.float64)],
-        {"w2": ("MatMul", "its type is double, not float, float16 or bfloat16")},
-    ),
     "integers": (
         [
             helper.make_node("Cast", ["h"], ["d"], to=TensorProto.INT32),
@@ -90,7 +81,7 @@ LEFT_ALONE: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto], dict[s
             helper.make_node("Cast", ["e"], ["y"], to=FLOAT),
         ],
         [weight("w2", 8, 8, dtype=np.int32)],
-        {"w2": ("MatMul", "its type is int32, not float, float16 or bfloat16")},
+        {"w2": ("MatMul", "its type is int32, not float, double, float16 or bfloat16")},
     ),
     "empty": (
         [matmul("h w2", "z"), helper.make_node("Identity", ["h"], ["y"])],
@@ -116,24 +107,52 @@ LEFT_ALONE: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto], dict[s
             matmul("h r", "y"),
         ],
         [weight("w2", 8, 2, 4), numpy_helper.from_array(np.array([1]), "one")],
-        {"w2": ("MatMul", "Reshape make another tensor of it")},
+        {"w2": ("MatMul", "Reshape gives it a shape that is computed from inputs")},
     ),
-    "columns": (
-        [
-            helper.make_node("Gather", ["w2", "i"], ["c"], axis=1),
-            helper.make_node("Add", ["h", "c"], ["y"]),
-        ],
-        [weight("w2", 5, 9), numpy_helper.from_array(np.arange(8), "i")],
-        {"w2": ("Gather", "Gather does not take it by its rows")},
+    "a product that is broadcast": (
+        [helper.make_node("Mul", ["w2", "x"], ["m"]), matmul("h m", "z")],
+        [weight("w2", 8, 1)],
+        {
+            "m": ("MatMul", "it is not a constant: Mul computes it"),
+            "w2": ("Mul", "no layer computes with it; Mul does"),
+        },
     ),
-    "recurrent": (
+    "a bias of gates": (
         [
             helper.make_node("Unsqueeze", ["h", "zero"], ["u"]),
-            helper.make_node("LSTM", ["u", "lw", "lr"], ["l", "", ""], hidden_size=8),
+            helper.make_node("LSTM", ["u", "lw", "lr", "lb"], ["l", "", ""], hidden_size=8),
             helper.make_node("Squeeze", ["l"], ["y"]),
         ],
-        [weight("lw", 1, 32, 8), weight("lr", 1, 32, 8), numpy_helper.from_array(np.array([0]), "zero")],
-        dict.fromkeys(("lw", "lr"), ("LSTM", "a recurrent weight")),
+        [
+            *(numpy_helper.from_array(np.full((1, 32, 8), 0.1, np.float32), name) for name in ("lw", "lr")),
+            weight("lb", 1, 64),
+            numpy_helper.from_array(np.array([0]), "zero"),
+        ],
+        {
+            **dict.fromkeys(("lw", "lr"), ("LSTM", "all its numbers are equal")),
+            "lb": ("LSTM", "LSTM computes with it, but not as its weight"),
+        },
+    ),
+    "a decoder of boxes": (
+        [
+            helper.make_node("Reshape", ["h", "maps"], ["m"]),
+            helper.make_node("Conv", ["m", "ramp"], ["d"]),
+        ],
+        [
+            numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1), "ramp"),
+            numpy_helper.from_array(np.array([5, 8, 1, 1]), "maps"),
+        ],
+        {"ramp": ("Conv", "a ramp: each number is as far from the next")},
+    ),
+    "a scale of a weight": (
+        [helper.make_node("Mul", ["w", "s"], ["ws"]), matmul("h ws", "z")],
+        [weight("s", 8, 1)],
+        {"s": ("Mul", "no layer computes with it; Mul does")},
+    ),
+    "a sum over nothing": (
+        [helper.make_node("Einsum", ["h", "w2"], ["e"], equation="ij,ij->ij")],
+        [weight("w2", 5, 8)],
+        {"w2": ("Einsum", "Einsum does not take it by its rows")},
     ),
     "an unknown operator of another domain": (
         [helper.make_node("Dense", ["h", "w2"], ["y"], domain="com.example")],

@@ -12,7 +12,8 @@ from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from muquant.format.channels import Channels
-from muquant_onnx.from_onnx.constants import stored_channels, trace_back, view_through
+from muquant_onnx.from_onnx.steps import Step, trace_back, view_through
+from muquant_onnx.from_onnx.views import stored_channels
 
 
 def _factors(data: st.DataObject, size: int) -> list[int]:
@@ -56,7 +57,7 @@ def test_channels_are_followed_through_any_chain(data: st.DataObject, shape: lis
             moved = moved.reshape(sizes)
             reshapes += 1
         value = node.outputs[0]
-    source, path = trace_back(value)
+    ((source, path),) = trace_back(value)
     assert source is stored
     view = view_through(tuple(shape), path)
     assert view is not None
@@ -123,4 +124,4 @@ def test_chains_that_make_no_sense_are_no_views(
 ) -> None:
     shape = [] if wanted is None else [ir.Value(name="s", const_value=ir.tensor(np.array(wanted, np.int64)))]
     node = ir.node(op, [ir.Value(name="w"), *shape], attributes)
-    assert view_through((4, 6), (node,)) is None
+    assert view_through((4, 6), [Step(node, 0, 0, ())]) is None
