@@ -73,7 +73,11 @@ def test_of_a_module_that_is_compressed_whole() -> None:
 
 @pytest.mark.parametrize(("rows", "mostly_float"), [(7, False), (8, True)])  # 7: half of the bytes
 def test_of_a_graph(rows: int, mostly_float: bool) -> None:
-    values = {"w": np.ones((8, 8)), "b": np.ones(8), "m": np.ones((rows, 1, 8))}
+    values = {
+        "w": np.random.default_rng(0).standard_normal((8, 8)),
+        "b": np.ones(8),
+        "m": np.ones((rows, 1, 8)),
+    }
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", ["x", "w"], ["h"]),

@@ -19,7 +19,8 @@ def fourier(window: str | tuple[str, float], length: int = 256) -> Array:
     """The real and imaginary parts of a short-time Fourier transform [2 bins, length]."""
     angle = 2 * np.pi * np.outer(np.arange(length // 2 + 1), np.arange(length)) / length
     taper: Array = signal.get_window(window, length)
-    return taper * np.concatenate([np.cos(angle), np.sin(angle)])
+    basis: Array = taper * np.concatenate([np.cos(angle), np.sin(angle)])
+    return basis
 
 
 def constant_q() -> Array:

@@ -1,5 +1,5 @@
 """Operators that compute with weights, and those that a weight goes through before: the compressed file
-computes what the float graph does with the decoded weights, and each of the operator's channels has a scale."""
+computes what the float graph does with the decoded weights, and each channel has a scale."""
 
 import json
 from collections.abc import Mapping

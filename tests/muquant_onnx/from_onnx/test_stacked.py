@@ -1,4 +1,4 @@
-"""Weights whose channels are more than one axis: stacked matrices, groups, what a Reshape merges."""
+"""Weights of a graph whose channels are several axes: stacked matrices, groups, what a Reshape merges."""
 
 import json
 from collections.abc import Mapping
