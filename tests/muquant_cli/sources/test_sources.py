@@ -276,5 +276,7 @@ def test_bench_attacks_models_by_their_source() -> None:
         ("a", "torch", 3),
         ("a", "onnx", 3),
     ]
-    assert "found Encoded" in fails("bench", "zoo_of_cli.nets:wrapped", *few, "--runtime", "torch")
+    (wrapped, served) = invoke_json("bench", "zoo_of_cli.nets:wrapped", *few)["models"]
+    assert wrapped["clean"] == served["clean"]
+    assert wrapped["worst_case"] == served["worst_case"]
     assert "expected a model of one input, found 2" in fails("bench", ENCODER, *few)
