@@ -88,6 +88,7 @@ def test_another_file_under_the_same_name_has_another(
     file: Path, tmp_path: Path, cache: Path, decoded: Counting
 ) -> None:
     other, path, outputs = export(tmp_path / "other.onnx", seed=1), tmp_path / "m.onnx", []
+    decoded.count = 0  # the export has tried its file
     for content in (file, other, file):
         shutil.copy(content, path)
         outputs.append(run(load_session(path, policy="float", cache=cache)))
