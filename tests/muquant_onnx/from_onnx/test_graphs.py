@@ -40,7 +40,7 @@ class Case:
     nodes: Callable[[], list[onnx.NodeProto]]
     weights: Callable[[], list[onnx.TensorProto]]
     x: tuple[int, ...]
-    axes: dict[str, int]
+    axes: dict[str, int | Channels]
     tokens: int = 0
     dtype: int = FLOAT
     opset: int = 17
@@ -114,7 +114,7 @@ CASES = {
     "matmul": Case(lambda: [node("MatMul", "x w")], lambda: [weight("w", 24, 12)], (5, 24), {"w": 1}),
     "matmul-left": Case(lambda: [node("MatMul", "w x")], lambda: [weight("w", 12, 24)], (24, 5), {"w": 0}),
     "matmul-batched": Case(
-        lambda: [node("MatMul", "x w")], lambda: [weight("w", 3, 24, 12)], (3, 5, 24), {"w": 2}
+        lambda: [node("MatMul", "x w")], lambda: [weight("w", 3, 24, 12)], (3, 5, 24), {"w": Channels((0, 2))}
     ),
     "matmul-opset-13": Case(
         lambda: [node("MatMul", "x w")], lambda: [weight("w", 24, 12)], (5, 24), {"w": 1}, opset=13
@@ -154,7 +154,10 @@ CASES = {
         lambda: [node("ConvTranspose", "x w")], lambda: [weight("w", 4, 6, 3, 3)], (2, 4, 4, 4), {"w": 1}
     ),
     "conv-transpose-grouped": Case(
-        lambda: [node("ConvTranspose", "x w", group=2)], lambda: [weight("w", 4, 3, 3)], (2, 4, 5), {"w": 1}
+        lambda: [node("ConvTranspose", "x w", group=2)],
+        lambda: [weight("w", 4, 3, 3)],
+        (2, 4, 5),
+        {"w": Channels((1,), 2)},
     ),
     "embedding": Case(
         lambda: [node("Gather", "w x")], lambda: [weight("w", 40, 16)], (2, 6), {"w": 0}, tokens=40
