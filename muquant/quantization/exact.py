@@ -100,10 +100,12 @@ def _are_counts(flat: Array) -> bool:
 def _by_row(values: Array) -> str | None:
     """What the rows of the matrix [first axis, others], and of its transpose, tell; the kernel of a
     convolution in one dimension is a row."""
-    rows = values.reshape(len(values), -1) if len(values) else values.reshape(1, -1)
+    rows = values.reshape(len(values), -1)
     if rows.shape[1] > 1 and len(rows) >= 4 and _equal_rows(rows):
         return "all its rows are equal: one filter for every channel"
-    for matrix in (rows, rows.T, values.reshape(-1, values.shape[-1])):
+    # of two axes the last kernels are the rows
+    kernels = [values.reshape(-1, values.shape[-1])] if values.ndim > 2 else []
+    for matrix in (rows, rows.T, *kernels):
         if _is_one_hot(matrix):
             return "one number in a row, always the same, such as an identity or a permutation"
         if _are_waves(matrix, _ROUNDING.get(values.dtype.itemsize, 1e-5)):
