@@ -72,7 +72,8 @@ def prepare_qat(
     for weight, fake in fakes.items():
         for owner in weight.owners:
             parametrize.register_parametrization(owner.module, owner.attribute, fake)
-            owner.module.register_load_state_dict_pre_hook(take_float_state)  # type: ignore[no-untyped-call]
+    for module in {owner.module for weight in picked for owner in weight.owners}:
+        module.register_load_state_dict_pre_hook(take_float_state)  # type: ignore[no-untyped-call]
     return model
 
 
