@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from muquant.base.files import atomic_path, scratch_folder, write_bytes
+from muquant.base.files import scratch_folder, write_bytes
 from muquant.compression.artifact import CompressedModel
 from muquant.compression.layers import weight_owners
 from muquant.models.calls import Example, Inputs
@@ -143,12 +143,6 @@ def export_float(
     return _write_checked(path, module, example, dynamic_shapes, build, None)[0]
 
 
-def write(model: ir.Model, path: str | os.PathLike[str]) -> int:
-    """Check `model` by ONNX's full checker and write it; returns the size in bytes."""
-    with atomic_path(path) as temporary:
-        return temporary.write_bytes(_serialized(model))
-
-
 def _write_checked(
     path: str | os.PathLike[str],
     module: nn.Module,
@@ -168,7 +162,7 @@ def _write_checked(
             axes, trials = try_sizes(module, axes)
             model, built = build(axes)
             name_sizes(model, axes)
-            data = _serialized(model)
+            data = serialized(model)
             tried = folder / "model.onnx"
             tried.write_bytes(data)
             left, other = check_sizes(tried, policy, axes, trials)
@@ -176,12 +170,13 @@ def _write_checked(
                 break
             axes = left
     if forget_sizes(model, other):
-        data = _serialized(model)
+        data = serialized(model)
     write_bytes(path, data)
     return len(data), describe_axes(model, axes), built
 
 
-def _serialized(model: ir.Model) -> bytes:
+def serialized(model: ir.Model) -> bytes:
+    """Check `model` by ONNX's full checker, and return it as a file holds it."""
     import onnx
 
     proto = ir.to_proto(model)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import muquant as mq
 from muquant.models.calls import Inputs
 from muquant_onnx import export_onnx
-from muquant_onnx.from_torch.export import fill_placeholders, trace_placeholders, write
+from muquant_onnx.from_torch.export import fill_placeholders, serialized, trace_placeholders
 from muquant_onnx.lowering.lower import Policy, Served
 from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, load_session, running_operators
 from muquant_onnx.verification.weights import check_weights
@@ -291,7 +291,7 @@ def _run(spec: str, policy: Policy) -> Run:
     outputs, loaded = {}, {}
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
-        write(model, path)  # runs the full checker
+        path.write_bytes(serialized(model))  # runs the full checker
         for setting in RUNTIME_SETTINGS:
             optimized = str(Path(folder, f"{setting}.onnx"))
             session = load_session(path, setting, threads=1, optimized_path=optimized)
