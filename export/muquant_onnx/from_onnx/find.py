@@ -101,9 +101,8 @@ def find_weights(model: ir.Model) -> tuple[list[FoundWeight], list[LeftAlone]]:
         for value, reason in refused:
             alone.setdefault(value, left(value, node.op_type, reason))
     for value, own in list(uses.items()):
-        own.sort(
-            key=lambda use: use.node.outputs[0] in known
-        )  # a layer comes before what prepares its weight
+        # a layer comes before what prepares its weight
+        own.sort(key=lambda use: use.node.outputs[0] in known)
         exact = _exact(_tensor(value))
         if exact is not None:
             alone[value] = left(value, own[0].kind, exact)

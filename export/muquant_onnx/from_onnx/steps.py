@@ -126,11 +126,9 @@ def _reshape(step: Step, view: View) -> View | None:
 
 def _flatten(step: Step, view: View) -> View | None:
     axis = _axis(step, view, 1, last=len(view.sizes))
-    return (
-        None
-        if axis is None
-        else _reshaped(view, [math.prod(view.sizes[:axis]), math.prod(view.sizes[axis:])])
-    )
+    if axis is None:
+        return None
+    return _reshaped(view, [math.prod(view.sizes[:axis]), math.prod(view.sizes[axis:])])
 
 
 def _reshaped(view: View, sizes: Sequence[int]) -> View | None:
@@ -196,16 +194,13 @@ def _concat(step: Step, view: View) -> View | None:
 
 
 def _gather(step: Step, view: View) -> View | None:
-    axis, indices = (
-        _axis(step, view),
-        None if step.node.inputs[1] is None else whole_numbers(step.node.inputs[1]),
-    )
+    axis, indices = _axis(step, view), whole_numbers(step.node.inputs[1])
     if axis is None or indices is None or indices.ndim > 1:
         return None
     taken = view.along(axis, indices.size)
-    return (
-        taken if indices.ndim else _ordered(taken, [each for each in range(len(view.sizes)) if each != axis])
-    )
+    if indices.ndim:
+        return taken
+    return _ordered(taken, [each for each in range(len(view.sizes)) if each != axis])
 
 
 def _expand(step: Step, view: View) -> View | None:
