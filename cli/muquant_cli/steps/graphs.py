@@ -1,5 +1,6 @@
 """`muquant compress` on files that hold a graph of operators instead of a model's layers."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -74,6 +75,9 @@ def compress_graph(
         for weight in report.weights
     ]
     output.table(str(source), _HEADER, rows)
+    notes = Counter(weight.note for weight in report.weights if weight.note)
+    for note, count in notes.items():
+        output.say(f"Weights of recurrent layers ({count}): {note}")
     warn_without_samples(output, options)
     show_served(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)

@@ -31,6 +31,9 @@ from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightRepor
 from muquant_onnx.from_onnx.spool import Spool
 from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
 
+RECURRENT_BITS = 8
+"""What the weights of LSTM, GRU and RNN have where no override says otherwise."""
+
 
 def compress_onnx(
     source: GivenModel,
@@ -49,9 +52,10 @@ def compress_onnx(
 ) -> CompressReport:
     """Write the ONNX model `source` to `destination` with its weights in few bits; whole or not at all.
 
-    Weights are the constants that MatMul, Gemm, Conv, ConvTranspose and Gather compute with. Everything else
-    stays as it is. One weight at a time is in memory. What one file of 2 GB cannot hold is written beside it,
-    into a file that is named after its content.
+    Weights are the constants that layers compute with: MatMul, Gemm, Conv, ConvTranspose, Einsum, Gather,
+    LSTM, GRU, RNN, and layers that are onnxruntime's own. Those of recurrent layers have 8 bits where no
+    override says otherwise. Everything else stays as it is. One weight at a time is in memory. What one
+    file of 2 GB cannot hold is written beside it, into a file that is named after its content.
 
     Args:
         source: the path of an ONNX file of opset 7 or later, with or without external data; or what is in
@@ -106,7 +110,8 @@ def compress_file(
     model = read.model
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
-    chosen = dict.fromkeys(picked, options.format) | own_formats(picked, options)
+    own = own_formats(picked, options)
+    chosen = {weight: own.get(weight) or default_format(weight, options) for weight in picked}
     not_picked = (weight for weight in found if weight not in chosen)
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
@@ -126,7 +131,7 @@ def compress_file(
                     biased=bias is not None,
                     finished=options.finished,
                 )
-                reports.append(_report(weight, values, outcome))
+                reports.append(_report(weight, values, outcome, _note(weight, own)))
                 del values  # it is not needed while the codes are packed
                 if bias is not None and outcome.shift is not None:
                     bias.shift(outcome.shift, weight)
@@ -154,6 +159,20 @@ def pick_weights(found: Sequence[FoundWeight], layers: str) -> list[FoundWeight]
     return [found[place] for place in pick([weight.labels for weight in found], layers, "layers")]
 
 
+def default_format(weight: FoundWeight, options: CompressionOptions) -> MuLawSpec:
+    """Return the format of a weight that no override picks: of a recurrent one at least 8 bits."""
+    bits = options.format.bits
+    return options.format.with_bits(max(bits, RECURRENT_BITS)) if weight.recurrent else options.format
+
+
+def _note(weight: FoundWeight, own: Mapping[FoundWeight, MuLawSpec]) -> str:
+    if not weight.recurrent or weight in own:
+        return ""
+    return (
+        f"{RECURRENT_BITS} bits, since its layer feeds an error back at every step; an override changes that"
+    )
+
+
 def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> dict[FoundWeight, MuLawSpec]:
     """Return the formats of those that an override picks among `picked`."""
     labels, names = [weight.labels for weight in picked], [weight.name for weight in picked]
@@ -167,10 +186,11 @@ def _not_picked(weight: FoundWeight) -> LeftAlone:
     return LeftAlone(weight.source, weight.uses[0].kind, "it was not picked", weight.tensor.nbytes)
 
 
-def _report(weight: FoundWeight, values: Tensor, outcome: Outcome) -> WeightReport:
+def _report(weight: FoundWeight, values: Tensor, outcome: Outcome, note: str) -> WeightReport:
     return WeightReport(
         **outcome.summary(weight.name, values),
         source=weight.source,
         source_nbytes=weight.tensor.nbytes,
         served=(),
+        note=note,
     )

@@ -125,13 +125,14 @@ CONSUMERS: dict[str, dict[str, dict[int, ChannelsOf]]] = {
     },
     "com.microsoft": {
         "Attention": {1: _columns},
-        "DecoderAttention": {2: _columns, 3: _columns},
+        "ConvTransposeWithDynamicPads": {1: _transposed_convolution},
         "EmbedLayerNormalization": {2: _rows, 3: _rows, 4: _rows},
         "FusedConv": {1: _rows},
         "FusedGemm": {1: _right_of_gemm, 0: _left_of_gemm},
         "FusedMatMul": {1: _right_of_fused, 0: _left_of_fused},
         "MoE": {2: _experts, 4: _experts, 6: _experts},
         "TransposeMatMul": {1: _right_of_fused, 0: _left_of_fused},
+        "WordConvEmbedding": {1: _rows, 3: _rows},
     },
 }
 """Domain -> operator -> the inputs that may be a weight, the usual one first."""

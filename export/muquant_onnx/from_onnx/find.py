@@ -12,7 +12,7 @@ from muquant.format.channels import Channels
 from muquant.quantization.exact import exact_reason
 from muquant_onnx.format.names import weight_names
 from muquant_onnx.from_onnx.constants import constant, floats_of, of_constants
-from muquant_onnx.from_onnx.consumers import consumed
+from muquant_onnx.from_onnx.consumers import RECURRENT, consumed
 from muquant_onnx.from_onnx.floats import FLOATS, fits_float32, stored_array
 from muquant_onnx.from_onnx.others import few_axes, in_functions, left, others
 from muquant_onnx.from_onnx.report import LeftAlone
@@ -77,6 +77,11 @@ class FoundWeight:
     def channels(self) -> Channels:
         """Which of its numbers are one output channel; where uses differ, of the first."""
         return self.uses[0].channels
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether a layer feeds its error back, step after step."""
+        return any(use.kind in RECURRENT and not use.node.domain for use in self.uses)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -14,11 +14,13 @@ class WeightReport(WeightSummary):
         source: its name in the file that it comes from.
         source_nbytes: bytes of the weight in the type in which it was stored.
         served: how each of its uses is served.
+        note: why its format is another than was asked for, or "".
     """
 
     source: str
     source_nbytes: int
     served: tuple[Served, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class LeftAlone:
     Attributes:
         name: of the tensor.
         consumer: operator that uses it; "" where none does.
-        reason: why, such as "a recurrent weight".
+        reason: why, such as "it is a scalar".
         nbytes: bytes of its floating-point numbers in the file that it comes from; 0 where it has none there:
             it is computed, an input, or of integers.
     """

@@ -1,5 +1,7 @@
-"""Operators that compute with weights, and those that a weight goes through before: the compressed file
-computes what the float graph does with the decoded weights, and each channel has a scale."""
+"""Operators that compute with weights, and those that a weight goes through before.
+
+The compressed file computes what the float graph does with the decoded weights, and each channel has a scale.
+"""
 
 import json
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from muquant.format.spec import MuLawSpec
 from muquant_onnx import compress_onnx, decode_file, load_session
 
 Array = NDArray[Any]
@@ -178,6 +181,35 @@ CONSUMERS = {
         (2, 5),
         {"g": floats(8), "h": floats(8)},
         tokens=9,
+    ),
+    "MoE": Case(
+        [node("MatMul", "x p", "r"), node("MoE", "x r a - b", domain=MS, k=2, activation_type="relu")],
+        {"a": ((3, 16, 8), (0, 1)), "b": ((3, 8, 16), (0, 1))},
+        (4, 8),
+        {"p": np.full((8, 3), 0.1, np.float32)},
+    ),
+    "TransposeMatMul": Case(
+        [node("TransposeMatMul", "x w", domain=MS, transB=1)], {"w": ((5, 8), (0,))}, (4, 8)
+    ),
+    "ConvTransposeWithDynamicPads": Case(
+        [node("ConvTransposeWithDynamicPads", "x w p", domain=MS)],
+        {"w": ((8, 5, 3, 3), (1,))},
+        (1, 8, 6, 6),
+        {"p": ints(0, 0, 0, 0)},
+    ),
+    "WordConvEmbedding": Case(
+        [node("WordConvEmbedding", "x w b e", domain=MS)],
+        {"w": ((8, 1, 3, 6), (0,)), "e": ((9, 6), (0,))},
+        (3, 10),
+        {"b": floats(8)},
+        tokens=9,
+    ),
+    "DeformConv": Case(
+        [node("DeformConv", "x w o", kernel_shape=[3, 3], pads=[1, 1, 1, 1])],
+        {"w": ((5, 8, 3, 3), (0,))},
+        (1, 8, 6, 6),
+        {"o": floats(1, 18, 6, 6)},
+        opset=19,
     ),
 }
 
@@ -375,3 +407,26 @@ def session(
     options.log_severity_level = 4
     given = model if isinstance(model, bytes) else str(model)
     return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    ("bits", "overrides", "expected", "noted"),
+    [(3, {}, (8, 8), 2), (4, {"lr": 3}, (8, 3), 1), (3, {"^l": 4}, (4, 4), 0), (2, {"=lw": 2}, (2, 8), 1)],
+)
+def test_recurrent_weights_have_8_bits_where_no_override_says_otherwise(
+    bits: int, overrides: dict[str, int], expected: tuple[int, int], noted: int, tmp_path: Path
+) -> None:
+    case = CONSUMERS["LSTM"]
+    onnx.save(case.model(case.values()), tmp_path / "model.onnx")
+    report = compress_onnx(
+        tmp_path / "model.onnx",
+        tmp_path / "small.onnx",
+        MuLawSpec(bits=bits, grid="int8"),
+        overrides=overrides,
+    )
+    assert tuple(found.bits for found in report.weights) == expected
+    notes = [found.note for found in report.weights if found.note]
+    assert (
+        notes
+        == ["8 bits, since its layer feeds an error back at every step; an override changes that"] * noted
+    )
