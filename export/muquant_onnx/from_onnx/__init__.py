@@ -6,9 +6,13 @@ plan.py         `plan_onnx`: widths within a budget
 given.py        a model in memory, as a file for a while
 opset.py        an older file, raised to opset 13 for a while
 read.py         the file, checked, in order, its large tensors left where they are
-find.py         weights with all their uses, and why everything else is left alone
+functions.py    functions of the model, written out where they are called
+find.py         weights with all their uses
 consumers.py    the operators that compute with weights, and where their channels are
-constants.py    constants, and the way from one to the operator that computes with it
+steps.py        the way from a constant to the operator that computes with it
+views.py        how the operator sees it, and its channels in what is stored
+constants.py    constants, and what is computed of constants alone
+others.py       floating-point constants that are no weights, and why
 floats.py       the values of float tensors, read from files
 calibrate.py    what layers see of samples, by onnxruntime
 feeds.py        samples in batches that a graph takes

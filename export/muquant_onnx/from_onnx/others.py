@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant_onnx.from_onnx.constants import floats_of
 from muquant_onnx.from_onnx.consumers import consumed
@@ -37,10 +38,13 @@ def others(model: ir.Model) -> Iterator[tuple[ir.Value, LeftAlone]]:
 
 
 def in_functions(model: ir.Model) -> Iterator[LeftAlone]:
-    """Yield the floating-point constants of functions of the model."""
-    for function in model.functions.values():
+    """Yield the floating-point constants of functions of the model that are not inlined."""
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    called = {node.op_identifier() for graph in graphs for node in RecursiveGraphIterator(graph)}
+    for key, function in model.functions.items():
+        why = "cannot be inlined" if key in called else "nothing calls"
         for value, tensor in _constants([function.graph, *function.subgraphs()]):
-            name, reason = f"{function.name}.{value.name}", "it belongs to a function of the model"
+            name, reason = f"{function.name}.{value.name}", f"it belongs to a function that {why}"
             yield LeftAlone(name, function.name, reason, tensor.nbytes)
 
 

@@ -12,6 +12,7 @@ from muquant_onnx.files.external import locate, sparse_of
 from muquant_onnx.files.parse import parse
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.metadata import KEY
+from muquant_onnx.from_onnx.functions import with_functions_inlined
 
 SMALLEST_OPSET = 13
 """The first whose operators can express the decoder."""
@@ -33,7 +34,7 @@ class SourceGraph:
 
 
 def read_graph(path: Path) -> SourceGraph:
-    """Return the model at `path`, its nodes in topological order, its large tensors left in their files.
+    """Return the model at `path`, functions inlined, nodes in order, its large tensors left in their files.
 
     Raises:
         InputError: the file is missing, is no whole, valid ONNX model of opset 13 or later, has external data
@@ -44,7 +45,7 @@ def read_graph(path: Path) -> SourceGraph:
     nbytes = path.stat().st_size + locate(proto, path)
     check(proto, path)
     try:
-        model = ir.from_proto(proto)
+        model = with_functions_inlined(proto)
         model.graph.sort()
         for function in model.functions.values():
             function.sort()

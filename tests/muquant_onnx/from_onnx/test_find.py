@@ -184,27 +184,6 @@ def test_what_is_left_alone_is_said(name: str, tmp_path: Path) -> None:
         )
 
 
-def test_functions_of_the_model_are_left_alone(tmp_path: Path) -> None:
-    function = helper.make_function(
-        "local",
-        "Dense",
-        ["a"],
-        ["b"],
-        [helper.make_node("Constant", [], ["k"], value=weight("", 8, 8)), matmul("a k", "b")],
-        [helper.make_opsetid("", 17)],
-    )
-    path = save(
-        tmp_path / "model.onnx",
-        [matmul("x w", "h"), helper.make_node("Dense", ["h"], ["y"], domain="local")],
-        [weight("w", 8, 8)],
-        opsets=[helper.make_opsetid("local", 1)],
-        functions=[function],
-    )
-    report = compress_onnx(path, tmp_path / "small.onnx")
-    assert left(report) == {"Dense.k": ("Dense", "it belongs to a function of the model")}
-    assert load_session(tmp_path / "small.onnx").run(None, {"x": np.ones((5, 8), np.float32)})
-
-
 def test_an_initializer_that_callers_may_set_is_left_alone(tmp_path: Path) -> None:
     value = helper.make_tensor_value_info("w2", FLOAT, (8, 8))
     nodes, tensors = [matmul("x w", "h"), matmul("h w2")], [weight("w", 8, 8), weight("w2", 8, 8)]
