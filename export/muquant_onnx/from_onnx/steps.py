@@ -13,7 +13,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from muquant_onnx.from_onnx.constants import DEEPEST, constant, whole_numbers
-from muquant_onnx.from_onnx.views import Part, Shape, View, put
+from muquant_onnx.from_onnx.views import Part, Shape, View
 
 _FLOATING = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
@@ -190,7 +190,7 @@ def _concat(step: Step, view: View) -> View | None:
     if axis is None or any(shape is None or len(shape) != len(view.sizes) for shape in step.shapes):
         return None
     size = sum(shape[axis] for shape in step.shapes if shape is not None)
-    return replace(view, sizes=put(view.sizes, axis, size))
+    return view if size == view.sizes[axis] else view.along(axis, size)
 
 
 def _gather(step: Step, view: View) -> View | None:

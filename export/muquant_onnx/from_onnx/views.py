@@ -18,11 +18,13 @@ class Part(NamedTuple):
         axis: of the stored tensor.
         before: runs of the axis, in each of which the part counts anew.
         size: of the part; the whole axis has its size, and one run.
+        loose: whether it is seen by other places: some of them, some again, or in another order.
     """
 
     axis: int
     before: int
     size: int
+    loose: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,7 @@ class View:
     Attributes:
         sizes: its shape.
         axes: for each axis the parts of stored axes that it is made of, the slowest first; None where they
-            are no such parts. Where their sizes do not make that of the axis, it runs along them by other
-            places: some, or some again.
+            are no such parts.
         picked: parts of stored axes of which one place is seen.
     """
 
@@ -51,11 +52,12 @@ class View:
         return not self.picked and all(map(self.runs_along, range(len(self.sizes))))
 
     def along(self, axis: int, size: int) -> "View":
-        """The view with another size of an axis, which runs along the same parts by other places; of one
-        place there is no axis left."""
+        """The view with `size` places of an axis, any of them; of one place there is no axis left."""
         parts, picked = self.axes[axis], self.picked
-        if size == 1 < self.sizes[axis] and parts is not None:
-            parts, picked = (), (*picked, *parts)
+        if parts is not None:
+            parts = tuple(part._replace(loose=True) for part in parts)
+            if size == 1 < self.sizes[axis]:
+                parts, picked = (), (*picked, *parts)
         return View(put(self.sizes, axis, size), put(self.axes, axis, parts), picked)
 
     def cut(self, start: int, stop: int) -> tuple[Part, ...] | None:
@@ -140,7 +142,9 @@ def finer_channels(view: View, channels: Channels, shape: tuple[int, ...]) -> St
 
 
 def _runs_along(size: int, parts: tuple[Part, ...] | None) -> bool:
-    return parts is None or math.prod(part.size for part in parts) == size
+    if parts is None:
+        return True
+    return math.prod(part.size for part in parts) == size and not any(part.loose for part in parts)
 
 
 def put(values: tuple[T, ...], place: int, new: T) -> tuple[T, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from muquant.format.channels import Channels
 from muquant_onnx.from_onnx.steps import Step, trace_back, view_through
-from muquant_onnx.from_onnx.views import stored_channels
+from muquant_onnx.from_onnx.views import finer_channels, stored_channels
 
 
 def _factors(data: st.DataObject, size: int) -> list[int]:
@@ -106,6 +106,75 @@ def _all_channels(shape: tuple[int, ...]) -> Iterator[Channels]:
             for axes in combinations(range(int(groups > 1), len(shape)), count):
                 if shape[0] % groups == 0:
                     yield Channels(axes, groups)
+
+
+def _ints(*values: int) -> ir.Value:
+    return ir.Value(name="ints", const_value=ir.tensor(np.array(values, np.int64)))
+
+
+def _drawn_step(
+    data: st.DataObject, value: ir.Value, moved: NDArray[np.int64]
+) -> tuple[ir.Node, int, NDArray[np.int64]]:
+    """A node behind `value`, which of its outputs goes on, and what numpy makes of it."""
+    rank = moved.ndim
+    axis = data.draw(st.integers(0, rank - 1))
+    size = moved.shape[axis]
+    match data.draw(
+        st.sampled_from(["Transpose", "Reshape", "Flatten", "Slice", "Gather", "Split", "Unsqueeze"])
+    ):
+        case "Transpose":
+            order = data.draw(st.permutations(range(rank)))
+            return ir.node("Transpose", [value], {"perm": list(order)}), 0, moved.transpose(order)
+        case "Reshape":
+            sizes = _factors(data, moved.size)
+            return ir.node("Reshape", [value, _ints(*sizes)]), 0, moved.reshape(sizes)
+        case "Flatten":
+            flat = moved.reshape(math.prod(moved.shape[:axis]), -1)
+            return ir.node("Flatten", [value], {"axis": axis}), 0, flat
+        case "Slice":
+            start, stop = sorted(data.draw(st.tuples(st.integers(0, size - 1), st.integers(1, size))))
+            places = slice(start, max(stop, start + 1), data.draw(st.integers(1, 2)))
+            bounds = [_ints(places.start), _ints(places.stop), _ints(axis), _ints(places.step)]
+            return ir.node("Slice", [value, *bounds]), 0, moved[(slice(None),) * axis + (places,)]
+        case "Gather":
+            one = data.draw(st.booleans())
+            few = data.draw(st.lists(st.integers(0, size - 1), min_size=1, unique=True))
+            taken = np.array(few[0]) if one and rank > 1 else np.array(few)
+            indices = ir.Value(name="i", const_value=ir.tensor(taken))
+            return ir.node("Gather", [value, indices], {"axis": axis}), 0, moved.take(taken, axis)
+        case "Split":
+            first = data.draw(st.integers(1, size))
+            sizes, output = [first, size - first], data.draw(st.integers(0, int(first < size)))
+            node = ir.node("Split", [value, _ints(*sizes)], {"axis": axis}, num_outputs=2)
+            return node, output, np.split(moved, [first], axis)[output]
+        case _:
+            return ir.node("Unsqueeze", [value, _ints(axis)]), 0, np.expand_dims(moved, axis)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), shape=st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=4))
+def test_no_channel_of_what_is_stored_is_of_two_that_are_seen(data: st.DataObject, shape: list[int]) -> None:
+    """Where only some of a tensor is seen, channels may be finer than the operator's, never coarser."""
+    stored = value = ir.Value(name="w", const_value=ir.tensor(np.zeros(shape, np.float32)))
+    moved = np.arange(math.prod(shape)).reshape(shape)
+    for _ in range(data.draw(st.integers(1, 5))):
+        node, output, moved = _drawn_step(data, value, moved)
+        value = node.outputs[output]
+    ((source, path),) = trace_back(value)
+    assert source is stored
+    view = view_through(tuple(shape), path)
+    assert view is not None
+    assert view.sizes == moved.shape
+    axes = data.draw(st.lists(st.integers(0, moved.ndim - 1), min_size=1, unique=True))
+    seen = Channels(tuple(sorted(axes)))
+    found = stored_channels(view, seen, tuple(shape)) or finer_channels(view, seen, tuple(shape))
+    if found is None:
+        return
+    of_stored = _channel_of_each(tuple(shape), found.channels).ravel()[moved.ravel()]
+    of_seen = _channel_of_each(moved.shape, seen).ravel()
+    assert len({*zip(of_stored.tolist(), of_seen.tolist(), strict=True)}) == len({*of_stored.tolist()})
+    if found.in_order:
+        np.testing.assert_array_equal(of_stored, of_seen)
 
 
 @pytest.mark.parametrize(
