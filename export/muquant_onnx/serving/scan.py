@@ -33,9 +33,9 @@ def scan_products(model: ir.Model, value: ir.Value, name: str, packed: PackedWei
     store = WeightStore(model.graph, label(name, "scan"), packed)
     arrays: dict[str, Array] = {}
     for node, index in list(value.uses()):
-        matmuls = _products(node, index)
-        for matmul in matmuls:
-            _scan(store, matmul, rows, arrays)
+        for matmul in _products(node, index):
+            if matmul.graph is model.graph:  # what is inside a branch or a loop is decoded as a whole
+                _scan(store, matmul, rows, arrays)
     if arrays:
         function = Decoder.of(packed.spec).function(model.graph.opset_imports[""])
         model.functions[function.identifier()] = function

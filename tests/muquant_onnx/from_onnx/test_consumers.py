@@ -355,7 +355,63 @@ VIEWS = {
         (4, 8),
     ),
 }
-CASES = {**CONSUMERS, **VIEWS}
+
+
+def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph(
+        list(nodes), name, [], [helper.make_tensor_value_info("r", TensorProto.FLOAT, (4, 16))]
+    )
+
+
+SHARED = [
+    node("Gemm", "x w", "p", transB=1),
+    node("ReduceMax", "p", "m", keepdims=0),
+    node("Less", "m o", "c"),
+]
+BRANCHES = {
+    "in both branches and outside": Case(
+        [
+            *SHARED,
+            node(
+                "If",
+                "c",
+                "q",
+                then_branch=branch("t", node("Gemm", "x w", "r", transB=1)),
+                else_branch=branch("e", node("Transpose", "w", "v", perm=[1, 0]), node("MatMul", "x v", "r")),
+            ),
+            node("Add", "p q"),
+        ],
+        {"w": ((16, 8), (0,))},
+        (4, 8),
+        {"o": np.float32(0)},
+    ),
+    "gates in a branch": Case(
+        [
+            *SHARED,
+            node(
+                "If",
+                "c",
+                "q",
+                then_branch=branch("t", node("Identity", "p", "r")),
+                else_branch=branch(
+                    "e",
+                    node("Unsqueeze", "x a", "u"),
+                    node("LSTM", "u lw lr", "l", hidden_size=16),
+                    node("Squeeze", "l b", "r"),
+                ),
+            ),
+            node("Add", "p q"),
+        ],
+        {
+            "w": ((16, 8), (0,)),
+            "lw": ((1, 64, 8), (0, 1)),
+            "lr": ((1, 64, 16), (0, 1)),
+        },
+        (4, 8),
+        {"o": np.float32(0), "a": ints(0), "b": ints(0, 1)},
+    ),
+}
+CASES = {**CONSUMERS, **VIEWS, **BRANCHES}
 
 
 @pytest.mark.parametrize("policy", ["float", "auto"])

@@ -28,8 +28,12 @@ WIDTHS: dict[int, int] = {
 """Floating-point type -> bytes of a number."""
 KINDS = st.sampled_from([*WIDTHS, TensorProto.INT32])
 SHAPES = st.sampled_from([(), (1,), (6,), (6, 6), (0, 6), (2, 6, 6)])
-USERS = st.lists(st.sampled_from(["MatMul", "Gather", "Einsum", "Foreign"]), max_size=2)
-"""What uses a constant: a layer where it fits, an operator that is none, one of another domain."""
+USERS = st.lists(
+    st.sampled_from(["MatMul", "Gather", "Einsum", "Foreign", "LSTM", "FusedMatMul", "Scaled", "Sliced"]),
+    max_size=2,
+)
+"""What uses a constant: a layer where it fits, operators before one, one of another domain."""
+DOMAINS = [helper.make_opsetid(domain, 1) for domain in ("com.example", "com.microsoft")]
 HOMES = st.sampled_from(["initializer", "Constant", "input", "branch", "function", "branch of a function"])
 
 
@@ -95,7 +99,9 @@ def test_every_constant_is_a_weight_or_left_alone(
         tensor = helper.make_tensor(
             name, kind, shape, bytes(math.prod(shape) * WIDTHS.get(kind, 4)), raw=True
         )
-        own = [use(user, name, f"{name}_{place}") for place, user in enumerate(users)]
+        if "function" in home:  # which do not see the numbers that these take
+            users = [user for user in users if user not in ("Scaled", "Sliced")]
+        own = [node for place, user in enumerate(users) for node in use(user, name, f"{name}_{place}")]
         if home in ("Constant", "function"):
             own.insert(0, helper.make_node("Constant", [], [name], value=tensor))
         if "branch" in home:
@@ -105,7 +111,7 @@ def test_every_constant_is_a_weight_or_left_alone(
             other = helper.make_graph([last], "other", [], result)
             own = [helper.make_node("If", ["yes"], [f"if{number}"], then_branch=inside, else_branch=other)]
         if "function" in home:
-            opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+            opsets = [helper.make_opsetid("", 17), *DOMAINS]
             functions.append(helper.make_function("local", f"F{number}", ["x", "yes"], ["x"], own, opsets))
             own = []
         elif home in ("initializer", "input"):
@@ -114,21 +120,35 @@ def test_every_constant_is_a_weight_or_left_alone(
                 inputs.append(helper.make_tensor_value_info(name, kind, shape))
         nodes += own
     tensors.append(numpy_helper.from_array(np.array(True), "yes"))
-    opsets = [helper.make_opsetid("com.example", 1), helper.make_opsetid("local", 1)]
+    tensors += [numpy_helper.from_array(np.array([n]), name) for name, n in (("zero", 0), ("two", 2))]
     nodes.append(helper.make_node("Identity", ["x"], ["y"]))
     path = save(
-        tmp_path / "model.onnx", nodes, tensors, inputs=tuple(inputs), opsets=opsets, functions=functions
+        tmp_path / "model.onnx",
+        nodes,
+        tensors,
+        inputs=tuple(inputs),
+        opsets=[*DOMAINS, helper.make_opsetid("local", 1)],
+        functions=functions,
     )
     expect_all(path)
 
 
-def use(user: str, name: str, output: str) -> onnx.NodeProto:
-    """A node that uses the constant."""
+def use(user: str, name: str, output: str) -> list[onnx.NodeProto]:
+    """Nodes that use the constant."""
     if user == "Einsum":
-        return helper.make_node(user, [name], [output], equation="...->...")
-    if user == "Foreign":
-        return helper.make_node(user, ["x", name], [output], domain="com.example")
-    return helper.make_node(user, ["x", name] if user == "MatMul" else [name, "x"], [output])
+        return [helper.make_node(user, [name], [output], equation="...->...")]
+    if user == "LSTM":
+        return [helper.make_node(user, ["x", name, name], [output], hidden_size=1)]
+    if user in ("Foreign", "FusedMatMul"):
+        domain = "com.example" if user == "Foreign" else "com.microsoft"
+        return [helper.make_node(user, ["x", name], [output], domain=domain)]
+    if user in ("Scaled", "Sliced"):
+        before = {"Scaled": ("Mul", [name, "n0"]), "Sliced": ("Slice", [name, "zero", "two"])}[user]
+        return [
+            helper.make_node(*before, [f"{output}_before"]),
+            helper.make_node("MatMul", ["x", f"{output}_before"], [output]),
+        ]
+    return [helper.make_node(user, ["x", name] if user == "MatMul" else [name, "x"], [output])]
 
 
 def test_the_largest_is_the_first(tmp_path: Path) -> None:
