@@ -54,7 +54,8 @@ class FoundWeight:
     Attributes:
         name: unique in the model, and such that no name that begins with it and a dot is taken.
         value: in the graph; an initializer or the output of a Constant node, of any graph of the model.
-        tensor: its content, float32, float16, bfloat16 or double, of at least two axes, not empty.
+        tensor: its content, float32, float16, bfloat16 or double, not empty, of at least two axes or of one that is
+            cut into several.
         uses: by layers, at least one, in the order of the graph.
     """
 
@@ -209,7 +210,7 @@ def _use(
         )
     if not tensor.size:
         raise _NoWeightError(f"it is empty: its shape is {shape}")
-    if len(shape) < 2:
+    if len(shape) < (1 if path else 2):
         raise _NoWeightError(few_axes(tensor))
     view, between = view_through(shape, path), " and ".join(dict.fromkeys(step.node.op_type for step in path))
     if view is None or len(view.sizes) < 2:
@@ -218,8 +219,9 @@ def _use(
     if seen is None:
         raise _NoWeightError(f"{node.op_type} does not take it by its rows")
     found = stored_channels(view, seen, shape) or finer_channels(view, seen, shape)
-    if found is None:
-        raise _NoWeightError(f"{between} makes its channels of parts of its axes")
+    if found is None or (len(shape) < 2 and found.channels.inputs(shape) < 2):
+        parts = f"{between} makes its channels of parts of its axes"
+        raise _NoWeightError(few_axes(tensor) if len(shape) < 2 else parts)
     return Use(node, index, node.op_type, tuple(step.node for step in path), *found)
 
 

@@ -349,6 +349,12 @@ VIEWS = {
         (4, 8),
         {"s": ints(2, 8, 5)},
     ),
+    "flat": Case(
+        [node("Reshape", "w s", "v"), node("Gemm", "x v", transB=1)],
+        {"w": ((40,), ())},  # five groups
+        (4, 8),
+        {"s": ints(5, 8)},
+    ),
     "a low-rank addition": Case(
         [node("MatMul", "a b", "d"), node("Add", "w d", "v"), node("MatMul", "x v")],
         {"w": ((8, 5), (1,)), "a": ((8, 2), (0,)), "b": ((2, 5), (1,))},

@@ -179,3 +179,39 @@ def test_the_largest_is_the_first(tmp_path: Path) -> None:
         ("z", "", 16, "nothing uses it"),
         ("s", "Mul", 8, "it is a scalar"),
     ]
+
+
+def test_doubles_beyond_float32_and_masks_of_infinity_stay(tmp_path: Path) -> None:
+    """Both were errors once the file was read: "holds infinity"."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["d"], to=TensorProto.DOUBLE),
+        matmul("d e", "f"),
+        helper.make_node("Cast", ["f"], ["g"], to=TensorProto.FLOAT),
+        matmul("g m", "h"),
+        matmul("x w", "i"),
+        helper.make_node("Add", ["h", "i"], ["y"]),
+    ]
+    large = weight("e", 8, 8, dtype=np.float64)
+    large.raw_data = (numpy_helper.to_array(large) * 1e39).tobytes()
+    mask = numpy_helper.from_array(np.triu(np.full((8, 8), -np.inf, np.float32), 1), "m")
+    path = save(tmp_path / "model.onnx", nodes, [large, mask, weight("w", 8, 8)])
+    report = compress_onnx(path, tmp_path / "small.onnx")
+    assert [(left.name, left.reason) for left in report.left_alone] == [
+        ("e", "it holds numbers beyond those of float32"),
+        ("m", "a mask: zeros and one very low number"),
+    ]
+
+
+@pytest.mark.parametrize("op", ["Identity", "Mul", "Add", "Neg"])
+def test_long_chains_of_constants_end(op: str, tmp_path: Path) -> None:
+    """Each step doubles the ways to the weight; a chain that is too long is not followed, and said so."""
+    places = {"Identity": 1, "Neg": 1}.get(op, 2)
+    nodes = [helper.make_node(op, [f"c{i}"] * places, [f"c{i + 1}"]) for i in range(1500)]
+    path = save(
+        tmp_path / "model.onnx",
+        [*nodes, matmul("x c1500", "h"), matmul("h c60", "i"), matmul("i w", "y")],
+        [weight("c0", 8, 8), weight("w", 8, 8)],
+    )
+    found, left = find_weights(read_graph(path).model)
+    assert sorted(each.name for each in found) == ["c0", "w"]
+    assert not [each for each in left if each.nbytes]
