@@ -26,7 +26,7 @@ from torch.nn import functional
 import muquant as mq
 from muquant_onnx import compress_onnx
 
-SEED, LENGTH, NUMBERS, TESTS = 0, 128, 60, 256
+SEED, LENGTH, NUMBERS, TESTS = 0, 64, 60, 256
 WIDTHS = [(2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (8, 8), (8, 3), (3, 3)]
 """Bits of recurrent weights, and of all others."""
 Array = NDArray[Any]
@@ -143,6 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=900)
     steps = parser.parse_args().steps
+    torch.set_num_threads(1)
     train, test = sources()
     document: dict[str, Any] = {"steps": steps, "tests": TESTS}
     for task, kinds, tokens, hidden, outputs, batch, held_out in (

@@ -54,8 +54,8 @@ class FoundWeight:
     Attributes:
         name: unique in the model, and such that no name that begins with it and a dot is taken.
         value: in the graph; an initializer or the output of a Constant node, of any graph of the model.
-        tensor: its content, float32, float16, bfloat16 or double, not empty, of at least two axes or of one that is
-            cut into several.
+        tensor: its content, float32, float16, bfloat16 or double, not empty, of at least two axes, or of one
+            that a Reshape cuts.
         uses: by layers, at least one, in the order of the graph.
     """
 
