@@ -105,3 +105,26 @@ def test_of_a_graph(rows: int, mostly_float: bool) -> None:
     sizes = {"before": before, "after": kept + PACKED, "left_float": kept, "mostly_float": mostly_float}
     assert document["weight_bytes"] == sizes
     assert {each["name"]: each["nbytes"] for each in document["left_alone"]} == {"b": 32, "m": other}
+
+
+def test_another_width_than_was_asked_for_is_said(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tensors = [
+        numpy_helper.from_array(random.standard_normal((1, 32, 8)).astype(np.float32), name)
+        for name in ("lw", "lr")
+    ]
+    shapes = {"x": [3, 2, 8], "y": [3, 1, 2, 8]}
+    info = {name: helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()}
+    lstm = helper.make_node("LSTM", ["x", "lw", "lr"], ["y"], hidden_size=8)
+    graph = helper.make_graph([lstm], "g", [info["x"]], [info["y"]], tensors)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "lstm.onnx")
+    document, lines = said("lstm.onnx", "-o", "small.onnx")
+    assert [weight["bits"] for weight in document["weights"]] == [8, 8]
+    (note,) = {weight["note"] for weight in document["weights"]}
+    assert f"Weights of recurrent layers (2): {note}" in lines
+    document, lines = said("lstm.onnx", "-o", "small.onnx", "--bits", "3,lr=3")
+    assert [(weight["bits"], bool(weight["note"])) for weight in document["weights"]] == [
+        (8, True),
+        (3, False),
+    ]
