@@ -57,6 +57,14 @@ def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
     )
 
 
+def show_not_calibrated(output: Output, report: Iterable[WeightSummary]) -> None:
+    """Say which weights were compressed without samples although there are some, and why."""
+    rows = [(weight.name, weight.not_calibrated) for weight in report if weight.not_calibrated]
+    if rows:
+        title = f"Without samples, by the weights alone: {len(rows)}"
+        output.table(title, ("weight", "because"), rows)
+
+
 def show_left_alone(
     output: Output, packed: Iterable[tuple[int, int]], left: Sequence[LeftFloat | LeftAlone]
 ) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import NoneType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ class CompressedModel:
             "weights": weights,
             "aliases": aliases,
             "architecture": None if ours is None else ours.to_dict(),
-            "report": [asdict(layer) for layer in self.report],
+            "report": [_report_entry(layer) for layer in self.report],
             **({"source": self.source} if ours is None and self.source is not None else {}),
         }
         write_tensors(path, SCHEMA, tensors, manifest)
@@ -271,6 +272,7 @@ _REPORT_TYPES: dict[str, tuple[type, ...]] = {
     "domain": (str,),
     "sqnr": (int, float, NoneType),
     "rounding": (str,),
+    "not_calibrated": (str,),
     "nearest_output_sqnr": (int, float, NoneType),
     "output_sqnr": (int, float, NoneType),
     "bias_corrected": (bool,),
@@ -280,7 +282,15 @@ _REPORT_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+def _report_entry(layer: LayerReport) -> dict[str, Any]:
+    """Return a report as JSON values, without what 0.2.0 does not know where it says nothing."""
+    entry = asdict(layer)
+    return entry if layer.not_calibrated else {key: entry[key] for key in entry if key != "not_calibrated"}
+
+
 def _layer_report(document: object) -> LayerReport:
+    if isinstance(document, Mapping):
+        document = {"not_calibrated": "", **document}
     values = field_values(LayerReport, document, "layer report")
     for name in ("matrix_norms", "operator_norms"):
         values[name] = _norms(values[name])

@@ -117,11 +117,11 @@ def compress_module(
     )
     done: dict[Weight, _Compressed] = {}
     choices: list[Choice] = []
-    for index, (weight, samples) in enumerate(samples_of(module, picked, options.samples)):
+    for index, (weight, samples, unseen) in enumerate(samples_of(module, picked, options.samples)):
         if on_layer is not None:
             on_layer(weight.name, index, len(picked))
         with naming(weight.name):
-            compressed, tried = quantizer(weight, samples)
+            compressed, tried = quantizer(weight, samples, unseen)
         if tried:
             choices.append(Choice(weight.name, tuple(tried)))
         if compressed is not None:
@@ -178,26 +178,29 @@ class _Quantizer:
     shapes: Mapping[nn.Module, Collection[Shape]]
 
     def __call__(
-        self, weight: Weight, samples: InputMoments | None
+        self, weight: Weight, samples: InputMoments | None, unseen: str
     ) -> tuple[_Compressed | None, list[TriedFormat]]:
-        """Return what becomes of a weight, None where it stays float32, and what "auto" tried for it."""
+        """Return what becomes of a weight, None where it stays float32, and what "auto" tried for it;
+        `unseen` says why its inputs are not known."""
         options = self.options
         if options.layers != "auto" or weight in self.own:
-            return self._compressed(weight, self.own.get(weight, options.format), samples), []
+            return self._compressed(weight, self.own.get(weight, options.format), samples, unseen), []
         tried: list[TriedFormat] = []
         for spec in candidates(options.format):
-            found = self._compressed(weight, spec, samples)
+            found = self._compressed(weight, spec, samples, unseen)
             tried.append(TriedFormat(spec.bits, spec.domain, found.report.delta_norms.two))
             if tried[-1].good:
                 return found, tried
         return None, tried
 
-    def _compressed(self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None) -> _Compressed:
+    def _compressed(
+        self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None, unseen: str
+    ) -> _Compressed:
         outcome = self._outcome(weight, spec, samples)
         before, after = weight.value.detach(), outcome.tensor.dequantize()
         matrix, operator = layer_norms(weight.owners, after - before, self.shapes)
         report = LayerReport(
-            **outcome.summary(weight.name, before),
+            **outcome.summary(weight.name, before, unseen),
             matrix_norms=matrix,
             operator_norms=operator,
             float_nbytes=4 * before.numel(),

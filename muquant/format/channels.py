@@ -99,6 +99,12 @@ class Channels:
         others = math.prod(size for axis, size in enumerate(shape) if axis not in channels)
         return others * shape[0] // self.groups if self.groups > 1 else others
 
+    def moments(self, shape: Shape) -> int:
+        """How many numbers the second moments of a weight's inputs are at most: one matrix for each matrix
+        of a stack, or for each group."""
+        last = self.blocked(shape)[self.blocked_axes[-1]]
+        return self.count(shape) // max(last, 1) * self.inputs(shape) ** 2
+
     def blocked(self, shape: Shape) -> Shape:
         """Return the shape of the blocked weight."""
         return (self.groups, shape[0] // self.groups, *shape[1:]) if self.groups > 1 else shape

@@ -40,7 +40,7 @@ class Outcome:
     output: OutputQuality | None = None
     shift: Tensor | None = None
 
-    def summary(self, name: str, weight: Tensor) -> dict[str, Any]:
+    def summary(self, name: str, weight: Tensor, not_calibrated: str = "") -> dict[str, Any]:
         """Return the fields of `WeightSummary` for float32 `weight`, which became this."""
         tensor, output = self.tensor, self.output
         return {
@@ -55,6 +55,7 @@ class Outcome:
             "output_sqnr": None if output is None else finite(output.taken),
             "bias_corrected": self.shift is not None,
             "nbytes": tensor.nbytes,
+            "not_calibrated": not_calibrated,
         }
 
 
@@ -75,6 +76,8 @@ class WeightSummary:
         output_sqnr: likewise with what was taken.
         bias_corrected: whether the layer's bias makes up for the mean of the error.
         nbytes: bytes of packed codes and steps.
+        not_calibrated: why nothing is known of the layer's inputs although there are samples; "" where they
+            are known, or there are none.
     """
 
     name: str
@@ -88,6 +91,7 @@ class WeightSummary:
     output_sqnr: float | None
     bias_corrected: bool
     nbytes: int
+    not_calibrated: str = ""
 
 
 def finite(ratio: float) -> float | None:

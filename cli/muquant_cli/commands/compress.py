@@ -37,7 +37,14 @@ from muquant_cli.options.common import (
 from muquant_cli.output import Output, command
 from muquant_cli.sources import Source, read_source
 from muquant_cli.steps.graphs import GRAPHS, compress_graph
-from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers, show_left_alone
+from muquant_cli.tables import (
+    layer_rows,
+    layers_document,
+    report_export,
+    show_layers,
+    show_left_alone,
+    show_not_calibrated,
+)
 from muquant_onnx import export_onnx
 from muquant_onnx.from_torch.asked import DynamicShapes
 
@@ -161,6 +168,7 @@ def _compress_module(
     show_layers(output, what, layer_rows(compressed.report))
     if not trained:
         warn_without_samples(output, options)
+    show_not_calibrated(output, compressed.report)
     document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)

@@ -13,7 +13,7 @@ from muquant.compression.options import CompressionOptions
 from muquant_cli.options.budget import Budget, keep_plan
 from muquant_cli.options.calibration import warn_without_samples
 from muquant_cli.output import Output
-from muquant_cli.tables import SUMMARY, show_left_alone, show_served, summary_cells
+from muquant_cli.tables import SUMMARY, show_left_alone, show_not_calibrated, show_served, summary_cells
 from muquant_onnx.from_onnx.compress import compress_file
 from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.plan import plan_file
@@ -79,6 +79,7 @@ def compress_graph(
     for note, count in notes.items():
         output.say(f"Weights of recurrent layers ({count}): {note}")
     warn_without_samples(output, options)
+    show_not_calibrated(output, report.weights)
     show_served(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)
     )

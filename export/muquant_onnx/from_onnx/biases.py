@@ -12,7 +12,7 @@ from muquant_onnx.from_onnx.constants import constant
 from muquant_onnx.from_onnx.find import FoundWeight
 from muquant_onnx.from_onnx.floats import FLOATS, read_float
 
-_PLACES = {"Conv": 2, "Gemm": 2}
+_PLACES = {"Conv": 2, "ConvTranspose": 2, "FusedConv": 2, "FusedGemm": 2, "Gemm": 2}
 """Operator -> the input that is its bias, which may be left out."""
 
 
@@ -59,11 +59,11 @@ def find_bias(weight: FoundWeight, graph: ir.Graph) -> Bias | None:
     use, channels = weight.uses[0], weight.channels.count(weight.shape)
     if len(weight.uses) > 1 or use.index != 1 or use.node.graph is not graph:
         return None
-    if use.channels.axis is None or not use.in_order:
+    if not use.in_order:
         return None
     node = use.node
     if use.kind == "MatMul":
-        return _added(node.outputs[0], channels)
+        return None if use.seen.axis is None else _added(node.outputs[0], channels)
     place = _PLACES.get(use.kind)
     scales = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
     if place is None or any(scale != 1 for scale in scales):

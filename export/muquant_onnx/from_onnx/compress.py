@@ -115,7 +115,9 @@ def compress_file(
     not_picked = (weight for weight in found if weight not in chosen)
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
-        for number, (weight, samples) in enumerate(graph_samples(source.path, picked, options.samples)):
+        for number, (weight, samples, unseen) in enumerate(
+            graph_samples(source.path, picked, options.samples)
+        ):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
             with naming(weight.name):
@@ -131,7 +133,7 @@ def compress_file(
                     biased=bias is not None,
                     finished=options.finished,
                 )
-                reports.append(_report(weight, values, outcome, _note(weight, own)))
+                reports.append(_report(weight, values, outcome, unseen, _note(weight, own)))
                 del values  # it is not needed while the codes are packed
                 if bias is not None and outcome.shift is not None:
                     bias.shift(outcome.shift, weight)
@@ -186,9 +188,9 @@ def _not_picked(weight: FoundWeight) -> LeftAlone:
     return LeftAlone(weight.source, weight.uses[0].kind, "it was not picked", weight.tensor.nbytes)
 
 
-def _report(weight: FoundWeight, values: Tensor, outcome: Outcome, note: str) -> WeightReport:
+def _report(weight: FoundWeight, values: Tensor, outcome: Outcome, unseen: str, note: str) -> WeightReport:
     return WeightReport(
-        **outcome.summary(weight.name, values),
+        **outcome.summary(weight.name, values, unseen),
         source=weight.source,
         source_nbytes=weight.tensor.nbytes,
         served=(),

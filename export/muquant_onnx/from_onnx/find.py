@@ -17,7 +17,7 @@ from muquant_onnx.from_onnx.floats import FLOATS, fits_float32, stored_array
 from muquant_onnx.from_onnx.others import few_axes, in_functions, left, others
 from muquant_onnx.from_onnx.report import LeftAlone
 from muquant_onnx.from_onnx.steps import Step, trace_back, view_through
-from muquant_onnx.from_onnx.views import finer_channels, stored_channels
+from muquant_onnx.from_onnx.views import View, finer_channels, stored_channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class Use:
             where there are several ways, those of one.
         channels: which numbers of the stored weight are one output channel of the operator.
         in_order: whether the operator numbers them alike.
+        view: how the operator sees the stored weight.
+        seen: which numbers of what it sees are one output channel.
     """
 
     node: ir.Node
@@ -40,6 +42,8 @@ class Use:
     path: tuple[ir.Node, ...]
     channels: Channels
     in_order: bool
+    view: View
+    seen: Channels
 
     @property
     def activation(self) -> ir.Value | None:
@@ -222,7 +226,7 @@ def _use(
     if found is None or (len(shape) < 2 and found.channels.inputs(shape) < 2):
         parts = f"{between} makes its channels of parts of its axes"
         raise _NoWeightError(few_axes(tensor) if len(shape) < 2 else parts)
-    return Use(node, index, node.op_type, tuple(step.node for step in path), *found)
+    return Use(node, index, node.op_type, tuple(step.node for step in path), *found, view, seen)
 
 
 def _exact(tensor: ir.TensorProtocol) -> str | None:

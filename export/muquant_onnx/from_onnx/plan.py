@@ -98,7 +98,7 @@ def plan_file(
     picked = pick_weights(require_weights(model, source.path)[0], options.layers)
     pinned = own_formats(picked, options)
     curves: list[WidthCurve] = []
-    for weight, samples in graph_samples(source.path, picked, options.samples):
+    for weight, samples, _ in graph_samples(source.path, picked, options.samples):
         if on_step is not None:
             on_step(f"measuring {weight.name}", len(curves), len(picked))
         own = pinned.get(weight)

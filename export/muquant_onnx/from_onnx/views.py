@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from muquant.format.channels import Channels
 
 Shape = tuple[int, ...]
@@ -139,6 +142,24 @@ def finer_channels(view: View, channels: Channels, shape: tuple[int, ...]) -> St
     found = Channels(axes)
     fits = None not in seen and found.inputs(shape) > 1
     return StoredChannels(found, in_order=False) if fits else None
+
+
+def input_order(view: View, channels: Channels) -> NDArray[np.int64] | None:
+    """Return for each input of a channel of a stored tensor, all of which is seen, which input it is in a
+    view of it with `channels`; None where its axes are torn."""
+    axes: list[tuple[Part, ...] | None] = [
+        parts for axis, parts in enumerate(view.axes) if axis not in channels.axes
+    ]
+    if channels.groups > 1:
+        axes[0] = view.cut(channels.groups, view.sizes[0])
+    parts: list[Part] = []
+    for each in axes:
+        if each is None:
+            return None
+        parts += each
+    turn = sorted(range(len(parts)), key=parts.__getitem__)
+    sizes = [part.size for part in parts]
+    return np.arange(math.prod(sizes)).reshape(sizes).transpose(turn).ravel()
 
 
 def _runs_along(size: int, parts: tuple[Part, ...] | None) -> bool:

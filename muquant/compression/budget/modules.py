@@ -97,7 +97,7 @@ def plan_module(
     picked = select_weights(module, options.layers)
     pinned = override_formats(picked, options.format, options.overrides)
     curves: list[WidthCurve] = []
-    for weight, samples in samples_of(module, picked, options.samples):
+    for weight, samples, _ in samples_of(module, picked, options.samples):
         if on_step is not None:
             on_step(f"measuring {weight.name}", len(curves), len(picked))
         own = pinned.get(weight)

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from muquant.base.errors import InputError, first_line
 from muquant.compression.calibration.operators import OPERATORS, Product
 from muquant.compression.layers import Weight
+from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.models.calls import Inputs
 from muquant.quantization.moments import Moments, MomentSums
 
 BATCH_SIZE = 32
+
+_Layout = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 
 
 def collect_moments(
@@ -25,12 +29,12 @@ def collect_moments(
     *,
     seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
-) -> dict[Weight, Moments]:
-    """Return the moments of the inputs of `weights`.
+) -> dict[Weight, Moments | str]:
+    """Return the moments of the inputs of `weights`, or why there are none.
 
-    A weight is missing where it is never multiplied as a whole: an embedding, a transposed convolution, an
-    attention whose query, key and value differ, a layer that these inputs do not reach. Of a square weight
-    that is used transposed too, only the uses as it is count.
+    That is so where a weight is never multiplied as a whole: an embedding, an attention whose query, key and
+    value differ, a layer that these inputs do not reach. Of a square weight that is used transposed too, only
+    the uses as it is count.
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -45,21 +49,25 @@ def collect_moments(
     watched = {
         weight: _Watched(
             MomentSums(weight.name, to_matrix(weight.value, weight.channels).shape),
-            _channel_stride(weight),
+            _layout(weight.value, weight.channels),
         )
         for weight in weights
     }
     by_memory = {weight.value.data_ptr(): own for weight, own in watched.items()}
+    by_storage = {weight.value.untyped_storage().data_ptr(): own for weight, own in watched.items()}
     generator = torch.Generator().manual_seed(seed)
     done = 0
     with torch.no_grad(), _slow_attention():
         for batch in inputs.batches(BATCH_SIZE):
-            with _Watch(by_memory, generator):
+            with _Watch(by_memory, by_storage, generator):
                 run_samples(model, batch)
             done += batch.count
             if on_batch is not None:
                 on_batch(done, inputs.count)
-    return {weight: own.sums.moments() for weight, own in watched.items() if own.sums.count}
+    return {
+        weight: own.sums.moments() if own.sums.count else _reason(weight, own)
+        for weight, own in watched.items()
+    }
 
 
 def run_samples(model: nn.Module, samples: Inputs) -> Any:
@@ -77,24 +85,65 @@ def run_samples(model: nn.Module, samples: Inputs) -> Any:
         ) from error
 
 
-def _channel_stride(weight: Weight) -> int:
-    value, channels = weight.value, weight.channels
-    return value.reshape(channels.blocked(tuple(value.shape))).stride(channels.blocked_axes[-1])
+@dataclass
+class _Watched:
+    """What is kept of a weight.
 
-
-class _Watched(NamedTuple):
-    """Sums for a weight, and how far apart its channels are in memory."""
+    Attributes:
+        sums: over what it is multiplied by.
+        layout: of it in memory, see `_layout`.
+        in_part: whether an operator has got something else of its memory than all of it, as it is.
+    """
 
     sums: MomentSums
-    stride: int
+    layout: _Layout
+    in_part: bool = False
+
+
+def _reason(weight: Weight, own: _Watched) -> str:
+    """Return why a weight has no moments."""
+    if isinstance(weight.module, nn.Embedding):
+        return "its rows are looked up, and multiply nothing"
+    if own.in_part:
+        return "it is multiplied in parts, or turned round"
+    return "the samples do not reach it, or no product takes it as it is"
+
+
+def _layout(weight: Tensor, channels: Channels) -> _Layout:
+    """Return how a weight lies in memory as a matrix: size and stride of its channels, and of their inputs.
+
+    Axes that follow each other in memory are one, and those of size 1 none.
+    """
+    shape = tuple(weight.shape)
+    matrix = weight.reshape(channels.blocked(shape)).permute(channels.order(shape))
+    count = len(channels.blocked_axes)
+    axes = list(zip(matrix.shape, matrix.stride(), strict=True))
+    return _joined(axes[:count]), _joined(axes[count:])
+
+
+def _joined(axes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    joined: list[tuple[int, int]] = []
+    for size, stride in axes:
+        if size == 1:
+            continue
+        if joined and joined[-1][1] == size * stride:
+            joined[-1] = joined[-1][0] * size, stride
+        else:
+            joined.append((size, stride))
+    return tuple(joined)
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at every operator that runs."""
 
-    def __init__(self, by_memory: Mapping[int, _Watched], generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        by_memory: Mapping[int, _Watched],
+        by_storage: Mapping[int, _Watched],
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._by_memory, self._generator = by_memory, generator
+        self._by_memory, self._by_storage, self._generator = by_memory, by_storage, generator
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -102,21 +151,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Take in the operator's vectors, and run it."""
         kwargs = kwargs or {}
         operator = OPERATORS.get(func)
-        product = None if operator is None else operator(*args, **kwargs)
-        if product is not None:
+        for product in operator(*args, **kwargs) if operator is not None else ():
             self._take(product)
         return func(*args, **kwargs)
 
     def _take(self, product: Product) -> None:
         own = self._by_memory.get(product.weight.data_ptr())
-        if own is None:
-            return
-        vectors = product.vectors(self._generator).float()
-        axis = 1 if product.transposed else 0
-        shape = (product.weight.shape[axis], vectors.shape[-1])
-        alike = product.weight.stride(axis) == own.stride or 1 in shape  # else it is turned round
-        if shape == own.sums.shape and alike:  # else a part of it, or another view of its memory
-            own.sums.add(vectors)
+        if own is not None and _layout(product.weight, product.channels) == own.layout:
+            own.sums.add(product.vectors(self._generator).float())
+        elif (part := self._by_storage.get(product.weight.untyped_storage().data_ptr())) is not None:
+            part.in_part = True
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from torch import nn
 from muquant.base.errors import InputError
 from muquant.compression.calibration.collect import collect_moments
 from muquant.compression.layers import Weight
-from muquant.format.rows import to_matrix
 from muquant.models.calls import Example, Inputs
 from muquant.quantization.moments import InputMoments, Moments
 
@@ -51,8 +50,8 @@ def samples_of(
     weights: Sequence[Weight],
     samples: tuple[Inputs, Inputs] | None,
     on_batch: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[Weight, InputMoments | None]]:
-    """Yield each of `weights` with what is known of its inputs, or None where they cannot be known.
+) -> Iterator[tuple[Weight, InputMoments | None, str]]:
+    """Yield each of `weights` with what is known of its inputs, and else why that is not known.
 
     The model is run once for as many weights as fit in memory.
 
@@ -66,37 +65,41 @@ def samples_of(
         InputError: the model does not run on the samples, or makes NaN, infinity or too large numbers of
             them.
     """
-    inputs = {weight: to_matrix(weight.value, weight.channels).shape[1] for weight in weights}
-    return in_parts(inputs, samples, lambda part, own: collect_moments(model, part, own, on_batch=on_batch))
+    sizes = {weight: weight.channels.moments(tuple(weight.value.shape)) for weight in weights}
+    return in_parts(sizes, samples, lambda part, own: collect_moments(model, part, own, on_batch=on_batch))
 
 
 def in_parts(
-    inputs: Mapping[W, int],
+    sizes: Mapping[W, int],
     samples: tuple[Inputs, Inputs] | None,
-    collect: Callable[[list[W], Inputs], dict[W, Moments]],
-) -> Iterator[tuple[W, InputMoments | None]]:
-    """Yield weights with what is known of their inputs, collected for a few weights at a time.
+    collect: Callable[[list[W], Inputs], dict[W, Moments | str]],
+) -> Iterator[tuple[W, InputMoments | None, str]]:
+    """Yield weights with what is known of their inputs, collected for a few weights at a time, and where
+    nothing is known although there are samples, why.
 
     Args:
-        inputs: weight -> inputs of each of its channels.
+        sizes: weight -> numbers of its second moments.
         samples: [N, ...] to fit to and held out, see `split`; or None.
-        collect: returns moments for those of some weights for which they can be known.
+        collect: returns for each of some weights its moments, or why they cannot be known.
     """
     if samples is None:
-        yield from ((weight, None) for weight in inputs)
+        yield from ((weight, None, "") for weight in sizes)
         return
-    for part in _parts(inputs):
+    for part in _parts(sizes):
         fit, held_out = (collect(part, own) for own in samples)
         for weight in part:
-            known = weight in fit and weight in held_out
-            yield weight, InputMoments(fit.pop(weight), held_out.pop(weight)) if known else None
+            one, other = fit.pop(weight), held_out.pop(weight)
+            if isinstance(one, str) or isinstance(other, str):
+                yield weight, None, one if isinstance(one, str) else str(other)
+            else:
+                yield weight, InputMoments(one, other), ""
 
 
-def _parts(inputs: Mapping[W, int]) -> Iterator[list[W]]:
+def _parts(sizes: Mapping[W, int]) -> Iterator[list[W]]:
     part: list[W] = []
     size = 0
-    for weight, count in inputs.items():
-        own = 2 * 4 * count**2
+    for weight, count in sizes.items():
+        own = 2 * 4 * count
         if part and size + own > MEMORY:
             yield part
             part, size = [], 0

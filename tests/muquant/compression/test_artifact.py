@@ -316,3 +316,13 @@ def test_nothing_in_the_source_pickles() -> None:
             r"torch\.(save|load)\(|^\s*(import|from) (pickle|joblib|dill)", path.read_text(), re.MULTILINE
         )
         assert found is None, f"{path}: {found}"
+
+
+def test_why_a_weight_had_no_samples_is_kept(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 4))
+    ids = torch.randint(9, (8, 3), generator=torch.Generator().manual_seed(0))
+    compressed = mq.compress(model, calibration=ids)
+    compressed.save(tmp_path / "model.mq")
+    report = mq.load(tmp_path / "model.mq", model).report
+    assert report == compressed.report
+    assert [bool(layer.not_calibrated) for layer in report] == [True, False]

@@ -170,8 +170,9 @@ def test_inputs_by_name_calibrate_as_well() -> None:
 
 def test_a_quarter_of_the_samples_is_held_out() -> None:
     model, x = nn.Linear(6, 4), numbers(0, 10, 6)
-    ((_, known),) = samples_of(model, quantizable_weights(model), split(x))
+    ((_, known, why),) = samples_of(model, quantizable_weights(model), split(x))
     assert known is not None
+    assert why == ""
     torch.testing.assert_close(known.held_out.second[0], x[[3, 7]].T @ x[[3, 7]] / 2)
     rest = x[[0, 1, 2, 4, 5, 6, 8, 9]]
     torch.testing.assert_close(known.fit.second[0], rest.T @ rest / 8)
@@ -182,10 +183,13 @@ def test_moments_that_do_not_fit_in_memory_are_collected_in_parts(monkeypatch: p
     model = network()
     weights = quantizable_weights(model)
     whole = collect_moments(model, weights, Inputs.of(tokens(0, 12)[[0, 1, 2, 4, 5, 6, 8, 9, 10]]))
-    found = dict(samples_of(model, weights, split(tokens(0, 12))))
+    found = {weight: known for weight, known, _ in samples_of(model, weights, split(tokens(0, 12)))}
     assert list(found) == weights
     for weight, expected in whole.items():
         own = found[weight]
+        if isinstance(expected, str):
+            assert own is None
+            continue
         assert own is not None
         torch.testing.assert_close(own.fit.second, expected.second)
 

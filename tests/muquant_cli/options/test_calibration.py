@@ -48,6 +48,33 @@ def test_without_samples_it_says_so(run: Path, tmp_path: Path) -> None:
     assert "Without samples codes are chosen by the weights alone. That costs accuracy" in shown.stdout
 
 
+def test_what_is_compressed_without_the_samples_is_listed(tmp_path: Path) -> None:
+    model, samples, out = tmp_path / "float.onnx", tmp_path / "ids.npy", tmp_path / "small.onnx"
+    table, weight = (np.random.default_rng(0).standard_normal(shape) for shape in ((20, 8), (8, 5)))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["rows"]),
+            helper.make_node("MatMul", ["rows", "w"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n", 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 4, 5])],
+        [
+            numpy_helper.from_array(table.astype(np.float32), "table"),
+            numpy_helper.from_array(weight.astype(np.float32), "w"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), model)
+    np.save(samples, np.random.default_rng(1).integers(20, size=(32, 4)))
+    because = "its rows are looked up, and multiply nothing"
+    given = ("compress", model, "-o", out, "--calibration", samples)
+    shown = invoke(*given)
+    assert "Without samples, by the weights alone: 1" in shown.stdout
+    assert because in " ".join(shown.stdout.split())
+    found = {entry["name"]: entry["not_calibrated"] for entry in invoke_json(*given)["weights"]}
+    assert found == {"table": because, "w": ""}
+
+
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 def test_a_graph_compressed_by_arrays(kind: str, tmp_path: Path) -> None:
     model, out, samples = tmp_path / "float.onnx", tmp_path / "small.onnx", tmp_path / f"samples.{kind}"

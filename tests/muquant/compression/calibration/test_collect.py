@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import muquant
 from muquant.base.errors import InputError
 from muquant.compression.calibration import collect_moments, operators, split
-from muquant.compression.layers import quantizable_weights
+from muquant.compression.layers import Owner, Weight, quantizable_weights
+from muquant.format.channels import Channels
+from muquant.format.rows import to_matrix
 from muquant.models.calls import Example, Inputs
 from muquant.quantization.moments import Moments, MomentSums
 
@@ -21,7 +23,7 @@ CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Co
 
 def collect(model: nn.Module, *inputs: Tensor) -> dict[str, Moments]:
     found = collect_moments(model.eval(), quantizable_weights(model), Inputs.of(inputs))
-    return {weight.name: moments for weight, moments in found.items()}
+    return {weight.name: moments for weight, moments in found.items() if isinstance(moments, Moments)}
 
 
 def uniform(*shape: int, seed: int = 0) -> Tensor:
@@ -53,6 +55,74 @@ def test_a_convolution_s_patches(data: st.DataObject, places: int) -> None:
     moments = collect(layer, x)["weight"]
     assert moments.second.shape == (groups, *2 * [math.prod(layer.weight.shape[1:])])
     check(layer, moments, x)
+
+
+TRANSPOSED: dict[int, type[nn.Module]] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), places=st.sampled_from([1, 2, 3]))
+def test_what_a_transposed_convolution_multiplies(data: st.DataObject, places: int) -> None:
+    """Oracle: the mean square of each channel of what the layer makes of x."""
+
+    def sizes(low: int, high: int) -> tuple[int, ...]:
+        return tuple(data.draw(st.integers(low, high)) for _ in range(places))
+
+    groups, stride = data.draw(st.sampled_from([1, 2, 4])), sizes(1, 3)
+    layer: Any = TRANSPOSED[places](
+        4,
+        8,
+        sizes(1, 3),
+        stride,
+        sizes(0, 1),
+        tuple(data.draw(st.integers(0, step - 1)) for step in stride),
+        groups,
+        bias=False,
+        dilation=sizes(3, 3),  # which allows any output padding
+    )
+    x = uniform(3, 4, *sizes(4, 5))
+    (weight,) = quantizable_weights(layer)
+    moments = collect(layer, x)["weight"]
+    assert len(moments.second) == groups
+    with torch.no_grad():
+        torch.nn.init.normal_(layer.weight)
+        channels = layer(x).movedim(1, 0).flatten(1)
+    power = moments.power(to_matrix(layer.weight.detach(), weight.channels))
+    torch.testing.assert_close(power, channels.square().mean(1), rtol=1e-4, atol=1e-5)
+
+
+class Stack(nn.Module):
+    """A parameter [experts, inputs, outputs], or with `left` [experts, outputs, inputs]."""
+
+    def __init__(self, left: bool) -> None:
+        super().__init__()
+        self.left = left
+        self.weight = nn.Parameter(uniform(3, 6, 6, seed=4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.expand(3, -1, -1)
+        return torch.bmm(self.weight, x) if self.left else torch.bmm(x, self.weight)
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_stack_of_matrices(own: bool, left: bool) -> None:
+    """Each has vectors of its own, or all the same: columns where the matrix is on the left."""
+    model, x = Stack(left), uniform(3 if own else 1, *((6, 5) if left else (5, 6)))
+    channels = Channels((0, 1 if left else 2))
+    weight = Weight((Owner("", model, "weight", channels, 0),), None)
+    (moments,) = collect_moments(model, [weight], Inputs.of(x)).values()
+    assert isinstance(moments, Moments)
+    assert len(moments.second) == (3 if own else 1)
+    with torch.no_grad():
+        output = model(x)
+    wanted = output.square().mean(2 if left else 1).flatten()
+    power = moments.power(to_matrix(model.weight.detach(), channels))
+    torch.testing.assert_close(power, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -134,7 +204,6 @@ def test_what_is_no_matrix_times_vectors_is_left_out() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.up = nn.ConvTranspose1d(4, 4, 2)
             self.table = nn.Embedding(5, 4)
             self.unused = nn.Linear(4, 4)
             self.cross = nn.MultiheadAttention(4, 2, batch_first=True)  # its in-projection is cut in parts
@@ -142,10 +211,19 @@ def test_what_is_no_matrix_times_vectors_is_left_out() -> None:
         def forward(self, x: Tensor) -> Tensor:
             other = self.table(torch.arange(5))[None].expand(len(x), -1, -1)
             mixed: Tensor = self.cross(x, other, other)[0]
-            both: Tensor = mixed + self.up(x).mean()
-            return both
+            return mixed
 
-    assert set(collect(Odd(), uniform(3, 4, 4))) == {"cross.out_proj.weight"}
+    model = Odd()
+    found = collect_moments(model.eval(), quantizable_weights(model), Inputs.of(uniform(3, 4, 4)))
+    reasons = {weight.name: why for weight, why in found.items() if isinstance(why, str)}
+    assert reasons == {
+        "table.weight": "its rows are looked up, and multiply nothing",
+        "unused.weight": "the samples do not reach it, or no product takes it as it is",
+        "cross.in_proj_weight": "it is multiplied in parts, or turned round",
+    }
+    reports = {layer.name: layer for layer in muquant.compress(model, calibration=uniform(8, 4, 4)).report}
+    assert {name: layer.not_calibrated for name, layer in reports.items() if layer.not_calibrated} == reasons
+    assert all(layer.not_calibrated == "" for layer in muquant.compress(model).report)
 
 
 def test_of_large_images_patches_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
