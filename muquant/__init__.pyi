@@ -1,6 +1,11 @@
 """muquant: 3-bit mu-law compression of neural networks, and the truth about how robust the result is."""
 
 from .base.errors import InputError as InputError
+from .compression.answers import (
+    AnswersCheck as AnswersCheck,
+    AnswersWarning as AnswersWarning,
+    OutputCheck as OutputCheck,
+)
 from .compression.artifact import (
     CompressedModel as CompressedModel,
     LayerReport as LayerReport,

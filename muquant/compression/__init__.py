@@ -9,6 +9,7 @@ artifact.py       `CompressedModel`, and the .mq file
 qat.py            `prepare_qat`, and the way back from it
 auto.py           the layers "auto": a format for each weight by the norm of its error
 batch_norm.py     BatchNorm statistics that follow what compression did
+answers/          whether the compressed model answers like the float one
 calibration/      what the inputs of layers are like, from samples
 sensitivity/      norms of a weight's error in its layer
 budget/           a width for each weight, within limits

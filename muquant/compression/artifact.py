@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from muquant.base.errors import InputError, naming
 from muquant.base.tensor_files import TensorFile, read_tensors, write_tensors
 from muquant.base.values import field_values
+from muquant.compression.answers.report import AnswersCheck
 from muquant.compression.auto import Choice
 from muquant.compression.batch_norm import Reestimation
 from muquant.compression.layers import quantizable_weights, replace_weight, weight_owners
@@ -65,6 +66,8 @@ class CompressedModel:
             It is kept for models that are not of `muquant.models`, and never run.
         left_alone: what of the module stays float, and why, the most bytes first. Not kept in a file: `load`
             finds it anew, but no longer knows why weights that could be in few bits are not.
+        answers: how alike it answers to the float model; None where that was not asked, and not kept in a
+            file.
     """
 
     module: nn.Module
@@ -75,6 +78,7 @@ class CompressedModel:
     batch_norm: Reestimation | None = None
     source: str | None = None
     left_alone: tuple[LeftFloat, ...] = ()
+    answers: AnswersCheck | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `muquant.load` reads it.

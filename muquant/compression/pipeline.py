@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from muquant.base.errors import InputError, naming
+from muquant.compression.answers.modules import ask_module, check_module
 from muquant.compression.artifact import CompressedModel, LayerReport
 from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
 from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
@@ -47,6 +48,7 @@ def compress(
     corrections: bool = True,
     example: Example | None = None,
     finished: FinishedWeights | None = None,
+    check: bool = True,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
     """Compress the weights of `model`; biases, norms, other kinds of layers and those not picked stay
@@ -76,6 +78,9 @@ def compress(
             where no example is given.
         finished: where each weight is kept once it is done, and taken from where it is there already: an
             interrupted job goes on.
+        check: whether the model answers before and after, and `answers` of the result tells how alike: on
+            the held-out samples, or without samples on the example, or on random numbers where that is
+            constant. An `AnswersWarning` says so where the answers are no longer those of the float model.
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
@@ -93,7 +98,13 @@ def compress(
         corrections=corrections,
         finished=finished,
     )
-    return compress_module(model, options, example=example, on_layer=on_layer)
+    exact = ask_module(model, options, example) if check else None
+    compressed = compress_module(model, options, example=example, on_layer=on_layer)
+    if exact is None:
+        return compressed
+    answers = check_module(compressed.module, exact)
+    answers.warn()
+    return replace(compressed, answers=answers)
 
 
 def compress_module(

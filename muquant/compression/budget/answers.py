@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError
+from muquant.compression.answers.classes import class_axis
 from muquant.compression.budget.plan import Drop
 
 
 def answers(output: Tensor) -> Tensor:
     """Return the class with the largest value for each sample, or for each place of it.
 
-    Classes are the last axis of [N, classes] and [N, places, classes], and axis 1 of what is like pictures,
-    [N, classes, height, width]. Integers are answers already.
+    Classes are where `class_axis` says. Integers are answers already.
 
     Raises:
         InputError: there is no axis of at least two classes.
     """
     if not output.is_floating_point():
         return output
-    axis = 1 if output.dim() > 3 else output.dim() - 1
-    if output.dim() < 2 or output.shape[axis] < 2:
+    axis = class_axis(output.shape)
+    if axis is None:
         raise InputError(
             "max_drop compares which class is answered; expected a first output [N, ..., classes], found "
             f"shape {tuple(output.shape)}; give max_bytes instead"

@@ -1,0 +1,159 @@
+"""The float model's outputs, kept until the compressed one has answered too."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from muquant.compression.answers.classes import answering, said
+from muquant.compression.answers.report import AnswersCheck, OutputCheck
+from muquant.quantization.quality import decibels
+
+B = TypeVar("B")
+"""Inputs of one run."""
+Outputs = Sequence[tuple[str, Tensor]]
+"""Tensors of a result, with their names."""
+Run = Callable[[B], Outputs]
+
+SECONDS = 10.0
+"""No further batch is begun once the float model has run for so long."""
+MEMORY = 2**28
+"""Bytes of outputs that are kept."""
+_REPEATED = 60.0
+"""A model that differs from itself by more than this, in dB, draws random numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatAnswers(Generic[B]):
+    """What a model answered before it was compressed.
+
+    Attributes:
+        inputs: what they are, as in `AnswersCheck`.
+        count: how many there are.
+        batches: the inputs of each run, and the outputs.
+        not_checked: why there are none.
+    """
+
+    inputs: str = ""
+    count: int = 0
+    batches: Sequence[tuple[B, Outputs]] = ()
+    not_checked: str = ""
+
+    @classmethod
+    def of(cls, run: Run[B], batches: Iterable[tuple[B, int]], inputs: str) -> "FloatAnswers[B]":
+        """Run the float model.
+
+        Args:
+            run: runs it.
+            batches: the inputs of each run, and how many they count for; within `SECONDS` and `MEMORY`, and
+                at least one of them, is taken.
+            inputs: what they are.
+        """
+        kept: list[tuple[B, Outputs]] = []
+        count = nbytes = 0
+        start = time.monotonic()
+        for batch, size in batches:
+            outputs = run(batch)
+            kept.append((batch, outputs))
+            count += size
+            nbytes += sum(tensor.nbytes for _, tensor in outputs)
+            if time.monotonic() - start > SECONDS or nbytes > MEMORY:
+                break
+        first, exact = kept[0]
+        if not exact:
+            return cls(not_checked="the model returns no tensors")
+        sqnr = _compared([exact], [run(first)]).sqnr
+        if sqnr is not None and sqnr < _REPEATED:
+            return cls(not_checked="the model answers the same inputs differently each time")
+        return cls(inputs, count, kept)
+
+    def beside(self, run: Run[B]) -> AnswersCheck:
+        """Run the compressed model on the same inputs, and compare."""
+        if self.not_checked:
+            return AnswersCheck(not_checked=self.not_checked)
+        outputs = _compared([exact for _, exact in self.batches], (run(batch) for batch, _ in self.batches))
+        if outputs.sqnr is None and outputs.agreement is None:
+            return AnswersCheck(
+                not_checked=f"no output can be compared on {self.inputs}: {_why_not(outputs)}"
+            )
+        return AnswersCheck(self.inputs, self.count, outputs.outputs)
+
+
+def _why_not(found: AnswersCheck) -> str:
+    if any(output.other_shapes for output in found.outputs):
+        return "its shape depends on what the model answers"
+    return "the float model answers NaN or nothing"
+
+
+def _compared(exact: Iterable[Outputs], found: Iterable[Outputs]) -> AnswersCheck:
+    sums: list[_Sums] = []
+    for one, other in zip(exact, found, strict=True):
+        if not sums:
+            logits = answering([name for name, _ in one])
+            sums = [
+                _Sums(
+                    name or (f"output {place}" if len(one) > 1 else "output"),
+                    place in logits,
+                    tuple(tensor.shape),
+                )
+                for place, (name, tensor) in enumerate(one)
+            ]
+        for own, (_, before), (_, after) in zip(sums, one, other, strict=True):
+            own.add(before, after)
+    return AnswersCheck(outputs=tuple(own.check() for own in sums))
+
+
+@dataclass
+class _Sums:
+    """What has been seen of one output."""
+
+    name: str
+    logits: bool
+    shape: tuple[int, ...]
+    signal: float = 0.0
+    noise: float = 0.0
+    values: int = 0
+    equal: int = 0
+    answers: int = 0
+    other_shapes: int = 0
+
+    def add(self, exact: Tensor, found: Tensor) -> None:
+        if exact.shape != found.shape:
+            self.other_shapes += 1
+            return
+        if exact.is_complex():
+            exact, found = torch.view_as_real(exact), torch.view_as_real(found)
+        answers: tuple[Tensor, Tensor] | None = (exact, found)
+        if exact.is_floating_point():
+            self._add_noise(exact, found)
+            answers = said(exact, found) if self.logits else None
+        if answers is not None:
+            self.equal += int(torch.count_nonzero(answers[0] == answers[1]))
+            self.answers += answers[0].numel()
+
+    def _add_noise(self, exact: Tensor, found: Tensor) -> None:
+        """Places where the float model answers NaN tell nothing; the same infinity in both is right."""
+        tells = ~exact.isnan() & ~(exact.isinf() & (exact == found))
+        exact, found = exact[tells].double(), found[tells].double()
+        noise = float((found - exact).square().sum())
+        self.signal += float(exact.square().sum())
+        self.noise += math.inf if math.isnan(noise) else noise
+        self.values += exact.numel()
+
+    def check(self) -> OutputCheck:
+        return OutputCheck(
+            self.name,
+            self.shape,
+            self._sqnr() if self.values else None,
+            self.equal / self.answers if self.answers else None,
+            self.other_shapes,
+        )
+
+    def _sqnr(self) -> float:
+        if not self.noise:
+            return math.inf
+        return decibels(self.signal, self.noise) if self.signal and math.isfinite(self.noise) else -math.inf

@@ -1,0 +1,102 @@
+"""The answers of a PyTorch module, before and after compression."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from muquant.base.errors import InputError, first_line
+from muquant.compression.answers.compare import FloatAnswers
+from muquant.compression.answers.report import EXAMPLE, HELD_OUT, SYNTHETIC, AnswersCheck
+from muquant.compression.calibration.collect import BATCH_SIZE
+from muquant.compression.options import CompressionOptions
+from muquant.models import Architecture
+from muquant.models.calls import Example, Inputs, output_tensors, random_inputs
+
+MOST_SAMPLES = 128
+_DRAWN = 16
+"""Inputs that are made up."""
+
+
+def ask_module(
+    model: nn.Module, options: CompressionOptions, example: Example | None = None
+) -> FloatAnswers[Inputs]:
+    """Run `model` before it is compressed: on the held-out samples where there are samples, else on the
+    example. One that is constant, such as all zeros, says no more than a shape: then, as for models of
+    `muquant.models` without an example, random numbers are drawn.
+
+    Args:
+        model: any module; it is not changed.
+        options: of its compression.
+        example: its inputs [N, ...] each, or None.
+    """
+    batches, inputs = _batches(model, options, example)
+    if not inputs:
+        return FloatAnswers(not_checked="nothing is known to run the model on; give an example or samples")
+    module = copy.deepcopy(model).cpu().float().eval()
+    try:
+        return FloatAnswers.of(lambda batch: _run(module, batch), batches, inputs)
+    except Exception as error:  # whatever the module raises
+        return FloatAnswers(
+            not_checked=f"{type(model).__name__} does not run on {inputs}: {first_line(error)}"
+        )
+
+
+def check_module(module: nn.Module, exact: FloatAnswers[Inputs]) -> AnswersCheck:
+    """Compare a compressed module, which is not changed, with what `ask_module` has found.
+
+    Raises:
+        InputError: it does not run where the float one does.
+    """
+    own = copy.deepcopy(module)
+    try:
+        return exact.beside(lambda batch: _run(own, batch))
+    except Exception as error:  # whatever the module raises
+        raise InputError(
+            f"the compressed {type(module).__name__} does not run on {exact.inputs}, and the float one does: "
+            f"{first_line(error)}; find out why, or leave the check out (check=False, --no-check)"
+        ) from error
+
+
+def _batches(
+    model: nn.Module, options: CompressionOptions, example: Example | None
+) -> tuple[Iterable[tuple[Inputs, int]], str]:
+    if options.samples is not None:
+        return _held_out(options), HELD_OUT
+    architecture = getattr(model, "architecture", None)
+    if example is None and isinstance(architecture, Architecture):
+        example = torch.zeros(1, *architecture.input_shape)
+    if example is None:
+        return (), ""
+    inputs = Inputs.of(example)
+    if not _says_no_more_than_a_shape(inputs.tensors):
+        return [(inputs, len(inputs.tensors[0]) if inputs.tensors[0].dim() else 1)], EXAMPLE
+    size = len(inputs.tensors[0])
+    drawn = (Inputs.of(random_inputs(example, size, seed)) for seed in range(_DRAWN))
+    return ((each, size) for each in drawn), SYNTHETIC
+
+
+def _held_out(options: CompressionOptions) -> Iterator[tuple[Inputs, int]]:
+    assert options.samples is not None
+    batches = options.samples[1].batches(BATCH_SIZE)
+    return ((batch, batch.count) for batch in islice(batches, MOST_SAMPLES // BATCH_SIZE))
+
+
+def _says_no_more_than_a_shape(tensors: Sequence[Tensor]) -> bool:
+    """Whether all floating-point inputs are constant, there are some, and rows of all can be drawn."""
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    alike = len({len(tensor) if tensor.dim() else 0 for tensor in tensors} | {0}) == 2
+    return bool(floating) and alike and all(bool((each == each.reshape(-1)[0]).all()) for each in floating)
+
+
+def _run(module: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]]:
+    """Return the tensors of a result; who draws random numbers draws the same ones each time."""
+    dtype = next((value.dtype for value in module.parameters() if value.is_floating_point()), torch.float32)
+    own = inputs.map(
+        lambda tensor: tensor.to("cpu", dtype if tensor.is_floating_point() else None, copy=True)
+    )
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return output_tensors(own.call(module))
