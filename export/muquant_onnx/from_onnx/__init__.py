@@ -1,5 +1,5 @@
-"""From any ONNX file to one with weights in few bits; edited as a graph, and run only on samples and
-where its opset is raised.
+"""From any ONNX file to one with weights in few bits; edited as a graph, and run only for
+samples, to check its answers, and where its opset is raised.
 
 compress.py     `compress_onnx`: one weight at a time
 plan.py         `plan_onnx`: widths within a budget
@@ -16,6 +16,8 @@ others.py       floating-point constants that are no weights, and why
 floats.py       the values of float tensors, read from files
 calibrate.py    what layers see of samples, by onnxruntime
 feeds.py        samples in batches that a graph takes
+made_up.py      inputs of which only types and shapes are known
+check.py        what a file answers under onnxruntime, before and after
 biases.py       where a layer's bias is added, and how to change it
 spool.py        packed codes, in a file until the model is written
 edit.py         packed codes in the weights' place

@@ -21,6 +21,7 @@ from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
+from muquant_onnx.from_onnx.check import ask_file, check_file
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
@@ -48,6 +49,7 @@ def compress_onnx(
     corrections: bool = True,
     policy: str = "auto",
     finished: FinishedWeights | None = None,
+    check: bool = True,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
     """Write the ONNX model `source` to `destination` with its weights in few bits; whole or not at all.
@@ -77,6 +79,10 @@ def compress_onnx(
         policy: "float", "int8", "int4" or "auto", see `lower`.
         finished: where each weight is kept once it is done, and taken from where it is there already: an
             interrupted job goes on.
+        check: whether onnxruntime runs both files, with the options that it comes with, and `answers` of the
+            report tells how alike they answer: on the held-out samples, or without samples on inputs made up
+            from the types and shapes of the graph's inputs. An `AnswersWarning` says so where the answers are
+            no longer those of the float model. It takes the memory of the whole model.
         on_layer: called before each weight with its name, its place and their number, for progress.
 
     Raises:
@@ -95,7 +101,10 @@ def compress_onnx(
     )
     asked = check_policy(policy)
     with as_file(source) as path, raised(path) as file:
-        return compress_file(file, Path(destination), options, asked, on_layer)
+        report = compress_file(file, Path(destination), options, asked, check=check, on_layer=on_layer)
+    if report.answers is not None:
+        report.answers.warn()
+    return report
 
 
 def compress_file(
@@ -103,6 +112,8 @@ def compress_file(
     destination: Path,
     options: CompressionOptions,
     policy: Policy = "auto",
+    *,
+    check: bool = False,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
     """`compress_onnx` of a file that `raised` has yielded, with its options as one object."""
@@ -113,6 +124,7 @@ def compress_file(
     own = own_formats(picked, options)
     chosen = {weight: own.get(weight) or default_format(weight, options) for weight in picked}
     not_picked = (weight for weight in found if weight not in chosen)
+    exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, []
         for number, (weight, samples, unseen) in enumerate(
@@ -153,6 +165,7 @@ def compress_file(
         ),
         left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
         raised_from=source.opset,
+        answers=None if exact is None else check_file(destination, exact),
     )
 
 

@@ -63,6 +63,13 @@ class Feeds:
             )
         return cls(arrays, size or BATCH_SIZE, size is not None)
 
+    def batches(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the inputs of each batch by name."""
+        count = len(next(iter(self.arrays.values())))
+        stop = count - count % self.batch_size if self.fixed else count
+        for start in range(0, stop, self.batch_size):
+            yield {name: array[start : start + self.batch_size] for name, array in self.arrays.items()}
+
     def run(self, path: Path, setting: str = "unoptimized") -> Iterator[list[NDArray[Any]]]:
         """Yield all outputs of the model at `path` for each batch, under a setting of `RUNTIME_SETTINGS`.
 
@@ -70,10 +77,7 @@ class Feeds:
             InputError: onnxruntime does not run it.
         """
         session = load_session(path, setting)
-        count = len(next(iter(self.arrays.values())))
-        stop = count - count % self.batch_size if self.fixed else count
-        for start in range(0, stop, self.batch_size):
-            feed = {name: array[start : start + self.batch_size] for name, array in self.arrays.items()}
+        for feed in self.batches():
             try:
                 outputs: list[NDArray[Any]] = session.run(None, feed)
             except Exception as error:  # onnxruntime's errors have no common base

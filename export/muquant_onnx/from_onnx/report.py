@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from muquant.compression.answers.report import AnswersCheck
 from muquant.quantization.outcome import WeightSummary
 from muquant_onnx.lowering.lower import Policy, Served
 
@@ -55,6 +56,7 @@ class CompressReport:
         left_alone: what was not, and why, the most bytes first. Each floating-point constant of the source is
             once among `weights` or here.
         raised_from: the opset that the source had, where that was below 13 and was raised to it; else None.
+        answers: how alike the file answers to the source; None where that was not asked.
     """
 
     path: str
@@ -65,3 +67,4 @@ class CompressReport:
     weights: tuple[WeightReport, ...]
     left_alone: tuple[LeftAlone, ...]
     raised_from: int | None = None
+    answers: AnswersCheck | None = None

@@ -1,12 +1,14 @@
-"""Which outputs of a model are answers, and what each of them says."""
+"""Which outputs of a model look like logits, and what each of them says."""
 
 import re
 from collections.abc import Sequence
 
 from torch import Tensor
 
-_LOGITS = re.compile("logit", re.IGNORECASE)
-_NO_CLASSES = re.compile("hidden|state|embed|feature", re.IGNORECASE)
+_CLASSES = re.compile("logit|score|prob|class", re.IGNORECASE)
+_NO_CLASSES = re.compile("hidden|state|embed|feature|cache", re.IGNORECASE)
+_ONE = 1e-2
+"""How far the sum of probabilities may be from 1, as floats of 16 bits are."""
 
 
 def class_axis(shape: Sequence[int]) -> int | None:
@@ -19,22 +21,18 @@ def class_axis(shape: Sequence[int]) -> int | None:
     return axis if len(shape) >= 2 and shape[axis] >= 2 else None
 
 
-def answering(names: Sequence[str]) -> set[int]:
-    """Return the places of those outputs that look like logits by their names: whatever is called so; else
-    the first one, as for `max_drop`, if it is not called a state, an embedding or the like."""
-    named = {place for place, name in enumerate(names) if _LOGITS.search(name)}
-    return named or {place for place in (0,) if names and not _NO_CLASSES.search(names[place])}
+def said(name: str, exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return what two floating-point outputs of one shape answer, or None where they look like no logits.
 
-
-def said(exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return what two floating-point outputs of one shape answer, or None where they are no answers.
-
-    That is the class with the largest value, see `class_axis`. Without classes, where all that the first one
-    has lies between 0 and 1, it is whether a value is above one half.
+    An output looks like logits where it is called logits, scores, probabilities or classes; where it is
+    [N, classes] and not called a state, an embedding or the like; or where `exact` has probabilities that add
+    up to 1 over its classes, see `class_axis`. The answer is the class with the largest value. Without
+    classes, where all that `exact` has lies between 0 and 1, it is whether a value is above one half.
     """
-    axis = class_axis(exact.shape)
-    if axis is not None:
+    axis, probable = class_axis(exact.shape), exact.numel() and bool(((exact >= 0) & (exact <= 1)).all())
+    if axis is None:
+        return (exact > 0.5, found > 0.5) if probable else None
+    flat = exact.dim() == 2 and not _NO_CLASSES.search(name)
+    if flat or _CLASSES.search(name) or (probable and bool(((exact.sum(axis) - 1).abs() < _ONE).all())):
         return exact.argmax(axis), found.argmax(axis)
-    if exact.numel() and bool(((exact >= 0) & (exact <= 1)).all()):
-        return exact > 0.5, found > 0.5
     return None

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from muquant.compression.answers.classes import answering, said
+from muquant.compression.answers.classes import said
 from muquant.compression.answers.report import AnswersCheck, OutputCheck
 from muquant.quantization.quality import decibels
 
@@ -44,29 +44,30 @@ class FloatAnswers(Generic[B]):
     not_checked: str = ""
 
     @classmethod
-    def of(cls, run: Run[B], batches: Iterable[tuple[B, int]], inputs: str) -> "FloatAnswers[B]":
-        """Run the float model.
+    def of(cls, answered: Iterable[tuple[B, Outputs, int]], again: Run[B], inputs: str) -> "FloatAnswers[B]":
+        """Keep what the float model answers.
 
         Args:
-            run: runs it.
-            batches: the inputs of each run, and how many they count for; within `SECONDS` and `MEMORY`, and
-                at least one of them, is taken.
+            answered: the inputs of each run, the outputs, and how many inputs they count for.
+                They are taken within `SECONDS` and `MEMORY`.
+            again: runs the float model once more.
             inputs: what they are.
         """
         kept: list[tuple[B, Outputs]] = []
         count = nbytes = 0
         start = time.monotonic()
-        for batch, size in batches:
-            outputs = run(batch)
+        for batch, outputs, size in answered:
             kept.append((batch, outputs))
             count += size
             nbytes += sum(tensor.nbytes for _, tensor in outputs)
             if time.monotonic() - start > SECONDS or nbytes > MEMORY:
                 break
+        if not kept:
+            return cls(not_checked=f"the model runs on none of the {inputs}; give samples")
         first, exact = kept[0]
         if not exact:
             return cls(not_checked="the model returns no tensors")
-        sqnr = _compared([exact], [run(first)]).sqnr
+        sqnr = _compared([exact], [again(first)]).sqnr
         if sqnr is not None and sqnr < _REPEATED:
             return cls(not_checked="the model answers the same inputs differently each time")
         return cls(inputs, count, kept)
@@ -93,13 +94,8 @@ def _compared(exact: Iterable[Outputs], found: Iterable[Outputs]) -> AnswersChec
     sums: list[_Sums] = []
     for one, other in zip(exact, found, strict=True):
         if not sums:
-            logits = answering([name for name, _ in one])
             sums = [
-                _Sums(
-                    name or (f"output {place}" if len(one) > 1 else "output"),
-                    place in logits,
-                    tuple(tensor.shape),
-                )
+                _Sums(name or (f"output {place}" if len(one) > 1 else "output"), tuple(tensor.shape))
                 for place, (name, tensor) in enumerate(one)
             ]
         for own, (_, before), (_, after) in zip(sums, one, other, strict=True):
@@ -112,7 +108,6 @@ class _Sums:
     """What has been seen of one output."""
 
     name: str
-    logits: bool
     shape: tuple[int, ...]
     signal: float = 0.0
     noise: float = 0.0
@@ -130,7 +125,7 @@ class _Sums:
         answers: tuple[Tensor, Tensor] | None = (exact, found)
         if exact.is_floating_point():
             self._add_noise(exact, found)
-            answers = said(exact, found) if self.logits else None
+            answers = said(self.name, exact, found)
         if answers is not None:
             self.equal += int(torch.count_nonzero(answers[0] == answers[1]))
             self.answers += answers[0].numel()

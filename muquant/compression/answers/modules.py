@@ -14,6 +14,7 @@ from muquant.compression.calibration.collect import BATCH_SIZE
 from muquant.compression.options import CompressionOptions
 from muquant.models import Architecture
 from muquant.models.calls import Example, Inputs, output_tensors, random_inputs
+from muquant.models.wrappers import peeled, plain_copy
 
 MOST_SAMPLES = 128
 _DRAWN = 16
@@ -35,9 +36,10 @@ def ask_module(
     batches, inputs = _batches(model, options, example)
     if not inputs:
         return FloatAnswers(not_checked="nothing is known to run the model on; give an example or samples")
-    module = copy.deepcopy(model).cpu().float().eval()
+    module = plain_copy(model)
     try:
-        return FloatAnswers.of(lambda batch: _run(module, batch), batches, inputs)
+        answered = ((batch, _run(module, batch), size) for batch, size in batches)
+        return FloatAnswers.of(answered, lambda batch: _run(module, batch), inputs)
     except Exception as error:  # whatever the module raises
         return FloatAnswers(
             not_checked=f"{type(model).__name__} does not run on {inputs}: {first_line(error)}"
@@ -65,7 +67,7 @@ def _batches(
 ) -> tuple[Iterable[tuple[Inputs, int]], str]:
     if options.samples is not None:
         return _held_out(options), HELD_OUT
-    architecture = getattr(model, "architecture", None)
+    architecture = getattr(peeled(model), "architecture", None)
     if example is None and isinstance(architecture, Architecture):
         example = torch.zeros(1, *architecture.input_shape)
     if example is None:

@@ -12,6 +12,8 @@ HELD_OUT, EXAMPLE, SYNTHETIC = "held-out samples", "the example", "synthetic inp
 """What a check can be on."""
 MIN_SQNR, MIN_AGREEMENT = 10.0, 0.9
 """What is worth a warning below, in dB and as a share."""
+_FEW = 3
+"""Outputs that a warning names."""
 WAYS_OUT = (
     "calibration=samples",
     "MuLawSpec(4), or overrides= for some layers",
@@ -34,7 +36,7 @@ class OutputCheck:
         sqnr: of all its values, in dB; infinite where nothing was lost, minus infinity where the compressed
             model answers NaN or infinity and the float one does not, or all zeros were right. None for what
             is no floating point, and where there is nothing to compare.
-        agreement: the share of equal answers where it looks like logits, see `answering` and `said`, and
+        agreement: the share of equal answers where it looks like logits, see `said`, and
             of equal values where it is no floating point; else None.
         other_shapes: inputs, or batches of them, on which its shape differs, as behind a non-maximum
             suppression; nothing else is known of them.
@@ -81,14 +83,16 @@ class AnswersCheck:
         """Say which figures are below these, such as "logits: 6.1 dB, wanted 10"; "" where none is."""
         low = []
         for output in self.outputs:
+            figures = []
             if output.sqnr is not None and output.sqnr < min_sqnr:
-                low.append(f"{output.name}: {as_decibels(output.sqnr)}, wanted {min_sqnr:g}")
+                figures.append(f"{as_decibels(output.sqnr)}, wanted {min_sqnr:g}")
             if output.agreement is not None and output.agreement < min_agreement:
-                low.append(
-                    f"{output.name}: {as_percent(output.agreement)} of the answers equal, wanted "
-                    f"{100 * min_agreement:g}"
-                )
-        return "; ".join(low)
+                equal = as_percent(output.agreement)
+                figures.append(f"{equal} of its answers equal, wanted {100 * min_agreement:g}")
+            if figures:
+                low.append(f"{output.name}: {', '.join(figures)}")
+        more = [f"and {len(low) - _FEW} more outputs"] if len(low) > _FEW else []
+        return "; ".join([*low[:_FEW], *more])
 
     def warning(self, ways_out: tuple[str, str, str] = WAYS_OUT) -> str:
         """Say that the answers are no longer alike and what to do; "" where they are, or are not known.

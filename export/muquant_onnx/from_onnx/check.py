@@ -1,0 +1,116 @@
+"""The answers of an ONNX file under stock onnxruntime, before and after compression."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import psutil
+import torch
+from torch import Tensor
+
+from muquant.base.errors import InputError, first_line
+from muquant.base.text import byte_size
+from muquant.compression.answers.compare import FloatAnswers
+from muquant.compression.answers.modules import MOST_SAMPLES
+from muquant.compression.answers.report import HELD_OUT, SYNTHETIC, AnswersCheck
+from muquant.compression.options import CompressionOptions
+from muquant.models.calls import output_tensors
+from muquant_onnx.from_onnx.feeds import Feeds
+from muquant_onnx.from_onnx.made_up import Feed, made_up, whole_inputs
+from muquant_onnx.serving.sessions import load_session
+
+_MADE_UP = 8
+_MEMORY = 6
+"""onnxruntime may take so many times the float file's bytes while it folds the decoders of the new one."""
+
+
+def ask_file(path: Path, graph: ir.Graph, nbytes: int, options: CompressionOptions) -> FloatAnswers[Feed]:
+    """Run a file before it is compressed: on the held-out samples where there are samples, else on inputs
+    made up from the types and shapes that it states.
+
+    Args:
+        path: of the float file.
+        graph: that was read from it.
+        nbytes: its size with external data: the whole of it is in memory while it runs.
+        options: of its compression.
+
+    Raises:
+        InputError: samples do not fit the graph.
+    """
+    available = psutil.virtual_memory().available
+    if _MEMORY * nbytes > available:
+        return FloatAnswers(
+            not_checked=f"onnxruntime may need {byte_size(_MEMORY * nbytes)} of memory to run both, and "
+            f"{byte_size(available)} are free"
+        )
+    held_out = None if options.samples is None else Feeds.of(graph, options.samples[1], path)
+    try:
+        run = _Run(load_session(path))
+        if held_out is None:
+            made = made_up(run.session, _MADE_UP, whole_inputs(graph), run.tells)
+            answered = ((feed, run.named(outputs), 1) for feed, outputs in made)
+            return FloatAnswers.of(answered, run, SYNTHETIC)
+        batches = islice(held_out.batches(), ceil(MOST_SAMPLES / held_out.batch_size))
+        return FloatAnswers.of(((feed, run(feed), _count(feed)) for feed in batches), run, HELD_OUT)
+    except Exception as error:  # onnxruntime's errors have no common base
+        return FloatAnswers(not_checked=first_line(error))
+
+
+def check_file(path: Path, exact: FloatAnswers[Feed]) -> AnswersCheck:
+    """Compare a compressed file with what `ask_file` has found.
+
+    Raises:
+        InputError: onnxruntime does not run it where it runs the float one.
+    """
+    if exact.not_checked:
+        return AnswersCheck(not_checked=exact.not_checked)
+    try:
+        return exact.beside(_Run(load_session(path)))
+    except Exception as error:  # likewise
+        raise InputError(
+            f"{path} was written, but onnxruntime does not run it on {exact.inputs}, and the float file it "
+            f"does: {first_line(error)}; find out why, or leave the check out (check=False, --no-check)"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Runs a session as `FloatAnswers` wants it."""
+
+    session: ort.InferenceSession
+
+    def __call__(self, feed: Feed) -> list[tuple[str, Tensor]]:
+        return self.named(self.session.run(None, feed))
+
+    def named(self, outputs: Sequence[Any]) -> list[tuple[str, Tensor]]:
+        """Return all tensors among the outputs with their names; those of texts as check sums of these."""
+        names = [output.name for output in self.session.get_outputs()]
+        return output_tensors(dict(zip(names, map(_as_tensors, outputs), strict=True)))
+
+    def tells(self, outputs: Sequence[Any]) -> bool:
+        """Whether no output is NaN or infinite all over."""
+        tensors = [tensor for _, tensor in self.named(outputs) if tensor.is_floating_point()]
+        return all(not tensor.numel() or bool(tensor.isfinite().any()) for tensor in tensors)
+
+
+def _as_tensors(output: Any) -> Any:
+    """Return an output, which may be a sequence or a map, with a tensor for each array or number."""
+    if isinstance(output, list):
+        return [_as_tensors(each) for each in output]
+    if isinstance(output, dict):
+        return {key: _as_tensors(each) for key, each in output.items()}
+    array = np.asarray(output)
+    if array.dtype.kind in "OUS":
+        array = np.vectorize(lambda text: zlib.crc32(str(text).encode()), otypes=[np.int64])(array)
+    return torch.from_numpy(array)
+
+
+def _count(feed: Feed) -> int:
+    return len(next(iter(feed.values())))
