@@ -65,16 +65,12 @@ def show_not_calibrated(output: Output, report: Iterable[WeightSummary]) -> None
         output.table(title, ("weight", "because"), rows)
 
 
-def show_left_alone(
-    output: Output, packed: Iterable[tuple[int, int]], left: Sequence[LeftFloat | LeftAlone]
-) -> dict[str, Any]:
-    """Say what stays float and why, and in the last lines how many bytes all weights take; return the same as
-    a document.
+def show_left_alone(output: Output, left: Sequence[LeftFloat | LeftAlone]) -> dict[str, Any]:
+    """Say what stays float and why, and return the same as a document.
 
     Args:
         output: where to.
-        packed: bytes of each compressed weight, in float and in few bits.
-        left: the rest, the most bytes first. The first few have a row each, the others one for each reason.
+        left: the most bytes first. The first few have a row each, the others one for each reason.
     """
     rows = [(each.name, each.nbytes, each.reason) for each in left[:_FEW]]
     more: dict[str, list[int]] = {}
@@ -84,22 +80,40 @@ def show_left_alone(
     if rows:
         cells = [(name, f"{nbytes:,}", reason) for name, nbytes, reason in rows]
         output.table(f"Left alone: {len(left)}", ("tensor", "bytes", "because"), cells)
+    return {"left_alone": [asdict(each) for each in left]}
+
+
+def show_weight_bytes(
+    output: Output, packed: Iterable[tuple[int, int]], left: Sequence[LeftFloat | LeftAlone]
+) -> dict[str, Any]:
+    """Say how many bytes all weights take, as the last line of a command, and return the same as a document.
+
+    Args:
+        output: where to.
+        packed: bytes of each compressed weight, in float and in few bits.
+        left: the rest.
+    """
     compressed, stored = (sum(sizes) for sizes in zip((0, 0), *packed, strict=True))
     kept = sum(each.nbytes for each in left)
     before, after = compressed + kept, stored + kept
-    output.say(f"{before:,} bytes of weights before, {after:,} after; {kept:,} bytes stay float")
+    stays = f"{kept:,} bytes stay float" if kept else "nothing stays float"
+    output.say(f"{before:,} bytes of weights before, {after:,} after; {stays}")
     mostly_float = 2 * compressed < before
     if mostly_float:
         output.say(f"Less than half was compressed: {compressed:,} of {before:,} bytes")
     return {
-        "left_alone": [asdict(each) for each in left],
         "weight_bytes": {
             "before": before,
             "after": after,
             "left_float": kept,
             "mostly_float": mostly_float,
-        },
+        }
     }
+
+
+def packed_bytes(report: Iterable[LayerReport]) -> list[tuple[int, int]]:
+    """Return the bytes of each weight of a module, in float and in few bits."""
+    return [(layer.float_nbytes, layer.nbytes) for layer in report]
 
 
 def show_norms(output: Output, report: Sequence[LayerReport]) -> None:

@@ -1,5 +1,6 @@
 """`muquant compress`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,6 +11,7 @@ import click
 from torch import nn
 
 import muquant
+from muquant.compression.answers.modules import ask_module, check_module
 from muquant.compression.auto import Choice, TriedFormat
 from muquant.compression.batch_norm import Reestimation
 from muquant.compression.budget.modules import plan_module
@@ -17,6 +19,7 @@ from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
 from muquant.format.spec import Domain, Grid, Levels
 from muquant.quantization.outcome import finite
+from muquant_cli.options.answers import Wanted, answers_options
 from muquant_cli.options.budget import Budget, budget_options, keep_plan
 from muquant_cli.options.calibration import (
     calibration_options,
@@ -34,16 +37,18 @@ from muquant_cli.options.common import (
     policy_option,
     root_option,
 )
-from muquant_cli.output import Output, command
+from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources import Source, read_source
 from muquant_cli.steps.graphs import GRAPHS, compress_graph
 from muquant_cli.tables import (
     layer_rows,
     layers_document,
+    packed_bytes,
     report_export,
     show_layers,
     show_left_alone,
     show_not_calibrated,
+    show_weight_bytes,
 )
 from muquant_onnx import export_onnx
 from muquant_onnx.from_torch.asked import DynamicShapes
@@ -60,6 +65,7 @@ from muquant_onnx.from_torch.asked import DynamicShapes
 @format_options
 @budget_options
 @calibration_options
+@answers_options
 @root_option
 @policy_option
 @dynamic_option
@@ -88,6 +94,7 @@ def compress(
     root: Path | None,
     policy: str,
     dynamic: tuple[str, ...],
+    **asked: Any,
 ) -> None:
     """Compress the weights of SOURCE to few bits.
 
@@ -108,6 +115,7 @@ def compress(
             f"--dynamic is for a model that is exported; expected a model of layers and an output that ends "
             f"in .onnx, found {source} and {out}; leave the option out, a graph's axes stay as they are"
         )
+    wanted = Wanted.read(**asked)
     budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
     width, overrides = parse_bits(bits)
     options = CompressionOptions(
@@ -127,13 +135,21 @@ def compress(
     with finished_weights(output, out, resume) as finished:
         path = Path(source)
         if path.suffix in GRAPHS:
-            document = compress_graph(output, path, out, state, with_samples(), budget, policy)
+            document, answers = compress_graph(
+                output, path, out, state, with_samples(), budget, wanted, policy
+            )
         else:
             read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
-            document = _compress_module(
-                output, read, out, with_samples(read.preprocess), budget, policy, shapes
+            document, answers = _compress_module(
+                output, read, out, with_samples(read.preprocess), budget, wanted, policy, shapes
             )
     output.result(document)
+    missed = wanted.missed(answers)
+    if missed:
+        click.echo(
+            f"muquant: {out} was written, but its answers are not as they have to be: {missed}", err=True
+        )
+        sys.exit(FAILED)
 
 
 def _compress_module(
@@ -142,10 +158,12 @@ def _compress_module(
     out: Path,
     options: CompressionOptions,
     budget: Budget,
+    wanted: Wanted,
     policy: str,
     shapes: DynamicShapes | None,
-) -> dict[str, Any]:
-    """Compress a model, write it as `out` says, say how it went, and return it as a document."""
+) -> tuple[dict[str, Any], muquant.AnswersCheck | None]:
+    """Compress a model, write it as `out` says, say how it went, and return that as a document, and what the
+    check of the answers found."""
     exported = out.suffix == ".onnx"
     if exported:
         source.require_example()  # before any work is done
@@ -153,10 +171,12 @@ def _compress_module(
     options, plan = budget.follow(output, out, options, partial(plan_module, source.module))
     if trained and options.spec == muquant.MuLawSpec():
         options = replace(options, spec=None)  # nothing was asked for, and training fixed it
+    exact = ask_module(source.module, options, source.example) if wanted.check else None
     with output.progress("Compressing") as update:
         compressed = compress_module(
             source.module, options, on_layer=lambda name, index, count: update(index, count, name)
         )
+    answers = None if exact is None else check_module(compressed.module, exact)
     report = None
     if exported:
         report = export_onnx(compressed, out, source.require_example(), policy, shapes)
@@ -180,14 +200,10 @@ def _compress_module(
         output.say(f"Wrote {out}: {out.stat().st_size:,} bytes")
     if plan is not None:
         document.update(keep_plan(output, plan, out, out.stat().st_size))
-    packed = ((layer.float_nbytes, layer.nbytes) for layer in compressed.report)
-    return {
-        **document,
-        "path": str(out),
-        "nbytes": out.stat().st_size,
-        **layers_document(compressed.report),
-        **show_left_alone(output, packed, compressed.left_alone),
-    }
+    document |= {"path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
+    document |= show_left_alone(output, compressed.left_alone) | wanted.show(output, answers)
+    packed = packed_bytes(compressed.report)
+    return document | show_weight_bytes(output, packed, compressed.left_alone), answers
 
 
 def _show_batch_norm(output: Output, result: Reestimation) -> dict[str, Any]:

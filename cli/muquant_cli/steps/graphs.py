@@ -7,13 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from muquant import AnswersCheck
 from muquant.base.errors import InputError
 from muquant.base.text import byte_size
 from muquant.compression.options import CompressionOptions
+from muquant_cli.options.answers import Wanted
 from muquant_cli.options.budget import Budget, keep_plan
 from muquant_cli.options.calibration import warn_without_samples
 from muquant_cli.output import Output
-from muquant_cli.tables import SUMMARY, show_left_alone, show_not_calibrated, show_served, summary_cells
+from muquant_cli.tables import (
+    SUMMARY,
+    show_left_alone,
+    show_not_calibrated,
+    show_served,
+    show_weight_bytes,
+    summary_cells,
+)
 from muquant_onnx.from_onnx.compress import compress_file
 from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.plan import plan_file
@@ -36,9 +45,11 @@ def compress_graph(
     state: str | None,
     options: CompressionOptions,
     budget: Budget,
+    wanted: Wanted,
     policy: str,
-) -> dict[str, Any]:
-    """Compress a file of one of `GRAPHS` into an ONNX file, say how it went, and return it as a document.
+) -> tuple[dict[str, Any], AnswersCheck | None]:
+    """Compress a file of one of `GRAPHS` into an ONNX file, say how it went, and return that as a document,
+    and what the check of the answers found.
 
     Raises:
         InputError: something is asked for that needs a model's layers, or the file cannot be compressed.
@@ -62,7 +73,12 @@ def compress_graph(
         )
         with output.progress("Compressing") as update:
             report = compress_file(
-                file, out, options, served_by, lambda name, index, count: update(index, count, name)
+                file,
+                out,
+                options,
+                served_by,
+                check=wanted.check,
+                on_layer=lambda name, index, count: update(index, count, name),
             )
     if report.raised_from is not None:
         output.say(f"{source} had opset {report.raised_from} and was raised to 13: its outputs are the same")
@@ -84,6 +100,7 @@ def compress_graph(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)
     )
     output.say(f"Wrote {out}: {report.nbytes:,} bytes, of {report.source_nbytes:,}")
-    document = {**asdict(report), **({} if plan is None else keep_plan(output, plan, out, report.nbytes))}
+    document = asdict(report) | ({} if plan is None else keep_plan(output, plan, out, report.nbytes))
+    document |= show_left_alone(output, report.left_alone) | wanted.show(output, report.answers)
     packed = ((weight.source_nbytes, weight.nbytes) for weight in report.weights)
-    return {**document, **show_left_alone(output, packed, report.left_alone)}
+    return document | show_weight_bytes(output, packed, report.left_alone), report.answers

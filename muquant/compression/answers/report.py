@@ -48,6 +48,20 @@ class OutputCheck:
     agreement: float | None
     other_shapes: int = 0
 
+    @property
+    def decibels(self) -> str:
+        """`sqnr` for people: "21.3 dB", "nothing lost", "nothing left", or "-" for None."""
+        if self.sqnr is None:
+            return "-"
+        if math.isinf(self.sqnr):
+            return "nothing lost" if self.sqnr > 0 else "nothing left"
+        return f"{self.sqnr:.1f} dB"
+
+    @property
+    def percent(self) -> str:
+        """`agreement` for people, such as "98.4 %", or "-"; rounded down: only all of them are 100 %."""
+        return "-" if self.agreement is None else f"{math.floor(1000 * self.agreement) / 10:g} %"
+
 
 @dataclass(frozen=True)
 class AnswersCheck:
@@ -85,10 +99,9 @@ class AnswersCheck:
         for output in self.outputs:
             figures = []
             if output.sqnr is not None and output.sqnr < min_sqnr:
-                figures.append(f"{as_decibels(output.sqnr)}, wanted {min_sqnr:g}")
+                figures.append(f"{output.decibels}, wanted {min_sqnr:g}")
             if output.agreement is not None and output.agreement < min_agreement:
-                equal = as_percent(output.agreement)
-                figures.append(f"{equal} of its answers equal, wanted {100 * min_agreement:g}")
+                figures.append(f"{output.percent} of its answers equal, wanted {100 * min_agreement:g}")
             if figures:
                 low.append(f"{output.name}: {', '.join(figures)}")
         more = [f"and {len(low) - _FEW} more outputs"] if len(low) > _FEW else []
@@ -126,16 +139,16 @@ class AnswersCheck:
         """What was found, in a line."""
         if self.not_checked:
             return f"Answers not checked: {self.not_checked}"
-        figures = [] if self.sqnr is None else [as_decibels(self.sqnr)]
-        if self.agreement is not None:
-            figures.append(f"{as_percent(self.agreement)} equal")
-        worst = ", the worst of its outputs" if len(self.outputs) > 1 else ""
-        doubt = (
-            ""
-            if self.inputs != SYNTHETIC
-            else "; random numbers are not your data: give samples for a true figure"
-        )
-        return f"Answers beside the float model's, on {self._on}: {', '.join(figures)}{worst}{doubt}"
+        worst = OutputCheck("", (), self.sqnr, self.agreement)
+        figures = [] if worst.sqnr is None else [worst.decibels]
+        if worst.agreement is not None:
+            figures.append(f"{worst.percent} of the answers equal")
+        if len(self.outputs) > 1:
+            figures.append("the worst of all outputs")
+        doubt = ""
+        if self.inputs == SYNTHETIC:
+            doubt = "; random numbers are not your data: give samples for a true figure"
+        return f"Answers beside the float model's, on {self._on}: {', '.join(figures)}{doubt}"
 
     @property
     def _on(self) -> str:
@@ -155,18 +168,6 @@ class AnswersCheck:
             "agreement": self.agreement,
             "good": None if self.not_checked else self.passes(),
         }
-
-
-def as_decibels(sqnr: float) -> str:
-    """A ratio for people: "21.3 dB", "nothing lost", "nothing left"."""
-    if math.isinf(sqnr):
-        return "nothing lost" if sqnr > 0 else "nothing left of it"
-    return f"{sqnr:.1f} dB"
-
-
-def as_percent(share: float) -> str:
-    """A share for people, such as "98.4 %"; rounded down, so that only all of them are 100 %."""
-    return f"{math.floor(1000 * share) / 10:g} %"
 
 
 def _least(figures: Iterable[float | None]) -> float | None:

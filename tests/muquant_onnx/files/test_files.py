@@ -321,12 +321,13 @@ _PEAK = """
 import json, pathlib, re, sys
 import onnx, torch
 from muquant_onnx import compress_onnx
-compress_onnx(sys.argv[1], sys.argv[3], observer="absmax", check=False)  # so that everything is imported and warm
+options = {"observer": "absmax", "check": False}  # a check runs the whole model
+compress_onnx(sys.argv[1], sys.argv[3], **options)  # so that everything is imported and warm
 status = pathlib.Path("/proc/self/status")
 pathlib.Path("/proc/self/clear_refs").write_text("5")
 def kilobytes(field): return int(re.search(field + r":\\s+(\\d+) kB", status.read_text())[1])
 before = kilobytes("VmRSS")
-report = compress_onnx(sys.argv[2], sys.argv[3], observer="absmax", check=False)
+report = compress_onnx(sys.argv[2], sys.argv[3], **options)
 print(json.dumps([1024 * (kilobytes("VmHWM") - before), report.nbytes]))
 """
 
