@@ -146,9 +146,7 @@ def compress(
     output.result(document)
     missed = wanted.missed(answers)
     if missed:
-        click.echo(
-            f"muquant: {out} was written, but its answers are not as they have to be: {missed}", err=True
-        )
+        click.echo(f"muquant: {out} is written, but does not answer as it has to: {missed}", err=True)
         sys.exit(FAILED)
 
 
