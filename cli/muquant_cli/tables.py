@@ -9,6 +9,7 @@ from muquant.base.text import byte_size
 from muquant.compression.artifact import LayerReport
 from muquant.compression.auto import CRITERION
 from muquant.compression.left import LeftFloat
+from muquant.compression.weight_bytes import WeightBytes
 from muquant.quantization.outcome import WeightSummary
 from muquant_cli.output import Output
 from muquant_onnx import ExportReport, InputAxis, LeftAlone, Served
@@ -83,37 +84,10 @@ def show_left_alone(output: Output, left: Sequence[LeftFloat | LeftAlone]) -> di
     return {"left_alone": [asdict(each) for each in left]}
 
 
-def show_weight_bytes(
-    output: Output, packed: Iterable[tuple[int, int]], left: Sequence[LeftFloat | LeftAlone]
-) -> dict[str, Any]:
-    """Say how many bytes all weights take, as the last line of a command, and return the same as a document.
-
-    Args:
-        output: where to.
-        packed: bytes of each compressed weight, in float and in few bits.
-        left: the rest.
-    """
-    compressed, stored = (sum(sizes) for sizes in zip((0, 0), *packed, strict=True))
-    kept = sum(each.nbytes for each in left)
-    before, after = compressed + kept, stored + kept
-    stays = f"{kept:,} bytes stay float" if kept else "nothing stays float"
-    output.say(f"{before:,} bytes of weights before, {after:,} after; {stays}")
-    mostly_float = 2 * compressed < before
-    if mostly_float:
-        output.say(f"Less than half was compressed: {compressed:,} of {before:,} bytes")
-    return {
-        "weight_bytes": {
-            "before": before,
-            "after": after,
-            "left_float": kept,
-            "mostly_float": mostly_float,
-        }
-    }
-
-
-def packed_bytes(report: Iterable[LayerReport]) -> list[tuple[int, int]]:
-    """Return the bytes of each weight of a module, in float and in few bits."""
-    return [(layer.float_nbytes, layer.nbytes) for layer in report]
+def show_weight_bytes(output: Output, weights: WeightBytes) -> dict[str, Any]:
+    """Say how many bytes all weights take, as the last line of a command; return it as a document."""
+    output.say(weights.words)
+    return {"weight_bytes": weights.to_dict()}
 
 
 def show_norms(output: Output, report: Sequence[LayerReport]) -> None:

@@ -5,6 +5,7 @@ options.py        what `compress`, `plan_widths` and their ONNX twins can be ask
 layers.py         which modules have weights; a weight and the layers that share it
 selection.py      which of them a user picked
 left.py           what stays float, by bytes, and why
+weight_bytes.py   bytes of all weights, before and after
 artifact.py       `CompressedModel`, and the .mq file
 qat.py            `prepare_qat`, and the way back from it
 auto.py           the layers "auto": a format for each weight by the norm of its error

@@ -18,6 +18,7 @@ from muquant.compression.batch_norm import Reestimation
 from muquant.compression.layers import quantizable_weights, replace_weight, weight_owners
 from muquant.compression.left import LeftFloat, left_float
 from muquant.compression.sensitivity import Norms
+from muquant.compression.weight_bytes import WeightBytes
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
 from muquant.models import Architecture, build
@@ -79,6 +80,12 @@ class CompressedModel:
     source: str | None = None
     left_alone: tuple[LeftFloat, ...] = ()
     answers: AnswersCheck | None = None
+
+    @property
+    def weight_bytes(self) -> WeightBytes:
+        """Bytes of all weights before and after, and of those that stay float; all as float32."""
+        packed = ((layer.float_nbytes, layer.nbytes) for layer in self.report)
+        return WeightBytes.of(packed, (each.nbytes for each in self.left_alone))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `muquant.load` reads it.

@@ -1,6 +1,6 @@
 """What stays float in a model some of whose weights are in few bits, and why."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -59,6 +59,19 @@ def left_float(
     return tuple(sorted(left, key=lambda each: -each.nbytes))
 
 
+def left_in_state(state: Mapping[str, Tensor]) -> tuple[LeftFloat, ...]:
+    """Return what is float in the part of a model's state that is not in few bits, the most bytes first.
+
+    Without the module there is no telling why, but for what has no two axes.
+    """
+    left = [
+        LeftFloat(name, tuple(value.shape), value.nbytes, _few_axes(value) or "float32 in the file")
+        for name, value in state.items()
+        if value.is_floating_point() or value.is_complex()
+    ]
+    return tuple(sorted(left, key=lambda each: -each.nbytes))
+
+
 def _floats(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
     """Yield the parameters and saved buffers of `model` with their modules and paths; of fake quantization
     none."""
@@ -79,9 +92,13 @@ def _floats(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
 def _reason(module: nn.Module, name: str, value: Tensor) -> str:
     """Return why a tensor has no form in few bits."""
     if value.ndim < 2:
-        return "one axis" if value.ndim else "a scalar"
+        return _few_axes(value)
     if not isinstance(value, nn.Parameter):
         return "a buffer"
     kind = parametrize.type_before_parametrizations(module).__name__
     what = f"{name.rpartition('.')[2]} of {kind}" if weights_of(module) else kind
     return f"{what} has no form in few bits"
+
+
+def _few_axes(value: Tensor) -> str:
+    return {0: "a scalar", 1: "one axis"}.get(value.ndim, "")

@@ -11,11 +11,15 @@ from onnx import helper, numpy_helper
 from .conftest import invoke, invoke_json
 
 NET = """
+import torch
 from torch import nn
 
 def bag():
     layers = [nn.Linear(8, 8) for _ in range(4)]
     return nn.Sequential(nn.EmbeddingBag(500, 8), nn.LayerNorm(8), *layers)
+
+def small():
+    return nn.Linear(8, 8), torch.randn(4, 8)
 
 def plain():
     return nn.Linear(8, 8, bias=False)
@@ -128,3 +132,26 @@ def test_another_width_than_was_asked_for_is_said(tmp_path: Path) -> None:
         (8, True),
         (3, False),
     ]
+
+
+def test_export_and_inspect_say_the_same() -> None:
+    compressed = invoke_json("compress", "net_of_left_alone:bag", "-o", "a.mq")
+    inspected = invoke_json("inspect", "a.mq")
+    assert inspected["weight_bytes"] == compressed["weight_bytes"]
+    names = [[each["name"] for each in document["left_alone"]] for document in (compressed, inspected)]
+    assert sorted(names[0]) == sorted(names[1])
+    reasons = {each["name"]: each["reason"] for each in inspected["left_alone"]}
+    assert (reasons["0.weight"], reasons["1.bias"]) == ("float32 in the file", "one axis")
+    assert (
+        invoke("inspect", "a.mq").stdout.splitlines()[-1].startswith("Less than half was compressed: 1,024")
+    )
+
+    invoke_json("compress", "net_of_left_alone:small", "-o", "b.mq")
+    exported = invoke_json("export", "b.mq", "-o", "b.onnx", "--module", "net_of_left_alone:small")
+    assert [each["name"] for each in exported["left_alone"]] == ["bias"]
+    assert exported["weight_bytes"] == {
+        "before": 288,
+        "after": PACKED + 32,
+        "left_float": 32,
+        "mostly_float": False,
+    }

@@ -43,7 +43,6 @@ from muquant_cli.steps.graphs import GRAPHS, compress_graph
 from muquant_cli.tables import (
     layer_rows,
     layers_document,
-    packed_bytes,
     report_export,
     show_layers,
     show_left_alone,
@@ -200,8 +199,7 @@ def _compress_module(
         document.update(keep_plan(output, plan, out, out.stat().st_size))
     document |= {"path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
     document |= show_left_alone(output, compressed.left_alone) | wanted.show(output, answers)
-    packed = packed_bytes(compressed.report)
-    return document | show_weight_bytes(output, packed, compressed.left_alone), answers
+    return document | show_weight_bytes(output, compressed.weight_bytes), answers
 
 
 def _show_batch_norm(output: Output, result: Reestimation) -> dict[str, Any]:

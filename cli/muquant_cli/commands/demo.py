@@ -17,7 +17,14 @@ from muquant_cli.sources.candidates import read_candidates
 from muquant_cli.steps.benchmark import run_bench
 from muquant_cli.steps.training import run_training
 from muquant_cli.steps.verification import run_verify, verify_document
-from muquant_cli.tables import layer_rows, layers_document, report_export, show_layers
+from muquant_cli.tables import (
+    layer_rows,
+    layers_document,
+    report_export,
+    show_layers,
+    show_left_alone,
+    show_weight_bytes,
+)
 from muquant_onnx import export_float, export_onnx
 
 DEMO_CONFIG = TrainingConfig(
@@ -38,15 +45,19 @@ def demo(output: Output, out: Path) -> None:
     test = load_dataset(DEMO_CONFIG.data, "test")
     example = test.inputs()[:2]
 
-    compressed = muquant.compress(trained)
+    compressed = muquant.compress(trained, example=test.inputs())
     compressed.save(out / "model.mq")
     plot_weights(compressed.tensors, out / "weights.png", dict(trained.named_parameters()))
     show_layers(output, f"Compressed: {out / 'model.mq'}", layer_rows(compressed.report))
     exported = report_export(output, export_onnx(compressed, out / "model.onnx", example))
+    left_alone = show_left_alone(output, compressed.left_alone)
+    if compressed.answers is not None:
+        output.say(compressed.answers.words)
+    weight_bytes = show_weight_bytes(output, compressed.weight_bytes)
     float_bytes = export_float(trained, out / "float.onnx", example)
     report = run_verify(output, compressed, out / "model.onnx", test.inputs(), "the digits test set")
 
-    source = muquant.compress(trained, muquant.SOURCE_SPEC, observer="absmax")
+    source = muquant.compress(trained, muquant.SOURCE_SPEC, observer="absmax", check=False)
     rows = {
         "float32": (evaluate(trained, test), float_bytes),
         "muquant, 3 bits": (evaluate(compressed.module, test), exported["nbytes"]),
@@ -78,6 +89,8 @@ def demo(output: Output, out: Path) -> None:
             "verify": verify_document(report),
             "bench": attacked.to_dict(),
             **layers_document(compressed.report),
+            **left_alone,
+            **weight_bytes,
         }
     )
     if not report.passed:

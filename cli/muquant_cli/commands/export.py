@@ -7,7 +7,7 @@ import click
 from muquant_cli.options.common import dynamic_option, module_option, out_option, parse_dynamic, policy_option
 from muquant_cli.output import Output, command
 from muquant_cli.sources.artifacts import open_artifact
-from muquant_cli.tables import report_export
+from muquant_cli.tables import report_export, show_left_alone, show_weight_bytes
 from muquant_onnx import export_onnx
 
 
@@ -25,4 +25,5 @@ def export(
     shapes = parse_dynamic(dynamic)
     compressed, source = open_artifact(model, module)
     report = export_onnx(compressed, out, source.require_example(), policy, shapes)
-    output.result(report_export(output, report))
+    document = report_export(output, report) | show_left_alone(output, compressed.left_alone)
+    output.result(document | show_weight_bytes(output, compressed.weight_bytes))

@@ -9,12 +9,21 @@ from rich.markup import escape
 
 from muquant.base.errors import InputError
 from muquant.compression.artifact import read_artifact
+from muquant.compression.left import left_in_state
 from muquant.compression.pictures import plot_weights
+from muquant.compression.weight_bytes import WeightBytes
 from muquant.training import read_run
 from muquant_cli.options.common import root_option
 from muquant_cli.output import Output, command
 from muquant_cli.sources.run_folder import float_model
-from muquant_cli.tables import layer_rows, layers_document, show_layers, show_norms
+from muquant_cli.tables import (
+    layer_rows,
+    layers_document,
+    show_layers,
+    show_left_alone,
+    show_norms,
+    show_weight_bytes,
+)
 from muquant_onnx import running_operators
 from muquant_onnx.format.reference import read_model
 
@@ -93,6 +102,10 @@ def _inspect_artifact(
     show_norms(output, artifact.report)
     if amplification is not None:
         document["amplification"] = show_amplification(output, found, perturbation)
+    left = left_in_state(artifact.state)
+    packed = ((layer.float_nbytes, layer.nbytes) for layer in artifact.report)
+    document |= show_left_alone(output, left)
+    document |= show_weight_bytes(output, WeightBytes.of(packed, (each.nbytes for each in left)))
     output.result(document)
 
 

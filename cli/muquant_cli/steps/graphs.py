@@ -102,5 +102,4 @@ def compress_graph(
     output.say(f"Wrote {out}: {report.nbytes:,} bytes, of {report.source_nbytes:,}")
     document = asdict(report) | ({} if plan is None else keep_plan(output, plan, out, report.nbytes))
     document |= show_left_alone(output, report.left_alone) | wanted.show(output, report.answers)
-    packed = ((weight.source_nbytes, weight.nbytes) for weight in report.weights)
-    return document | show_weight_bytes(output, packed, report.left_alone), report.answers
+    return document | show_weight_bytes(output, report.weight_bytes), report.answers

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from muquant.compression.answers.report import AnswersCheck
+from muquant.compression.weight_bytes import WeightBytes
 from muquant.quantization.outcome import WeightSummary
 from muquant_onnx.lowering.lower import Policy, Served
 
@@ -68,3 +69,9 @@ class CompressReport:
     left_alone: tuple[LeftAlone, ...]
     raised_from: int | None = None
     answers: AnswersCheck | None = None
+
+    @property
+    def weight_bytes(self) -> WeightBytes:
+        """Bytes of all weights before, in the source's types, and after, and of those that stay float."""
+        packed = ((weight.source_nbytes, weight.nbytes) for weight in self.weights)
+        return WeightBytes.of(packed, (each.nbytes for each in self.left_alone))
