@@ -59,12 +59,12 @@ class Output:
     def progress(self, description: str) -> Iterator[Callable[[int, int | None, str], None]]:
         """Show a bar on a terminal, nothing elsewhere; yields `update(done, total, note)`."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self.log, disable=not self.log.is_terminal, transient=True) as bar:
             task = bar.add_task(description, total=None, note="")
@@ -93,7 +93,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False)  # names may have brackets
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width; tables should not fold there
     return console

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from muquant.base.errors import InputError
 from muquant.compression.artifact import read_artifact
@@ -97,7 +96,7 @@ def _inspect_artifact(
 
         perturbation = Perturbation(**options)
         found = run_amplification(output, file, run, perturbation, amplification)
-    title = str(file) if artifact.source is None else f"{file}, made from {escape(artifact.source)}"
+    title = str(file) if artifact.source is None else f"{file}, made from {artifact.source}"
     show_layers(output, title, layer_rows(artifact.report))
     show_norms(output, artifact.report)
     if amplification is not None:
