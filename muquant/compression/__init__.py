@@ -3,6 +3,7 @@
 pipeline.py       `compress`
 options.py        what `compress`, `plan_widths` and their ONNX twins can be asked for
 layers.py         which modules have weights; a weight and the layers that share it
+computed.py       weights that parametrizations or hooks compute, made plain ones
 selection.py      which of them a user picked
 left.py           what stays float, by bytes, and why
 weight_bytes.py   bytes of all weights, before and after

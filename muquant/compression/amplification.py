@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from muquant.base.errors import InputError
 from muquant.compression.artifact import CompressedModel
+from muquant.compression.computed import frozen_copy
 from muquant.compression.layers import weight_owners
-from muquant.compression.qat import unwrap
 from muquant.compression.sensitivity.calls import linear_part, run_layers
-from muquant.models.wrappers import plain_copy
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,7 @@ def measure_amplification(
             f"inputs of shape {tuple(inputs.shape)}, perturbed ones of shape {tuple(perturbed.shape)}; "
             "expected the same, and at least one"
         )
-    plain = plain_copy(model)
-    unwrap(plain)
+    plain, _ = frozen_copy(model)
     _check_twins(plain, compressed)
     layers = _layers(plain, compressed)
     for start in range(0, len(inputs), batch_size):

@@ -1,7 +1,7 @@
 """A compressed model, in memory and on disk: one safetensors file, its manifest in the metadata."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import NoneType
 from typing import Any
@@ -15,7 +15,8 @@ from muquant.base.values import field_values
 from muquant.compression.answers.report import AnswersCheck
 from muquant.compression.auto import Choice
 from muquant.compression.batch_norm import Reestimation
-from muquant.compression.layers import quantizable_weights, replace_weight, weight_owners
+from muquant.compression.computed import unwrap
+from muquant.compression.layers import Uses, quantizable_weights, replace_weight, weight_owners
 from muquant.compression.left import LeftFloat, left_float
 from muquant.compression.sensitivity import Norms
 from muquant.compression.weight_bytes import WeightBytes
@@ -178,9 +179,10 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
 
     Args:
         path: of the file.
-        module: takes the weights, in place; needed only where the architecture is not one of ours. Wrappers
-            around it or its parts, such as torch.compile's, are taken off, and names that differ by those or
-            by a prefix are seen through.
+        module: takes the weights, in place; needed only where the architecture is not one of ours. Weights
+            that its parametrizations or hooks compute become plain ones. Wrappers around it or its parts,
+            such as torch.compile's, are taken off, and names that differ by those or by a prefix are seen
+            through.
 
     Raises:
         InputError: the file cannot be used, or `module` is needed, does not fit or has not met an input yet.
@@ -198,16 +200,18 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
         module = build(artifact.architecture)
     with naming(str(path)):
         module = unwrapped(module)
+        unwrap(module)
     artifact = artifact.named_as(module)
     names, state = _fit(artifact, module, path)
-    owners = {owner.name: owner for owner in weight_owners(module)}
+    uses = _uses(artifact, names)
+    owners = {owner.name: owner for owner in weight_owners(module, uses)}
     module.float().load_state_dict(state, strict=False)
     for name, quantized in artifact.tensors.items():
         replace_weight([owners[each] for each in names[name]], quantized.dequantize())
     shared = {alias: name for alias, name in artifact.aliases.items() if name in names}
     compressed = [
         weight
-        for weight in quantizable_weights(module)
+        for weight in quantizable_weights(module, uses)
         if not {weight.name, *weight.aliases}.isdisjoint(artifact.tensors)
     ]
     return CompressedModel(
@@ -220,6 +224,11 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Compr
     )
 
 
+def _uses(artifact: Artifact, names: Mapping[str, Collection[str]]) -> Uses:
+    """Return all names of each compressed weight with its channels."""
+    return {each: artifact.tensors[name].channels for name, own in names.items() for each in own}
+
+
 def _fit(
     artifact: Artifact, module: nn.Module, path: str | os.PathLike[str]
 ) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
@@ -230,7 +239,7 @@ def _fit(
             names[name].append(alias)
     state = dict(artifact.state)
     state.update({alias: state[name] for alias, name in artifact.aliases.items() if name in state})
-    owners = {owner.name for owner in weight_owners(module)}
+    owners = {owner.name for owner in weight_owners(module, _uses(artifact, names))}
     found = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     stored = {name: tuple(value.shape) for name, value in state.items()}
     stored.update({each: artifact.tensors[name].shape for name in names for each in names[name]})

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
-from muquant.compression.layers import Weight, quantizable_weights, weights_of
-from muquant.compression.qat import is_prepared
+from muquant.compression.computed import frozen_copy, is_computed
+from muquant.compression.layers import Uses, Weight, quantizable_weights, trained_weights
 from muquant.models.wrappers import plain_modules
-from muquant.quantization.fake_quantize import MuLawFakeQuantize
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class LeftFloat:
         name: its path in the module, the first where it has several.
         shape: of it.
         nbytes: its bytes as float32.
-        reason: why, such as "not picked" or "LSTM has no form in few bits".
+        reason: why, such as "not picked" or "one axis".
     """
 
     name: str
@@ -31,7 +29,10 @@ class LeftFloat:
 
 
 def left_float(
-    model: nn.Module, weights: Iterable[Weight] | None = None, reason: str = "not picked"
+    model: nn.Module,
+    weights: Iterable[Weight] | None = None,
+    reason: str = "not picked",
+    uses: Uses | None = None,
 ) -> tuple[LeftFloat, ...]:
     """Return what of `model` stays float where `weights` are in few bits, the most bytes first.
 
@@ -43,17 +44,24 @@ def left_float(
         model: any module.
         weights: those of it that are in few bits; by default those that `prepare_qat` has prepared.
         reason: why its other weights that could be in few bits are not.
+        uses: what `find_uses` found in the model; None where it was not run.
     """
-    could = quantizable_weights(model)
     if weights is None:
-        weights = [weight for weight in could if is_prepared(weight.owners[0])]
-    known = {owner.stored: weight.name for weight in could for owner in weight.owners}
+        model, trained = frozen_copy(model) if is_computed(model) else (model, {})
+        weights = trained_weights(model, trained)
+    weights = list(weights)
+    names = {owner.name: owner.channels for weight in weights for owner in weight.owners}
+    known = {
+        owner.stored: weight.name
+        for weight in quantizable_weights(model, {**names, **(uses or {})})
+        for owner in weight.owners
+    }
     seen = {owner.stored for weight in weights for owner in weight.owners}
     left = []
-    for module, name, value in _floats(model):
+    for name, value in _floats(model):
         if value not in seen:
             seen.add(value)
-            why = reason if value in known else _reason(module, name, value)
+            why = reason if value in known else _reason(value, uses is not None)
             nbytes = 4 * value.numel() * (2 if value.is_complex() else 1)
             left.append(LeftFloat(known.get(value, name), tuple(value.shape), nbytes, why))
     return tuple(sorted(left, key=lambda each: -each.nbytes))
@@ -72,32 +80,28 @@ def left_in_state(state: Mapping[str, Tensor]) -> tuple[LeftFloat, ...]:
     return tuple(sorted(left, key=lambda each: -each.nbytes))
 
 
-def _floats(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Yield the parameters and saved buffers of `model` with their modules and paths; of fake quantization
-    none."""
+def _floats(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and saved buffers of `model` with their paths."""
     saved = {value for value in model.state_dict(keep_vars=True).values() if isinstance(value, Tensor)}
-    fakes = {
-        part for each in model.modules() if isinstance(each, MuLawFakeQuantize) for part in each.modules()
-    }
     for path, module in plain_modules(model):
-        if module in fakes:
-            continue
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, value in own:
             kept = (isinstance(value, nn.Parameter) or value in saved) and not is_lazy(value)
             if kept and (value.is_floating_point() or value.is_complex()):
-                yield module, f"{path}.{name}".lstrip("."), value
+                yield f"{path}.{name}".lstrip("."), value
 
 
-def _reason(module: nn.Module, name: str, value: Tensor) -> str:
+def _reason(value: Tensor, watched: bool) -> str:
     """Return why a tensor has no form in few bits."""
     if value.ndim < 2:
         return _few_axes(value)
     if not isinstance(value, nn.Parameter):
         return "a buffer"
-    kind = parametrize.type_before_parametrizations(module).__name__
-    what = f"{name.rpartition('.')[2]} of {kind}" if weights_of(module) else kind
-    return f"{what} has no form in few bits"
+    if value.is_complex():
+        return "complex numbers"
+    if watched:
+        return "no product, convolution or embedding takes it"
+    return "use unknown: give an example or calibration samples, which show it"
 
 
 def _few_axes(value: Tensor) -> str:

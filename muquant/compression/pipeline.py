@@ -13,21 +13,21 @@ from muquant.compression.artifact import CompressedModel, LayerReport
 from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
 from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
 from muquant.compression.calibration import samples_of
+from muquant.compression.calibration.uses import find_uses
+from muquant.compression.computed import Trained, frozen_copy
 from muquant.compression.layers import (
+    Uses,
     Weight,
     override_formats,
-    quantizable_weights,
     select_weights,
+    trained_weights,
 )
 from muquant.compression.left import left_float
 from muquant.compression.options import CompressionOptions
-from muquant.compression.qat import unwrap
 from muquant.compression.selection import Override
 from muquant.compression.sensitivity import Shape, input_shapes, layer_norms
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example, Inputs
-from muquant.models.wrappers import plain_copy
-from muquant.quantization.fake_quantize import MuLawFakeQuantize
 from muquant.quantization.moments import InputMoments
 from muquant.quantization.outcome import Outcome
 from muquant.quantization.quantize import quantize
@@ -73,9 +73,10 @@ def compress(
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, and
             BatchNorm statistics may follow what compression does to activations, where held-out samples say
             that it helps.
-        example: an input of the model, or several. The norms of a convolution depend on the size of its
-            input; models of `muquant.models` know theirs, for others the norms of its matrix are reported
-            where no example is given.
+        example: an input of the model, or several; by default the first of `calibration`. It is run to see
+            which parameters of modules that are not known are weights, so that they can be compressed. The
+            norms of a convolution depend on the size of its input; models of `muquant.models` know theirs,
+            for others the norms of its matrix are reported where no example is given.
         finished: where each weight is kept once it is done, and taken from where it is there already: an
             interrupted job goes on.
         check: whether the model answers before and after, and `answers` of the result tells how alike: on
@@ -107,19 +108,24 @@ def compress(
     return replace(compressed, answers=answers)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def compress_module(
     model: nn.Module,
     options: CompressionOptions,
     *,
     example: Example | None = None,
+    shown: Example | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressedModel:
-    """`compress`, with its options as one object."""
-    module = plain_copy(model)
-    trained = unwrap(module)
-    picked = _picked(module, options, trained)
+    """`compress`, with its options as one object. Where `shown` is given, that is run to find weights, and
+    `example` is for the norms of convolutions alone."""
+    module, trained = frozen_copy(model)
     if example is None and options.calibration is not None:
         example = Inputs.of(options.calibration).rows(0, 1).example
+    watched = example if shown is None else shown
+    uses = None if watched is None else find_uses(module, watched)
+    picked = _picked(module, options, trained, uses)
     quantizer = _Quantizer(
         options,
         trained,
@@ -149,21 +155,24 @@ def compress_module(
         tuple(each.report for each in done.values()),
         tuple(choices),
         batch_norm,
-        left_alone=left_float(module, done, _NO_FORMAT if options.layers == "auto" else "not picked"),
+        left_alone=left_float(module, done, _NO_FORMAT if options.layers == "auto" else "not picked", uses),
     )
 
 
 def _picked(
-    module: nn.Module, options: CompressionOptions, trained: Mapping[nn.Parameter, MuLawFakeQuantize]
+    module: nn.Module,
+    options: CompressionOptions,
+    trained: Mapping[nn.Parameter, Trained],
+    uses: Uses | None,
 ) -> list[Weight]:
     if not trained:
-        return select_weights(module, "all" if options.layers == "auto" else options.layers)
+        return select_weights(module, "all" if options.layers == "auto" else options.layers, uses)
     if not options.are_default:
         raise InputError(
             "the model was prepared for quantization-aware training, which fixed its layers and format; "
             "call compress(model) with no option to freeze it"
         )
-    return [weight for weight in quantizable_weights(module) if weight.value in trained]
+    return trained_weights(module, trained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +187,13 @@ class _Quantizer:
 
     Attributes:
         options: what was asked for.
-        trained: weight -> the fake-quant module that was on it.
+        trained: weight -> how it was trained for few bits.
         own: the formats of weights that have one of their own.
         shapes: of the inputs of convolutions, see `input_shapes`.
     """
 
     options: CompressionOptions
-    trained: Mapping[nn.Parameter, MuLawFakeQuantize]
+    trained: Mapping[nn.Parameter, Trained]
     own: Mapping[Weight, MuLawSpec]
     shapes: Mapping[nn.Module, Collection[Shape]]
 
@@ -219,11 +228,11 @@ class _Quantizer:
         return _Compressed(outcome, report)
 
     def _outcome(self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None) -> Outcome:
-        fake = self.trained.get(weight.value)  # type: ignore[call-overload]
-        if fake is not None:
-            if fake.observer_enabled[0] == 1:
-                fake.observe(weight.value)
-            return Outcome(fake.quantize(weight.value))
+        trained = self.trained.get(weight.value)  # type: ignore[call-overload]
+        if trained is not None:
+            if trained.fake.observer_enabled[0] == 1:
+                trained.fake.observe(weight.value)
+            return Outcome(trained.fake.quantize(weight.value), trained.rounding)
         return quantize(
             weight.value.detach(),
             spec,

@@ -2,9 +2,11 @@
 
 import copy
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -61,7 +63,22 @@ def plain_copy(model: nn.Module) -> nn.Module:
         InputError: as for `unwrapped`.
     """
     check_sizes(model)
-    return unwrapped(copy.deepcopy(peeled(model))).cpu().float().eval()
+    module = peeled(model)
+    with torch.inference_mode(False), torch.no_grad():
+        return unwrapped(copy.deepcopy(module, _made_by_autograd(module))).cpu().float().eval()
+
+
+def _made_by_autograd(model: nn.Module) -> dict[int, Any]:
+    """Return a memo for `deepcopy`: tensors kept beside the parameters, such as weights that a hook computed,
+    which it refuses to copy."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            parts = value.values() if isinstance(value, Mapping) else value
+            for part in parts if isinstance(value, Mapping | list | tuple) else (value,):
+                if isinstance(part, Tensor) and not part.is_leaf:
+                    memo[id(part)] = part.detach().clone()
+    return memo
 
 
 def check_sizes(model: nn.Module) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from muquant.compression.qat import unwrap
+from muquant.compression.computed import unwrap
 from muquant.training import load_run
 from muquant_cli.sources.source import Source
 

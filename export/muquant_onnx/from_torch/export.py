@@ -100,7 +100,9 @@ def trace_placeholders(compressed: CompressedModel, inputs: Inputs, places: Coll
         places: axes of it that are dynamic.
     """
     module = copy.deepcopy(compressed.module)
-    for owner in weight_owners(module):
+    names = {name: tensor.channels for name, tensor in compressed.tensors.items()}
+    names |= {alias: names[name] for alias, name in compressed.aliases.items()}
+    for owner in weight_owners(module, names):
         name = compressed.aliases.get(owner.name, owner.name)
         if name in compressed.tensors:
             placeholder = _Placeholder(name, tuple(owner.value.shape))

@@ -14,13 +14,13 @@ from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.plan import Drop, Plan
 from muquant.compression.calibration import samples_of
 from muquant.compression.calibration.collect import BATCH_SIZE, run_samples
+from muquant.compression.calibration.uses import find_uses
+from muquant.compression.computed import frozen_copy
 from muquant.compression.layers import override_formats, select_weights
 from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
-from muquant.compression.qat import unwrap
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example, Inputs, output_tensors
-from muquant.models.wrappers import plain_copy
 from muquant.quantization.resume import FinishedWeights
 
 
@@ -36,6 +36,7 @@ def plan_widths(
     observer: str = "search",
     calibration: Example | None = None,
     corrections: bool = True,
+    example: Example | None = None,
     finished: FinishedWeights | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
@@ -62,6 +63,7 @@ def plan_widths(
         observer: as in `compress`.
         calibration: a few samples [N, ...], 4 or more, as in `compress`; needed with `max_drop`.
         corrections: as in `compress`, for the plans that are tried.
+        example: as in `compress`: shows which parameters of modules that are not known are weights.
         finished: as in `compress`, for the plans that are tried; the plan that is taken is among them.
         on_step: called before each weight that is measured and each plan that is tried, with what it is, its
             place and their number, for progress.
@@ -80,21 +82,30 @@ def plan_widths(
         corrections=corrections,
         finished=finished,
     )
-    return plan_module(model, Limits(max_bytes, max_drop), options, on_step)
+    return plan_module(model, Limits(max_bytes, max_drop), options, on_step, example)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def plan_module(
-    model: nn.Module, limits: Limits, options: CompressionOptions, on_step: OnStep | None = None
+    model: nn.Module,
+    limits: Limits,
+    options: CompressionOptions,
+    on_step: OnStep | None = None,
+    example: Example | None = None,
 ) -> Plan:
     """`plan_widths`, with its options as objects."""
     limits.check(options)
-    module = plain_copy(model)
-    if unwrap(module):
+    module, trained = frozen_copy(model)
+    if trained:
         raise InputError(
             "the model was prepared for quantization-aware training, which fixed its widths; plan for a "
             "float model, or compress it without a plan"
         )
-    picked = select_weights(module, options.layers)
+    if example is None and options.calibration is not None:
+        example = Inputs.of(options.calibration).rows(0, 1).example
+    uses = None if example is None else find_uses(module, example)
+    picked = select_weights(module, options.layers, uses)
     pinned = override_formats(picked, options.format, options.overrides)
     curves: list[WidthCurve] = []
     for weight, samples, _ in samples_of(module, picked, options.samples):

@@ -2,6 +2,7 @@
 
 samples.py    samples to fit to and samples held out, and the moments that layers see of both
 collect.py    a model is run on samples, and the moments of its layers' inputs are kept
+uses.py       the parameters that operators multiply by, and their channels
 operators.py  the operators that multiply by a weight, and which vectors they multiply
 """
 

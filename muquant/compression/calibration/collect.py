@@ -57,7 +57,7 @@ def collect_moments(
     by_storage = {weight.value.untyped_storage().data_ptr(): own for weight, own in watched.items()}
     generator = torch.Generator().manual_seed(seed)
     done = 0
-    with torch.no_grad(), _slow_attention():
+    with torch.no_grad(), slow_attention():
         for batch in inputs.batches(BATCH_SIZE):
             with _Watch(by_memory, by_storage, generator):
                 run_samples(model, batch)
@@ -164,7 +164,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _slow_attention() -> Iterator[None]:
+def slow_attention() -> Iterator[None]:
     """Keep torch from running a whole attention layer as one operator."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
