@@ -15,6 +15,7 @@ from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.channels import ROWS, Channels
 from muquant.format.spec import MuLawSpec
 from muquant.models.wrappers import plain_modules
+from muquant.quantization.exact import exact_reason
 
 
 def _rows(_: Any) -> dict[str, Channels]:
@@ -143,6 +144,11 @@ class Weight:
         return self.owners[0].value
 
     @property
+    def exact(self) -> str | None:
+        """Why it is no trained weight but a constant, see `exact_reason`; None for a weight."""
+        return exact_reason(self.value.detach().float().cpu().numpy())
+
+    @property
     def aliases(self) -> tuple[str, ...]:
         """Its other names: one for each further owner."""
         return tuple(owner.name for owner in self.owners[1:])
@@ -211,7 +217,8 @@ def select_weights(model: nn.Module, layers: str, uses: Uses | None = None) -> l
     expression.
 
     The expression is searched in the path of the layer: "fc" picks fc1 and fc2, "^fc1$" only fc1. A shared
-    weight is picked by any of its layers.
+    weight is picked by any of its layers. Constants that are no trained weights, see `exact_reason`, are not
+    picked.
 
     Args:
         model: any module.
@@ -231,7 +238,15 @@ def select_weights(model: nn.Module, layers: str, uses: Uses | None = None) -> l
         )
     weight_at = {owner: weight for weight in _shared(model, owners) for owner in weight.owners}
     places = pick([(owner.layer,) for owner in owners], layers, "layers")
-    return list(dict.fromkeys(weight_at[owners[place]] for place in places))
+    picked = list(dict.fromkeys(weight_at[owners[place]] for place in places))
+    if exact := [weight for weight in picked if weight.exact]:
+        if len(exact) == len(picked):
+            raise InputError(
+                f"layers {layers!r} picks no trained weights but constants, which stay exact, such as "
+                f"{exact[0].name} ({exact[0].exact}); pick others"
+            )
+        picked = [weight for weight in picked if weight not in exact]
+    return picked
 
 
 def override_formats(

@@ -52,7 +52,7 @@ def left_float(
     weights = list(weights)
     names = {owner.name: owner.channels for weight in weights for owner in weight.owners}
     known = {
-        owner.stored: weight.name
+        owner.stored: weight
         for weight in quantizable_weights(model, {**names, **(uses or {})})
         for owner in weight.owners
     }
@@ -61,9 +61,10 @@ def left_float(
     for name, value in _floats(model):
         if value not in seen:
             seen.add(value)
-            why = reason if value in known else _reason(value, uses is not None)
+            weight = known.get(value)
+            why = _reason(value, uses is not None) if weight is None else weight.exact or reason
             nbytes = 4 * value.numel() * (2 if value.is_complex() else 1)
-            left.append(LeftFloat(known.get(value, name), tuple(value.shape), nbytes, why))
+            left.append(LeftFloat(name if weight is None else weight.name, tuple(value.shape), nbytes, why))
     return tuple(sorted(left, key=lambda each: -each.nbytes))
 
 

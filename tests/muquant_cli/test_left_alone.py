@@ -14,9 +14,20 @@ NET = """
 import torch
 from torch import nn
 
-def bag():
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(500, 8))
+
+    def forward(self, x):
+        return x @ self.table.T @ self.table
+
+def own():
     layers = [nn.Linear(8, 8) for _ in range(4)]
-    return nn.Sequential(nn.EmbeddingBag(500, 8), nn.LayerNorm(8), *layers)
+    return nn.Sequential(Own(), nn.LayerNorm(8), *layers)
+
+def shown():
+    return own(), torch.rand(2, 8)
 
 def small():
     return nn.Linear(8, 8), torch.randn(4, 8)
@@ -42,12 +53,15 @@ def said(*arguments: str) -> tuple[dict[str, Any], list[str]]:
     return document, [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
+REASON = "use unknown: give an example or calibration samples, which show it"
+
+
 def test_of_a_module() -> None:
-    document, lines = said("net_of_left_alone:bag", "-o", "a.mq")
+    document, lines = said("net_of_left_alone:own", "-o", "a.mq")
     before, kept = 16000 + 4 * 256 + 6 * 32, 16000 + 6 * 32
     after = kept + 4 * PACKED
     rows = [
-        "0.weight 16,000 EmbeddingBag has no form in few bits",
+        f"0.table 16,000 {REASON}",
         *(f"{name} 32 one axis" for name in ("1.weight", "1.bias", "2.bias", "3.bias")),
         "2 more 64 one axis",
     ]
@@ -60,9 +74,17 @@ def test_of_a_module() -> None:
     sizes = {"before": before, "after": after, "left_float": kept, "mostly_float": True}
     assert document["weight_bytes"] == sizes
     assert [each["nbytes"] for each in document["left_alone"]] == [16000, *[32] * 6]
-    reason = "EmbeddingBag has no form in few bits"
-    first = {"name": "0.weight", "shape": [500, 8], "nbytes": 16000, "reason": reason}
+    first = {"name": "0.table", "shape": [500, 8], "nbytes": 16000, "reason": REASON}
     assert document["left_alone"][0] == first
+
+
+def test_the_example_of_a_module_shows_its_weights() -> None:
+    document, _ = said("net_of_left_alone:shown", "-o", "a.mq")
+    assert document["layers"][0]["name"] == "0.table"
+    assert document["layers"][0]["nbytes"] == 500 * 8 * 3 // 8 + 500 * 4
+    assert document["weight_bytes"]["left_float"] == 6 * 32
+    budget = invoke_json("compress", "net_of_left_alone:shown", "-o", "b.mq", "--max-bytes", "5000")
+    assert [layer["name"] for layer in budget["layers"]] == [layer["name"] for layer in document["layers"]]
 
 
 def test_of_a_module_that_is_compressed_whole() -> None:

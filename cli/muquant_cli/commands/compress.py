@@ -165,13 +165,18 @@ def _compress_module(
     if exported:
         source.require_example()  # before any work is done
     trained = any(isinstance(part, muquant.MuLawFakeQuantize) for part in source.module.modules())
-    options, plan = budget.follow(output, out, options, partial(plan_module, source.module))
+    options, plan = budget.follow(
+        output, out, options, partial(plan_module, source.module, example=source.example)
+    )
     if trained and options.spec == muquant.MuLawSpec():
         options = replace(options, spec=None)  # nothing was asked for, and training fixed it
     exact = ask_module(source.module, options, source.example) if wanted.check else None
     with output.progress("Compressing") as update:
         compressed = compress_module(
-            source.module, options, on_layer=lambda name, index, count: update(index, count, name)
+            source.module,
+            options,
+            shown=source.example,
+            on_layer=lambda name, index, count: update(index, count, name),
         )
     answers = None if exact is None else check_module(compressed.module, exact)
     report = None

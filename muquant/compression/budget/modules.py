@@ -124,24 +124,27 @@ def plan_module(
                     None if own is None else own.bits,
                 )
             )
-    trial = None if limits.max_drop is None else _trial(model, module, options)
+    trial = None if limits.max_drop is None else _trial(model, module, options, example)
     return choose(curves, limits, options.layers, trial, on_step)
 
 
-def _trial(model: nn.Module, module: nn.Module, options: CompressionOptions) -> TryPlan:
+def _trial(
+    model: nn.Module, module: nn.Module, options: CompressionOptions, shown: Example | None
+) -> TryPlan:
     """Return what compares the answers of a compressed model with those of `module`.
 
     Args:
         model: as it was given.
         module: the same, in evaluation mode on the CPU.
         options: but for the widths; with samples.
+        shown: what was run to find weights.
     """
     assert options.samples is not None
     _, held_out = options.samples
     exact = list(_answers(module, held_out))
 
     def trial(plan: Plan) -> Drop:
-        compressed = compress_module(model, replace(options, overrides=plan.overrides))
+        compressed = compress_module(model, replace(options, overrides=plan.overrides), shown=shown)
         return count_changed(exact, _answers(compressed.module, held_out))
 
     return trial

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import muquant as mq
+from muquant import InputError
 from muquant.compression.layers import select_weights
 
 
@@ -103,3 +104,15 @@ def test_before_anything_is_done_it_tells_what_a_choice_of_layers_leaves(layers:
 def test_what_has_no_shape_yet_is_no_obstacle() -> None:
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.LazyConv2d(4, 3))
     assert mq.left_float(model, select_weights(model, "0")) == ()
+
+
+def test_constants_that_are_no_weights_stay_exact_and_say_why() -> None:
+    model: Any = nn.Sequential(nn.Conv1d(16, 1, 1, bias=False), nn.Linear(8, 4, bias=False))
+    model[0].weight.data = torch.arange(16.0).reshape(1, 16, 1)  # as a decoder of boxes sums up with
+    compressed = mq.compress(model)
+    assert rows(compressed.left_alone) == {
+        ("0.weight", (1, 16, 1), 64, "a ramp: each number is as far from the next")
+    }
+    with pytest.raises(InputError, match=r"layers '0' picks no .* constants.* 0\.weight \(a ramp"):
+        mq.compress(model, layers="0")
+    assert rows(mq.left_float(mq.prepare_qat(model))) == rows(compressed.left_alone)
