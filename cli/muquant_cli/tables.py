@@ -114,6 +114,8 @@ def report_export(output: Output, report: ExportReport) -> dict[str, Any]:
     """Say how each weight is served, and return the same as a document."""
     show_served(output, report.path, report.policy, report.served)
     _show_axes(output, report.axes)
+    for left in report.left_float:
+        output.say(f"{left.name} is in the file as {left.nbytes:,} bytes of float32: {left.reason}")
     output.say(f"Wrote {report.path}: {report.nbytes:,} bytes")
     return asdict(report)
 

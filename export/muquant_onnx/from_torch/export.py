@@ -12,26 +12,23 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import onnx_ir as ir
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 
 from muquant.base.files import scratch_folder, write_bytes
 from muquant.compression.artifact import CompressedModel
-from muquant.compression.layers import weight_owners
+from muquant.compression.left import LeftFloat
 from muquant.models.calls import Example, Inputs
 from muquant.models.wrappers import peeled
-from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.from_torch.asked import DynamicShapes, Place
 from muquant_onnx.from_torch.axes import Axes, find_axes
 from muquant_onnx.from_torch.names import InputAxis, describe_axes, forget_sizes, name_sizes
+from muquant_onnx.from_torch.placing import find_placed, place
 from muquant_onnx.from_torch.tracing import trace
 from muquant_onnx.from_torch.trials import check_sizes, try_sizes
 from muquant_onnx.lowering.lower import Policy, Served, check_policy, forms_by_weight, lower
 
-_PLACEHOLDER = "Weight"
 _Built = TypeVar("_Built")
 
 
@@ -45,6 +42,7 @@ class ExportReport:
         policy: that was asked for.
         served: how each use of each weight is served.
         axes: every axis of every input, and whether it is dynamic.
+        left_float: compressed weights that are in the file as float32 all the same, and why.
     """
 
     path: str
@@ -52,6 +50,7 @@ class ExportReport:
     policy: Policy
     served: tuple[Served, ...]
     axes: tuple[InputAxis, ...]
+    left_float: tuple[LeftFloat, ...] = ()
 
 
 def export_onnx(
@@ -83,12 +82,14 @@ def export_onnx(
     """
     asked = check_policy(policy)
 
-    def build(axes: Axes) -> tuple[ir.Model, list[Served]]:
+    def build(axes: Axes) -> tuple[ir.Model, tuple[list[Served], tuple[LeftFloat, ...]]]:
         model = trace_placeholders(compressed, axes.inputs, axes.sizes)
         return model, fill_placeholders(model, compressed, asked)
 
-    nbytes, axes, served = _write_checked(path, compressed.module, example, dynamic_shapes, build, asked)
-    return ExportReport(os.fspath(path), nbytes, asked, tuple(served), axes)
+    nbytes, axes, (served, left) = _write_checked(
+        path, compressed.module, example, dynamic_shapes, build, asked
+    )
+    return ExportReport(os.fspath(path), nbytes, asked, tuple(served), axes, left)
 
 
 def trace_placeholders(compressed: CompressedModel, inputs: Inputs, places: Collection[Place]) -> ir.Model:
@@ -100,31 +101,27 @@ def trace_placeholders(compressed: CompressedModel, inputs: Inputs, places: Coll
         places: axes of it that are dynamic.
     """
     module = copy.deepcopy(compressed.module)
-    names = {name: tensor.channels for name, tensor in compressed.tensors.items()}
-    names |= {alias: names[name] for alias, name in compressed.aliases.items()}
-    for owner in weight_owners(module, names):
-        name = compressed.aliases.get(owner.name, owner.name)
-        if name in compressed.tensors:
-            placeholder = _Placeholder(name, tuple(owner.value.shape))
-            parametrize.register_parametrization(owner.module, owner.attribute, placeholder, unsafe=True)
+    place(module, compressed)
     return trace(module, inputs, places)
 
 
-def fill_placeholders(model: ir.Model, compressed: CompressedModel, policy: Policy) -> list[Served]:
-    """Replace the placeholders by packed codes and decoders, in place, and describe them in the metadata."""
+def fill_placeholders(
+    model: ir.Model, compressed: CompressedModel, policy: Policy
+) -> tuple[list[Served], tuple[LeftFloat, ...]]:
+    """Replace the placeholders by packed codes and decoders, in place, and describe them in the metadata.
+
+    Returns:
+        How weights are served, and which stayed float.
+    """
     packed = {name: PackedWeight.of(quantized) for name, quantized in compressed.tensors.items()}
-    weights = {}
-    for node in model.graph:
-        if node.domain == DOMAIN and node.op_type == _PLACEHOLDER:
-            name = node.attributes["name"].as_string()
-            weights[node.outputs[0]] = (name, packed[name])
-    served = lower(model, weights, policy)
-    for value in weights:
+    placed, left = find_placed(model, compressed)
+    served = lower(model, {value: (name, packed[name]) for value, name in placed.items()}, policy)
+    for value in placed:
         placeholder = value.producer()
         assert placeholder is not None
         model.graph.remove(placeholder, safe=True)
     add_metadata(model, packed, policy, forms_by_weight(served))
-    return served
+    return served, left
 
 
 def export_float(
@@ -185,21 +182,3 @@ def serialized(model: ir.Model) -> bytes:
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
-
-
-class _Placeholder(nn.Module):
-    """Stands for a weight while the model is traced: a symbolic operator that carries its name."""
-
-    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.name, self.shape = name, shape
-
-    def forward(self, _: Tensor) -> Tensor:
-        return torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{_PLACEHOLDER}",
-            (),
-            {"name": self.name},
-            dtype=torch.float32,
-            shape=self.shape,
-            version=1,
-        )

@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor
 
 from muquant.base.errors import InputError, first_line
@@ -61,6 +60,8 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
             "only; name the file that was exported from it"
         )
     by_numpy = decode_model(proto, metadata, path)
+    if not by_numpy:
+        return ()
     locate(proto, Path(path))
     model = ir.from_proto(proto)
     values = _decoding_part(model, set(by_numpy))
@@ -91,7 +92,14 @@ def _decoding_part(model: ir.Model, weights: set[str]) -> ir.Model:
             outputs.append(node.outputs[0])
     graph.outputs.clear()
     graph.outputs.extend(outputs)
-    RemoveUnusedNodesPass()(model)
+    needed: set[ir.Node] = set()
+    wanted = [node for node in map(ir.Value.producer, outputs) if node is not None]
+    while wanted:
+        node = wanted.pop()
+        if node not in needed:
+            needed.add(node)
+            wanted += [each for each in (value and value.producer() for value in node.inputs) if each]
+    graph.remove([node for node in graph if node not in needed])
     graph.inputs.clear()
     return ir.external_data.load_to_model(model)
 

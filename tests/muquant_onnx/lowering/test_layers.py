@@ -282,7 +282,7 @@ LOADED: dict[Policy, tuple[Policy, ...]] = {
 
 def _filled(spec: str, policy: Policy) -> tuple[ir.Model, list[Served]]:
     model = _traced()[1].clone()
-    return model, fill_placeholders(model, _compressed(spec)[0], policy)
+    return model, fill_placeholders(model, _compressed(spec)[0], policy)[0]
 
 
 @cache
