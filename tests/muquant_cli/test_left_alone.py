@@ -157,13 +157,13 @@ def test_another_width_than_was_asked_for_is_said(tmp_path: Path) -> None:
 
 
 def test_export_and_inspect_say_the_same() -> None:
-    compressed = invoke_json("compress", "net_of_left_alone:bag", "-o", "a.mq")
+    compressed = invoke_json("compress", "net_of_left_alone:own", "-o", "a.mq")
     inspected = invoke_json("inspect", "a.mq")
     assert inspected["weight_bytes"] == compressed["weight_bytes"]
     names = [[each["name"] for each in document["left_alone"]] for document in (compressed, inspected)]
     assert sorted(names[0]) == sorted(names[1])
     reasons = {each["name"]: each["reason"] for each in inspected["left_alone"]}
-    assert (reasons["0.weight"], reasons["1.bias"]) == ("float32 in the file", "one axis")
+    assert (reasons["0.table"], reasons["2.bias"]) == ("float32 in the file", "one axis")
     assert (
         invoke("inspect", "a.mq").stdout.splitlines()[-1].startswith("Less than half was compressed: 1,024")
     )

@@ -132,18 +132,21 @@ def test_what_was_trained_in_few_bits_loses_nothing() -> None:
     assert answers.passes(60, 1.0)
 
 
+TRAINED = torch.linspace(0, 40, 32).sin().reshape(4, 8)
+
+
 class Fragile(nn.Linear):
     """Refuses weights that are not exact."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.equal(self.weight, torch.linspace(0, 1, 32).reshape(4, 8)):
+        if not torch.equal(self.weight, TRAINED):
             raise RuntimeError("tampered with")
         return super().forward(x)
 
 
 def test_a_compressed_model_that_does_not_run_is_an_error() -> None:
     model = Fragile(8, 4)
-    model.weight.data = torch.linspace(0, 1, 32).reshape(4, 8)
+    model.weight.data = TRAINED.clone()
     with pytest.raises(
         mq.InputError, match=r"^the compressed Fragile does not run on the example, .*tampered"
     ):

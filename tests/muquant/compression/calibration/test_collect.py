@@ -114,7 +114,7 @@ def test_a_stack_of_matrices(own: bool, left: bool) -> None:
     """Each has vectors of its own, or all the same: columns where the matrix is on the left."""
     model, x = Stack(left), uniform(3 if own else 1, *((6, 5) if left else (5, 6)))
     channels = Channels((0, 1 if left else 2))
-    weight = Weight((Owner("", model, "weight", channels, 0),), None)
+    weight = Weight((Owner("", model, "weight", channels, tied=False, place=0),), None)
     (moments,) = collect_moments(model, [weight], Inputs.of(x)).values()
     assert isinstance(moments, Moments)
     assert len(moments.second) == (3 if own else 1)
