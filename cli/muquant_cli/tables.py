@@ -1,6 +1,7 @@
 """Tables of weights, of what stays float, and of how an exported file serves weights, as several commands
 print them."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -148,7 +149,11 @@ def _first_few(texts: Sequence[str]) -> str:
 
 def show_served(output: Output, path: str, policy: str, served: Iterable[Served]) -> None:
     """Print how each use of each weight is served."""
-    rows = [(use.weight, use.consumer, use.form, use.reason) for use in served]
+    uses = Counter((use.weight, use.consumer, use.form, use.reason) for use in served)
+    rows = [
+        (weight, f"{consumer} ({count} times)" if count > 1 else consumer, *how)
+        for (weight, consumer, *how), count in uses.items()
+    ]
     output.table(f"{path}, policy {policy}", ("weight", "used by", "served as", "because"), rows)
 
 

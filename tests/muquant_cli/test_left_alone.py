@@ -177,3 +177,18 @@ def test_export_and_inspect_say_the_same() -> None:
         "left_float": 32,
         "mostly_float": False,
     }
+
+
+def test_uses_of_a_weight_that_are_served_alike_are_one_line() -> None:
+    random = np.random.default_rng(0)
+    tensors = [numpy_helper.from_array(random.standard_normal((8, 8)).astype(np.float32), "w")]
+    nodes = [
+        helper.make_node("MatMul", [source, "w"], [target]) for source, target in (("x", "h"), ("h", "y"))
+    ]
+    info = {name: helper.make_tensor_value_info(name, 1, [3, 8]) for name in "xy"}
+    graph = helper.make_graph(nodes, "g", [info["x"]], [info["y"]], tensors)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), "twice.onnx")
+    lines = invoke("compress", "twice.onnx", "-o", "small.onnx", "--no-check").stdout.splitlines()
+    served = [line.split() for line in lines if "MatMul" in line]
+    assert [line[:4] for line in served if "(2" in line] == [["w", "MatMul", "(2", "times)"]]
