@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from muquant.compression.calibration.collect import BATCH_SIZE
+from muquant.compression.calibration.batches import BATCH_SIZE, Samples, rows_of
 from muquant.models.calls import Inputs, output_tensors
 from muquant.quantization.quality import decibels
 
@@ -67,7 +67,7 @@ def mean_over_batches(model: nn.Module) -> Iterator[None]:
 
 
 def reestimate_batch_norms(
-    model: nn.Module, reference: nn.Module, fit: Inputs, held_out: Inputs
+    model: nn.Module, reference: nn.Module, fit: Samples, held_out: Samples
 ) -> Reestimation | None:
     """Move the BatchNorm statistics of `model` as compression moved its activations, if that helps.
 
@@ -78,7 +78,7 @@ def reestimate_batch_norms(
     Args:
         model: compressed, in evaluation mode, on the CPU; its statistics are changed in place.
         reference: the same network before, likewise.
-        fit: samples [N, ...] to estimate from, 2 or more.
+        fit: samples to estimate from, 2 or more.
         held_out: samples to judge by.
 
     Returns:
@@ -88,7 +88,10 @@ def reestimate_batch_norms(
     before = output_sqnr(model, reference, held_out) if own else None
     if before is None:
         return None
-    expected, found = (_statistics(each, fit) for each in (reference, model))
+    try:
+        expected, found = (_statistics(each, fit) for each in (reference, model))
+    except ValueError:  # a batch of one sample with one value of a channel has no variance
+        return None
     old = {name: _state(module) for name, module in own.items()}
     for name, module in own.items():
         (mean, variance), (new_mean, new_variance) = expected[name], found[name]
@@ -104,19 +107,20 @@ def reestimate_batch_norms(
     return result
 
 
-def output_sqnr(model: nn.Module, reference: nn.Module, inputs: Inputs) -> float | None:
+def output_sqnr(model: nn.Module, reference: nn.Module, samples: Samples) -> float | None:
     """Return the ratio of the outputs of `reference` to what `model` makes different, in dB; over all
     floating-point tensors of their results, None where there is none."""
     signal = noise = 0.0
     seen = False
     with torch.no_grad():
-        for batch in _batches(inputs):
+        for batch in _batches(samples):
             for exact, other in zip(
                 *(_tensors(batch.call(each)) for each in (reference, model)), strict=True
             ):
                 seen = True
-                signal += float(exact.double().square().sum())
-                noise += float((other - exact).double().square().sum())
+                known = exact.masked_fill(exact.isinf(), 0)  # a masked logit is minus infinity, and stays it
+                signal += float(known.double().square().sum())
+                noise += float(torch.where(other == exact, 0, other - exact).double().square().sum())
     if not seen:
         return None
     return decibels(signal, noise)
@@ -126,7 +130,7 @@ def _tensors(result: Any) -> list[Tensor]:
     return [tensor for _, tensor in output_tensors(result) if tensor.is_floating_point()]
 
 
-def _statistics(model: nn.Module, inputs: Inputs) -> dict[str, tuple[Tensor, Tensor]]:
+def _statistics(model: nn.Module, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
     """Means and variances of what BatchNorm layers are given, each normalizing by those of its batch.
 
     The model is as before afterwards.
@@ -137,7 +141,7 @@ def _statistics(model: nn.Module, inputs: Inputs) -> dict[str, tuple[Tensor, Ten
         module.train()
     try:
         with torch.no_grad(), mean_over_batches(model):
-            for batch in _batches(inputs):
+            for batch in _batches(samples):
                 batch.call(model)
         return {name: _state(module) for name, module in layers.items()}
     finally:
@@ -146,11 +150,15 @@ def _statistics(model: nn.Module, inputs: Inputs) -> dict[str, tuple[Tensor, Ten
             module.eval()
 
 
-def _batches(inputs: Inputs) -> Iterator[Inputs]:
-    """Parts of about the same size, so that none is of one sample alone."""
-    parts = math.ceil(inputs.count / BATCH_SIZE)
-    bounds = [inputs.count * part // parts for part in range(parts + 1)]
-    return (inputs.rows(*pair) for pair in pairwise(bounds))
+def _batches(samples: Samples) -> Iterator[Inputs]:
+    """Parts of about the same size, so that none is of one sample alone if that can be."""
+    for group in samples.joined():
+        parts = math.ceil(rows_of(group) / BATCH_SIZE)
+        if parts == 1:
+            yield group
+            continue
+        bounds = [group.count * part // parts for part in range(parts + 1)]
+        yield from (group.rows(*pair) for pair in pairwise(bounds))
 
 
 def _state(module: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,18 @@
 """What `compress`, `plan_widths` and their twins for ONNX files can be asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
-from muquant.compression.calibration.samples import split
+from torch import nn
+
+from muquant.compression.calibration.batches import Samples
+from muquant.compression.calibration.given import Calibration, read_samples
+from muquant.compression.calibration.taken import in_float32, taken_by
 from muquant.compression.selection import Override
 from muquant.format.spec import MuLawSpec
-from muquant.models.calls import Example, Inputs
+from muquant.models.arguments import Arguments
 from muquant.quantization.observers import observer_class
 from muquant.quantization.quantize import choose_rounding
 from muquant.quantization.resume import FinishedWeights
@@ -24,7 +29,8 @@ class CompressionOptions:
             that picks a weight counts.
         rounding: a name of `ROUNDINGS`; None for the best that can be had.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
-        calibration: a few samples [N, ...], 4 or more; a quarter of them is held out. None for no samples.
+        calibration: a few samples, 4 or more, in a form of `Calibration`; a quarter of them is held out. None
+            for no samples. It is read at once and kept as `Samples`.
         corrections: with samples, whether biases and BatchNorm statistics may make up for errors.
         finished: where each weight is kept once it is done, and taken from where it is there already.
 
@@ -38,13 +44,17 @@ class CompressionOptions:
     overrides: Mapping[str, Override] = field(default_factory=dict)
     rounding: str | None = None
     observer: str = "search"
-    calibration: Example | None = None
+    calibration: Calibration | Samples | None = None
     corrections: bool = True
     finished: FinishedWeights | None = None
 
     def __post_init__(self) -> None:
         observer_class(self.observer)
-        _ = self.method, self.samples  # refuse what is none
+        if self.calibration is not None:  # a generator can be read but once
+            object.__setattr__(self, "calibration", read_samples(self.calibration))
+        _ = self.method
+        if self._given is not None and not self._given.lone:
+            _ = self.samples  # refuse what is none
 
     @property
     def format(self) -> MuLawSpec:
@@ -57,9 +67,31 @@ class CompressionOptions:
         return choose_rounding(self.rounding, calibrated=self.calibration is not None)
 
     @cached_property
-    def samples(self) -> tuple[Inputs, Inputs] | None:
-        """The samples to fit to, and those held out; None without any."""
-        return None if self.calibration is None else split(self.calibration)
+    def samples(self) -> tuple[Samples, Samples] | None:
+        """The samples to fit to, and those held out; None without any. `Samples.batches` is what to run."""
+        return None if self._given is None else self._given.split()
+
+    @property
+    def _given(self) -> Samples | None:
+        return self.calibration if isinstance(self.calibration, Samples) else None
+
+    def taken_by(self, arguments: Arguments) -> Self:
+        """Return the options with samples as a model with these arguments takes them: without labels.
+
+        Raises:
+            InputError: it cannot be told which of their tensors it takes, or it takes them in no batches.
+        """
+        return self if self._given is None else replace(self, calibration=taken_by(self._given, arguments))
+
+    def taken_by_module(self, module: nn.Module) -> Self:
+        """Return the options with samples as a module in float32 takes them.
+
+        Raises:
+            InputError: it cannot be told which of their tensors it takes, or one does not fit in float32.
+        """
+        if self._given is None:
+            return self
+        return replace(self, calibration=in_float32(taken_by(self._given, Arguments.of(module))))
 
     @property
     def are_default(self) -> bool:

@@ -12,7 +12,7 @@ from muquant.compression.answers.modules import ask_module, check_module
 from muquant.compression.artifact import CompressedModel, LayerReport
 from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
 from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
-from muquant.compression.calibration import samples_of
+from muquant.compression.calibration import Calibration, samples_of
 from muquant.compression.calibration.uses import find_uses
 from muquant.compression.computed import Trained, frozen_copy
 from muquant.compression.layers import (
@@ -27,7 +27,7 @@ from muquant.compression.options import CompressionOptions
 from muquant.compression.selection import Override
 from muquant.compression.sensitivity import Shape, input_shapes, layer_norms
 from muquant.format.spec import MuLawSpec
-from muquant.models.calls import Example, Inputs
+from muquant.models.calls import Example
 from muquant.quantization.moments import InputMoments
 from muquant.quantization.outcome import Outcome
 from muquant.quantization.quantize import quantize
@@ -44,7 +44,7 @@ def compress(
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
     observer: str = "search",
-    calibration: Example | None = None,
+    calibration: Calibration | None = None,
     corrections: bool = True,
     example: Example | None = None,
     finished: FinishedWeights | None = None,
@@ -68,8 +68,10 @@ def compress(
         rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
             methods up to it each weight takes the one that is best on held-out samples.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
-        calibration: a few samples of what the model will be given, [N, ...] each, 4 or more; a quarter of
-            them is held out. Codes are then chosen by the error of a layer's output, not of its weight.
+        calibration: a few samples of what the model will be given, 4 or more, see `Calibration`: a tensor,
+            arrays by name, a list of batches, a DataLoader, a generator, a data set; labels are left out. A
+            quarter of them is held out. Codes are then chosen by the error of a layer's output, not of its
+            weight.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, and
             BatchNorm statistics may follow what compression does to activations, where held-out samples say
             that it helps.
@@ -121,8 +123,9 @@ def compress_module(
     """`compress`, with its options as one object. Where `shown` is given, that is run to find weights, and
     `example` is for the norms of convolutions alone."""
     module, trained = frozen_copy(model)
-    if example is None and options.calibration is not None:
-        example = Inputs.of(options.calibration).rows(0, 1).example
+    options = options.taken_by_module(module)
+    if example is None and options.samples is not None:
+        example = options.samples[0].first.example
     watched = example if shown is None else shown
     uses = None if watched is None else find_uses(module, watched)
     picked = _picked(module, options, trained, uses)

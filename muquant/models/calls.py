@@ -3,16 +3,22 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
 
 from muquant.base.errors import InputError
 
-Example = Tensor | Sequence[Any] | Mapping[str, Any]
+Example = Tensor | NDArray[Any] | Sequence[Any] | Mapping[str, Any]
 """An input of a model, its inputs in order, or its inputs by the names of its arguments; [N, ...] each.
+
+Each is a tensor or an array of numbers, or among others a number, which is the same for all N; so is what has
+no axes. `Inputs.axes` says where N may be instead.
 
 Inputs in order, or by name, may be tuples, lists or dicts of tensors, or whatever torch's pytree knows: the
 keys and values that a decoder remembers are such.
@@ -28,11 +34,13 @@ class Inputs:
         names: of the arguments they are given for; empty where they go by their order. A part of an argument
             has its path, such as "past_key_values.0.1".
         structure: of the arguments, where one of them has parts; None where each is a tensor.
+        known_axes: `axes` where they are known, as of rows of other inputs; nothing but None for one example.
     """
 
     tensors: tuple[Tensor, ...]
     names: tuple[str, ...] = ()
     structure: TreeSpec | None = None
+    known_axes: tuple[int | None, ...] | None = None
 
     @classmethod
     def of(cls, example: object) -> Self:
@@ -49,7 +57,9 @@ class Inputs:
         else:
             arguments = (example,)
         leaves, structure = tree_flatten_with_path(arguments)
-        paths, values = [path for path, _ in leaves], tuple(value for _, value in leaves)
+        among = len(arguments) > 1 or isinstance(arguments, dict)
+        paths = [path for path, _ in leaves]
+        values = tuple(_tensor(value, number=among and len(path) == 1) for path, value in leaves)
         keys = list(arguments) if isinstance(arguments, dict) else []
         if not all(isinstance(value, Tensor) for value in values) or not all(
             isinstance(key, str) for key in keys
@@ -73,18 +83,39 @@ class Inputs:
 
     @property
     def count(self) -> int:
-        """How many examples there are: the first size of every tensor.
+        """How many examples there are.
 
         Raises:
-            InputError: there is none, or the tensors disagree.
+            InputError: there is none, or how many cannot be told, see `axes`.
         """
-        counts = {len(tensor) if tensor.dim() else 0 for tensor in self.tensors}
-        if len(counts) != 1 or 0 in counts:
+        return self._layout[0]
+
+    @property
+    def axes(self) -> tuple[int | None, ...]:
+        """The axis of each tensor along which the examples lie; None where it is the same for all of them.
+
+        That is the first, or the second where that alone has the size, as in a state [layers, N, hidden]. A
+        tensor without axes is the same for all, and so is [1, ...] beside others of another size.
+
+        Raises:
+            InputError: there is no example, or none of this holds.
+        """
+        return self._layout[1]
+
+    @cached_property
+    def _layout(self) -> tuple[int, tuple[int | None, ...]]:
+        """`count` and `axes`."""
+        shapes = [tuple(tensor.shape) for tensor in self.tensors]
+        if self.known_axes is not None:
+            places = zip(shapes, self.known_axes, strict=True)
+            return next((shape[axis] for shape, axis in places if axis is not None), 1), self.known_axes
+        found = _find_layout(shapes)
+        if found is None:
             raise InputError(
-                f"inputs of shape {self.shapes}: expected tensors [N, ...] of one N, at least 1; "
-                "give as many examples in each"
+                f"inputs of shape {self.shapes}: expected tensors [N, ...] of one N, at least 1, or [layers, "
+                "N, ...], and what is the same for all without axes; give as many examples in each"
             )
-        return counts.pop()
+        return found
 
     @property
     def shapes(self) -> str:
@@ -109,7 +140,47 @@ class Inputs:
 
     def rows(self, start: int, stop: int) -> Self:
         """Return the examples from `start` up to `stop`."""
-        return self.map(lambda tensor: tensor[start:stop])
+        return self.take(slice(start, stop))
+
+    def take(self, index: slice | Tensor) -> Self:
+        """Return the examples that a slice, a mask [N] or a list of places picks."""
+        axes = self.axes
+        tensors = tuple(
+            tensor if axis is None else tensor[(slice(None),) * axis + (index,)]
+            for tensor, axis in zip(self.tensors, axes, strict=True)
+        )
+        return replace(self, tensors=tensors, known_axes=axes)
+
+
+def _find_layout(shapes: Sequence[tuple[int, ...]]) -> tuple[int, tuple[int | None, ...]] | None:
+    """Return `Inputs.count` and `Inputs.axes` of tensors of these shapes, None where they cannot be told."""
+    found: dict[tuple[int, tuple[int | None, ...]], int] = {}
+    for count in {shape[0] for shape in shapes if shape} - {0}:
+        axes = tuple(_axis(shape, count) for shape in shapes)
+        shared = [shape for shape, axis in zip(shapes, axes, strict=True) if axis is None and shape]
+        if all(shape[0] == 1 for shape in shared):
+            found[count, axes] = len(shared)
+    best = [layout for layout, shared in found.items() if shared == min(found.values())]
+    return best[0] if len(best) == 1 else None
+
+
+def _axis(shape: tuple[int, ...], count: int) -> int | None:
+    """The axis of `count` examples, None where there is none."""
+    if shape[:1] == (count,):
+        return 0
+    return 1 if len(shape) > 2 and shape[1] == count else None
+
+
+def _tensor(value: Any, *, number: bool) -> Any:
+    """Return arrays, and where `number` is set numbers, as tensors, all else as it is."""
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+        try:
+            return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+        except TypeError:  # texts, objects, or numbers that torch does not know
+            return value
+    return torch.tensor(value) if number and isinstance(value, bool | int | float) else value
 
 
 def random_inputs(example: Example, count: int, seed: int = 0) -> Example:
@@ -119,6 +190,8 @@ def random_inputs(example: Example, count: int, seed: int = 0) -> Example:
     constant. Integers and booleans mean something: rows of them are taken from the example, in turn. With no
     floating-point input there is nothing to draw, and the example itself is returned.
 
+    What is the same for all rows stays as it is.
+
     Args:
         example: inputs [N, ...] each.
         count: rows to return.
@@ -127,17 +200,19 @@ def random_inputs(example: Example, count: int, seed: int = 0) -> Example:
     inputs, generator = Inputs.of(example), torch.Generator().manual_seed(seed)
     if not any(tensor.is_floating_point() for tensor in inputs.tensors):
         return example
+    rows = inputs.take(torch.arange(count) % inputs.count)
 
-    def draw(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor[torch.arange(count) % len(tensor)]
-        low, high = float(tensor.min()), float(tensor.max())
+    def draw(old: Tensor, tensor: Tensor, axis: int | None) -> Tensor:
+        if axis is None or not tensor.is_floating_point():
+            return tensor
+        low, high = float(old.min()), float(old.max())
         if low == high:
             low, high = 0.0, 1.0
-        drawn = torch.rand(count, *tensor.shape[1:], generator=generator)
+        drawn = torch.rand(tensor.shape, generator=generator)
         return (low + (high - low) * drawn).to(tensor.dtype)
 
-    return inputs.map(draw).example
+    drawn = map(draw, inputs.tensors, rows.tensors, inputs.axes)
+    return replace(inputs, tensors=tuple(drawn)).example
 
 
 @contextmanager

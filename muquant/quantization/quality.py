@@ -9,6 +9,9 @@ from muquant.format.law import grid_levels
 from muquant.format.rows import CHUNK, spread
 from muquant.format.tensor import QuantizedTensor
 
+ALL_LOST = -300.0
+"""The ratio, in dB, of what is no number any more: a finite one, below all that is measured."""
+
 
 def weight_sqnr(weight: Tensor, quantized: QuantizedTensor) -> float | None:
     """Return the signal-to-quantization-noise ratio in dB; None where nothing was lost or all is zero.
@@ -35,7 +38,10 @@ def weight_sqnr(weight: Tensor, quantized: QuantizedTensor) -> float | None:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Return 10 log10(signal / noise); infinite where nothing was lost, or there was nothing to lose."""
+    """Return 10 log10(signal / noise); infinite where nothing was lost, or there was nothing to lose, and
+    `ALL_LOST` where either is NaN or infinite."""
+    if not (math.isfinite(signal) and math.isfinite(noise)):
+        return ALL_LOST
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
 
 

@@ -1,7 +1,9 @@
 """One weight, from float to codes: observe, round, and keep the best of what was tried."""
 
+import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError
@@ -9,7 +11,7 @@ from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.format.spec import MAX_MU, MuLawSpec
 from muquant.format.tensor import QuantizedTensor
-from muquant.quantization.moments import InputMoments, Moments
+from muquant.quantization.moments import InputMoments, Moments, unit_of
 from muquant.quantization.observers import observer_class
 from muquant.quantization.outcome import Outcome, OutputQuality
 from muquant.quantization.quality import decibels
@@ -55,7 +57,7 @@ def quantize(
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
     if finished is None:
-        return _quantize(weight, spec, channels, observer, rounding, samples, biased)
+        return _in_range(weight, spec, channels, observer, rounding, samples, biased)
     key = finished.key(
         weight,
         samples,
@@ -67,9 +69,28 @@ def quantize(
     )
     outcome = finished.get(key)
     if outcome is None:
-        outcome = _quantize(weight, spec, channels, observer, rounding, samples, biased)
+        outcome = _in_range(weight, spec, channels, observer, rounding, samples, biased)
         finished.put(key, outcome)
     return outcome
+
+
+def _in_range(
+    weight: Tensor,
+    spec: MuLawSpec,
+    channels: Channels,
+    observer: str,
+    rounding: str,
+    samples: InputMoments | None,
+    biased: bool,
+) -> Outcome:
+    """`_quantize`, in another unit where the squares of weights are no numbers of float32."""
+    largest = float(torch.stack(torch.aminmax(weight)).abs().max()) if weight.numel() else 0.0
+    unit = unit_of(largest) if math.isfinite(largest) else 1.0
+    if unit == 1:
+        return _quantize(weight, spec, channels, observer, rounding, samples, biased)
+    found = _quantize(weight * (1 / unit), spec, channels, observer, rounding, samples, biased)
+    tensor = replace(found.tensor, step=found.tensor.step * unit)
+    return replace(found, tensor=tensor, shift=None if found.shift is None else found.shift * unit)
 
 
 def _quantize(
@@ -133,14 +154,14 @@ def _nearest(weight: Tensor, spec: MuLawSpec, channels: Channels, observer: str)
 def _shift(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> Tensor:
     """(w - q) E[x], float32 [channels]."""
     rows = moments.blocks(to_matrix(weight - quantized.dequantize(), quantized.channels))
-    return (rows @ moments.mean[:, :, None]).reshape(-1)
+    return (rows @ moments.mean[:, :, None]).reshape(-1) * moments.unit
 
 
 def _lost(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> float:
-    """E||(w - q) x||^2."""
+    """E||(w - q) x||^2, x in the unit of `moments`."""
     return _power(quantized.dequantize().sub_(weight), quantized.channels, moments)
 
 
 def _power(weight: Tensor, channels: Channels, moments: Moments) -> float:
-    """E||w x||^2."""
+    """E||w x||^2, likewise."""
     return float(moments.power(to_matrix(weight, channels)).double().sum())

@@ -57,7 +57,9 @@ class FinishedWeights:
             samples: what the layer's inputs are like.
             options: all else that matters, JSON values.
         """
-        digest = hashlib.sha256(json.dumps([list(weight.shape), options], sort_keys=True).encode())
+        units = [part.unit for part in _parts(samples)]
+        others = json.dumps([list(weight.shape), units, options], sort_keys=True)
+        digest = hashlib.sha256(others.encode())
         for tensor in (weight, *_tensors(samples)):
             digest.update(tensor.detach().contiguous().numpy().data)
         return digest.hexdigest()
@@ -101,8 +103,12 @@ class FinishedWeights:
         write_tensors(self.folder / f"{key}.safetensors", SCHEMA, tensors, manifest)
 
 
+def _parts(samples: InputMoments | None) -> tuple[Moments, ...]:
+    return () if samples is None else (samples.fit, samples.held_out)
+
+
 def _tensors(samples: InputMoments | None) -> Iterable[Tensor]:
-    parts: tuple[Moments, ...] = () if samples is None else (samples.fit, samples.held_out)
+    parts = _parts(samples)
     return (tensor for part in parts for tensor in (part.mean, part.second, part.third, part.fourth))
 
 

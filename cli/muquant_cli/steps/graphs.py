@@ -82,6 +82,8 @@ def compress_graph(
             )
     if report.raised_from is not None:
         output.say(f"{source} had opset {report.raised_from} and was raised to 13: its outputs are the same")
+    if report.zero_inputs:
+        output.say(f"The samples do not give {', '.join(report.zero_inputs)}: zeros stood for it")
     rows = [
         (
             *summary_cells(weight),

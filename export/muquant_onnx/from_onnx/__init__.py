@@ -18,6 +18,7 @@ calibrate.py    what layers see of samples, by onnxruntime
 feeds.py        samples in batches that a graph takes
 made_up.py      inputs of which only types and shapes are known
 check.py        what a file answers under onnxruntime, before and after
+states.py       what a graph remembers, where samples do not say it
 biases.py       where a layer's bias is added, and how to change it
 spool.py        packed codes, in a file until the model is written
 edit.py         packed codes in the weights' place

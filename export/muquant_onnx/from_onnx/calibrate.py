@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError
-from muquant.compression.calibration import in_parts
-from muquant.models.calls import Inputs
+from muquant.compression.calibration import Samples, in_parts
 from muquant.quantization.moments import InputMoments, Moments, MomentSums
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.names import label
@@ -27,21 +26,21 @@ _MOVING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Un
 
 
 def graph_samples(
-    source: Path, weights: Sequence[FoundWeight], samples: tuple[Inputs, Inputs] | None
+    source: Path, weights: Sequence[FoundWeight], samples: tuple[Samples, Samples] | None
 ) -> Iterator[tuple[FoundWeight, InputMoments | None, str]]:
     """Yield `weights` with what is known of their layers' inputs, and else why that is not known.
 
     Args:
         source: the ONNX file in which `weights` were found.
         weights: of which to collect.
-        samples: for the graph's inputs [N, ...], by name or in order, to fit to and held out; None where
+        samples: for the graph's inputs, by name or in order, to fit to and held out; None where
             nothing is known of any weight's inputs.
 
     Raises:
-        InputError: the samples do not fit the graph's inputs or are too few, or onnxruntime does not run it.
+        InputError: the samples do not fit the graph's inputs, or onnxruntime does not run it.
     """
 
-    def collect(part: list[FoundWeight], own: Inputs) -> dict[FoundWeight, Moments | str]:
+    def collect(part: list[FoundWeight], own: Samples) -> dict[FoundWeight, Moments | str]:
         known = _collect(source, [weight.name for weight in part], own)
         return {weight: known[weight.name] for weight in part}
 
@@ -50,7 +49,7 @@ def graph_samples(
 
 
 def _collect(
-    source: Path, names: Sequence[str], samples: Inputs, unseen: Mapping[str, str] | None = None
+    source: Path, names: Sequence[str], samples: Samples, unseen: Mapping[str, str] | None = None
 ) -> dict[str, Moments | str]:
     """Return moments of what the named weights are multiplied by, and where these cannot be known why;
     `unseen` says of some that they cannot."""

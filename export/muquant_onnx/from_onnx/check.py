@@ -3,8 +3,6 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,12 @@ from torch import Tensor
 from muquant.base.errors import InputError, first_line
 from muquant.base.text import byte_size
 from muquant.compression.answers.compare import FloatAnswers
-from muquant.compression.answers.modules import MOST_SAMPLES
+from muquant.compression.answers.modules import first_batches
 from muquant.compression.answers.report import HELD_OUT, SYNTHETIC, AnswersCheck
 from muquant.compression.options import CompressionOptions
 from muquant.models.calls import output_tensors
-from muquant_onnx.from_onnx.feeds import Feeds
-from muquant_onnx.from_onnx.made_up import Feed, made_up, whole_inputs
+from muquant_onnx.from_onnx.feeds import Batch, Feeds
+from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
 from muquant_onnx.serving.sessions import load_session
 
 _MADE_UP = 8
@@ -31,7 +29,7 @@ _MEMORY = 6
 """onnxruntime may take so many times the float file's bytes while it folds the decoders of the new one."""
 
 
-def ask_file(path: Path, graph: ir.Graph, nbytes: int, options: CompressionOptions) -> FloatAnswers[Feed]:
+def ask_file(path: Path, graph: ir.Graph, nbytes: int, options: CompressionOptions) -> FloatAnswers[Batch]:
     """Run a file before it is compressed: on the held-out samples where there are samples, else on inputs
     made up from the types and shapes that it states.
 
@@ -55,15 +53,15 @@ def ask_file(path: Path, graph: ir.Graph, nbytes: int, options: CompressionOptio
         run = _Run(load_session(path))
         if held_out is None:
             made = made_up(run.session, _MADE_UP, whole_inputs(graph), run.tells)
-            answered = ((feed, run.named(outputs), 1) for feed, outputs in made)
+            answered = ((Batch(feed, 1), run.named(outputs), 1) for feed, outputs in made)
             return FloatAnswers.of(answered, run, SYNTHETIC)
-        batches = islice(held_out.batches(), ceil(MOST_SAMPLES / held_out.batch_size))
-        return FloatAnswers.of(((feed, run(feed), _count(feed)) for feed in batches), run, HELD_OUT)
+        batches = first_batches(held_out.batches, lambda batch: batch.count)
+        return FloatAnswers.of(((batch, run(batch), batch.count) for batch in batches), run, HELD_OUT)
     except Exception as error:  # onnxruntime's errors have no common base
         return FloatAnswers(not_checked=first_line(error))
 
 
-def check_file(path: Path, exact: FloatAnswers[Feed]) -> AnswersCheck:
+def check_file(path: Path, exact: FloatAnswers[Batch]) -> AnswersCheck:
     """Compare a compressed file with what `ask_file` has found.
 
     Raises:
@@ -86,8 +84,8 @@ class _Run:
 
     session: ort.InferenceSession
 
-    def __call__(self, feed: Feed) -> list[tuple[str, Tensor]]:
-        return self.named(self.session.run(None, feed))
+    def __call__(self, batch: Batch) -> list[tuple[str, Tensor]]:
+        return self.named(batch.own(self.session.run(None, batch.feed)))
 
     def named(self, outputs: Sequence[Any]) -> list[tuple[str, Tensor]]:
         """Return all tensors among the outputs with their names; those of texts as check sums of these."""
@@ -110,7 +108,3 @@ def _as_tensors(output: Any) -> Any:
     if array.dtype.kind in "OUS":
         array = np.vectorize(lambda text: zlib.crc32(str(text).encode()), otypes=[np.int64])(array)
     return torch.from_numpy(array)
-
-
-def _count(feed: Feed) -> int:
-    return len(next(iter(feed.values())))

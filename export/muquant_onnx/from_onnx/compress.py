@@ -10,10 +10,10 @@ from torch import Tensor
 
 from muquant.base.errors import naming
 from muquant.base.files import scratch_folder
+from muquant.compression.calibration import Calibration
 from muquant.compression.options import CompressionOptions
 from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
-from muquant.models.calls import Example
 from muquant.quantization.outcome import Outcome
 from muquant.quantization.quantize import quantize
 from muquant.quantization.resume import FinishedWeights
@@ -23,6 +23,7 @@ from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.check import ask_file, check_file
 from muquant_onnx.from_onnx.edit import replace_weights
+from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
@@ -45,7 +46,7 @@ def compress_onnx(
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
     observer: str = "search",
-    calibration: Example | None = None,
+    calibration: Calibration | None = None,
     corrections: bool = True,
     policy: str = "auto",
     finished: FinishedWeights | None = None,
@@ -72,8 +73,9 @@ def compress_onnx(
         rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
             methods up to it each weight takes the one that is best on held-out samples.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
-        calibration: a few samples for the graph's inputs [N, ...], 4 or more, by name or in order; a quarter
-            of them is held out. onnxruntime runs the graph on them.
+        calibration: a few samples for the graph's inputs, 4 or more, by name or in order, see `Calibration`:
+            arrays, a list of batches, a DataLoader, a generator; a quarter of them is held out. onnxruntime
+            runs the graph on them. States that they lack are zero; `zero_inputs` of the report names these.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, where
             held-out samples say that it helps.
         policy: "float", "int8", "int4" or "auto", see `lower`.
@@ -119,6 +121,8 @@ def compress_file(
     """`compress_onnx` of a file that `raised` has yielded, with its options as one object."""
     read = read_graph(source.path)
     model = read.model
+    options = options.taken_by(graph_arguments(model.graph))
+    feeds = None if options.samples is None else Feeds.of(model.graph, options.samples[0], source.path)
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
@@ -166,6 +170,7 @@ def compress_file(
         left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
         raised_from=source.opset,
         answers=None if exact is None else check_file(destination, exact),
+        zero_inputs=() if feeds is None else feeds.zeros,
     )
 
 

@@ -11,10 +11,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from muquant_onnx.from_onnx.constants import whole_numbers
+from muquant_onnx.from_onnx.feeds import Feed
 
 Array = NDArray[Any]
-Feed = Mapping[str, Array]
-"""Inputs by name."""
 Answered = tuple[Feed, list[Any]]
 """Inputs by name, and the outputs."""
 

@@ -15,13 +15,13 @@ from muquant.compression.budget.answers import answers, count_changed
 from muquant.compression.budget.choose import OnStep, TryPlan, choose
 from muquant.compression.budget.curve import WidthCurve, measure
 from muquant.compression.budget.limits import Limits
+from muquant.compression.calibration import Calibration
 from muquant.compression.options import CompressionOptions
 from muquant.format.spec import MuLawSpec
-from muquant.models.calls import Example
 from muquant.quantization.resume import FinishedWeights
 from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.compress import compress_file, own_formats, pick_weights
-from muquant_onnx.from_onnx.feeds import Feeds
+from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
@@ -40,7 +40,7 @@ def plan_onnx(
     overrides: Mapping[str, int] | None = None,
     rounding: str | None = None,
     observer: str = "search",
-    calibration: Example | None = None,
+    calibration: Calibration | None = None,
     corrections: bool = True,
     policy: str = "auto",
     finished: FinishedWeights | None = None,
@@ -95,6 +95,7 @@ def plan_file(
     """`plan_onnx` of a file that `raised` has yielded, with its options as objects."""
     limits.check(options)
     model = read_graph(source.path).model
+    options = options.taken_by(graph_arguments(model.graph))
     picked = pick_weights(require_weights(model, source.path)[0], options.layers)
     pinned = own_formats(picked, options)
     curves: list[WidthCurve] = []

@@ -57,6 +57,7 @@ class CompressReport:
         left_alone: what was not, and why, the most bytes first. Each floating-point constant of the source is
             once among `weights` or here.
         raised_from: the opset that the source had, where that was below 13 and was raised to it; else None.
+        zero_inputs: states of the graph that calibration samples did not give, which were zero while it ran.
         answers: how alike the file answers to the source; None where that was not asked.
     """
 
@@ -68,6 +69,7 @@ class CompressReport:
     weights: tuple[WeightReport, ...]
     left_alone: tuple[LeftAlone, ...]
     raised_from: int | None = None
+    zero_inputs: tuple[str, ...] = ()
     answers: AnswersCheck | None = None
 
     @property

@@ -1,8 +1,8 @@
 """The answers of a PyTorch module, before and after compression."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from muquant.base.errors import InputError, first_line
 from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.answers.report import EXAMPLE, HELD_OUT, SYNTHETIC, AnswersCheck
-from muquant.compression.calibration.collect import BATCH_SIZE
+from muquant.compression.calibration.batches import BATCH_SIZE, rows_of
 from muquant.compression.options import CompressionOptions
 from muquant.models import Architecture
 from muquant.models.calls import Example, Inputs, output_tensors, random_inputs
 from muquant.models.wrappers import peeled, plain_copy
+
+B = TypeVar("B")
 
 MOST_SAMPLES = 128
 _DRAWN = 16
@@ -33,7 +35,7 @@ def ask_module(
         options: of its compression.
         example: its inputs [N, ...] each, or None.
     """
-    batches, inputs = _batches(model, options, example)
+    batches, inputs = _batches(model, options.taken_by_module(peeled(model)), example)
     if not inputs:
         return FloatAnswers(not_checked="nothing is known to run the model on; give an example or samples")
     module = plain_copy(model)
@@ -62,11 +64,27 @@ def check_module(module: nn.Module, exact: FloatAnswers[Inputs]) -> AnswersCheck
         ) from error
 
 
+def first_batches(batches: Iterable[B], count: Callable[[B], int]) -> Iterator[B]:
+    """Yield batches until there are `MOST_SAMPLES` samples in them.
+
+    Args:
+        batches: to begin with the first.
+        count: returns how many samples one has.
+    """
+    done = 0
+    for batch in batches:
+        yield batch
+        done += count(batch)
+        if done >= MOST_SAMPLES:
+            return
+
+
 def _batches(
     model: nn.Module, options: CompressionOptions, example: Example | None
 ) -> tuple[Iterable[tuple[Inputs, int]], str]:
     if options.samples is not None:
-        return _held_out(options), HELD_OUT
+        batches = first_batches(options.samples[1].batches(BATCH_SIZE), rows_of)
+        return ((batch, rows_of(batch)) for batch in batches), HELD_OUT
     architecture = getattr(peeled(model), "architecture", None)
     if example is None and isinstance(architecture, Architecture):
         example = torch.zeros(1, *architecture.input_shape)
@@ -78,12 +96,6 @@ def _batches(
     size = len(inputs.tensors[0])
     drawn = (Inputs.of(random_inputs(example, size, seed)) for seed in range(_DRAWN))
     return ((each, size) for each in drawn), SYNTHETIC
-
-
-def _held_out(options: CompressionOptions) -> Iterator[tuple[Inputs, int]]:
-    assert options.samples is not None
-    batches = options.samples[1].batches(BATCH_SIZE)
-    return ((batch, batch.count) for batch in islice(batches, MOST_SAMPLES // BATCH_SIZE))
 
 
 def _says_no_more_than_a_shape(tensors: Sequence[Tensor]) -> bool:

@@ -13,7 +13,8 @@ from muquant.compression.budget.plan import Drop
 def answers(output: Tensor) -> Tensor:
     """Return the class with the largest value for each sample, or for each place of it.
 
-    Classes are where `class_axis` says. Integers are answers already.
+    Classes are where `class_axis` says. Integers are answers already. Where NaN is among the values there is
+    no answer, which is NaN: it differs from all others, itself among them.
 
     Raises:
         InputError: there is no axis of at least two classes.
@@ -26,7 +27,9 @@ def answers(output: Tensor) -> Tensor:
             "max_drop compares which class is answered; expected a first output [N, ..., classes], found "
             f"shape {tuple(output.shape)}; give max_bytes instead"
         )
-    return output.argmax(axis)
+    found = output.argmax(axis)
+    unknown = output.isnan().any(axis)
+    return torch.where(unknown, torch.nan, found.double()) if unknown.any() else found
 
 
 def count_changed(exact: Iterable[Tensor], found: Iterable[Tensor]) -> Drop:

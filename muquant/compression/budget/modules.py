@@ -12,15 +12,16 @@ from muquant.compression.budget.choose import OnStep, TryPlan, choose
 from muquant.compression.budget.curve import WidthCurve, measure
 from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.plan import Drop, Plan
-from muquant.compression.calibration import samples_of
-from muquant.compression.calibration.collect import BATCH_SIZE, run_samples
+from muquant.compression.calibration import Calibration, Samples, samples_of
+from muquant.compression.calibration.batches import BATCH_SIZE
+from muquant.compression.calibration.collect import run_samples
 from muquant.compression.calibration.uses import find_uses
 from muquant.compression.computed import frozen_copy
 from muquant.compression.layers import override_formats, select_weights
 from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
 from muquant.format.spec import MuLawSpec
-from muquant.models.calls import Example, Inputs, output_tensors
+from muquant.models.calls import Example, output_tensors
 from muquant.quantization.resume import FinishedWeights
 
 
@@ -34,7 +35,7 @@ def plan_widths(
     overrides: Mapping[str, int] | None = None,
     rounding: str | None = None,
     observer: str = "search",
-    calibration: Example | None = None,
+    calibration: Calibration | None = None,
     corrections: bool = True,
     example: Example | None = None,
     finished: FinishedWeights | None = None,
@@ -61,7 +62,7 @@ def plan_widths(
         overrides: layers -> a width that is theirs, as in `compress`.
         rounding: as in `compress`, for the plans that are tried.
         observer: as in `compress`.
-        calibration: a few samples [N, ...], 4 or more, as in `compress`; needed with `max_drop`.
+        calibration: a few samples, as in `compress`; needed with `max_drop`.
         corrections: as in `compress`, for the plans that are tried.
         example: as in `compress`: shows which parameters of modules that are not known are weights.
         finished: as in `compress`, for the plans that are tried; the plan that is taken is among them.
@@ -102,8 +103,9 @@ def plan_module(
             "the model was prepared for quantization-aware training, which fixed its widths; plan for a "
             "float model, or compress it without a plan"
         )
-    if example is None and options.calibration is not None:
-        example = Inputs.of(options.calibration).rows(0, 1).example
+    options = options.taken_by_module(module)
+    if example is None and options.samples is not None:
+        example = options.samples[0].first.example
     uses = None if example is None else find_uses(module, example)
     picked = select_weights(module, options.layers, uses)
     pinned = override_formats(picked, options.format, options.overrides)
@@ -150,9 +152,9 @@ def _trial(
     return trial
 
 
-def _answers(module: nn.Module, inputs: Inputs) -> Iterator[Tensor]:
+def _answers(module: nn.Module, samples: Samples) -> Iterator[Tensor]:
     """Yield the answers to the samples, `BATCH_SIZE` at a time."""
-    for batch in inputs.batches(BATCH_SIZE):
+    for batch in samples.batches(BATCH_SIZE):
         with torch.inference_mode():
             tensors = output_tensors(run_samples(module, batch))
         if not tensors:

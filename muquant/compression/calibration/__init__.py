@@ -1,12 +1,17 @@
 """What the inputs of layers are like, as far as the error of their outputs depends on it.
 
-samples.py    samples to fit to and samples held out, and the moments that layers see of both
+batches.py    samples in batches; those to fit to and those held out
+given.py      samples in every form, read into batches
+taken.py      without labels, in the batches that a model takes
+samples.py    the moments that layers see of both
 collect.py    a model is run on samples, and the moments of its layers' inputs are kept
 uses.py       the parameters that operators multiply by, and their channels
 operators.py  the operators that multiply by a weight, and which vectors they multiply
 """
 
+from muquant.compression.calibration.batches import Samples
 from muquant.compression.calibration.collect import collect_moments
+from muquant.compression.calibration.given import Calibration, read_samples
 from muquant.compression.calibration.samples import in_parts, samples_of, split
 
-__all__ = ["collect_moments", "in_parts", "samples_of", "split"]
+__all__ = ["Calibration", "Samples", "collect_moments", "in_parts", "read_samples", "samples_of", "split"]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from muquant.base.errors import InputError, first_line
+from muquant.compression.calibration.batches import BATCH_SIZE, Samples, rows_of
 from muquant.compression.calibration.operators import OPERATORS, Product
 from muquant.compression.layers import Weight
 from muquant.format.channels import Channels
@@ -17,15 +18,13 @@ from muquant.format.rows import to_matrix
 from muquant.models.calls import Inputs
 from muquant.quantization.moments import Moments, MomentSums
 
-BATCH_SIZE = 32
-
 _Layout = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 
 
 def collect_moments(
     model: nn.Module,
     weights: Sequence[Weight],
-    inputs: Inputs,
+    samples: Samples,
     *,
     seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
@@ -39,12 +38,12 @@ def collect_moments(
     Args:
         model: in evaluation mode, on the CPU.
         weights: of `model`.
-        inputs: samples [N, ...], run `BATCH_SIZE` at a time.
+        samples: run `BATCH_SIZE` at a time where they may be cut.
         seed: which patches are drawn from large images.
         on_batch: called after each batch with the samples that were run, and their number.
 
     Raises:
-        InputError: the model does not run on the inputs, or makes NaN, infinity or too large numbers of them.
+        InputError: the model does not run on the samples, or makes NaN or infinity of them.
     """
     watched = {
         weight: _Watched(
@@ -58,12 +57,12 @@ def collect_moments(
     generator = torch.Generator().manual_seed(seed)
     done = 0
     with torch.no_grad(), slow_attention():
-        for batch in inputs.batches(BATCH_SIZE):
+        for batch in samples.batches(BATCH_SIZE):
             with _Watch(by_memory, by_storage, generator):
                 run_samples(model, batch)
-            done += batch.count
+            done += rows_of(batch)
             if on_batch is not None:
-                on_batch(done, inputs.count)
+                on_batch(done, samples.count)
     return {
         weight: own.sums.moments() if own.sums.count else _reason(weight, own)
         for weight, own in watched.items()
@@ -151,6 +150,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Take in the operator's vectors, and run it."""
         kwargs = kwargs or {}
         operator = OPERATORS.get(func)
+        if operator is None:  # in inference mode composed operators come whole
+            with self:
+                found = func.decompose(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
         for product in operator(*args, **kwargs) if operator is not None else ():
             self._take(product)
         return func(*args, **kwargs)

@@ -1,54 +1,36 @@
-"""Calibration samples: some to fit codes to, others to judge by, and the moments that layers see of both."""
+"""The moments that layers see of samples to fit to and of samples held out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-import torch
 from torch import nn
 
-from muquant.base.errors import InputError
+from muquant.compression.calibration.batches import Samples
 from muquant.compression.calibration.collect import collect_moments
+from muquant.compression.calibration.given import Calibration, read_samples
 from muquant.compression.layers import Weight
-from muquant.models.calls import Example, Inputs
 from muquant.quantization.moments import InputMoments, Moments
 
 W = TypeVar("W")
 """A weight, of a module or of a graph."""
 
-HELD_OUT = 4
-"""Every so many-th sample is held out."""
 MEMORY = 2**30
 """Bytes of moments at a time; a network that needs more is run several times."""
 
 
-def split(calibration: Example) -> tuple[Inputs, Inputs]:
-    """Return the samples [N, ...] to fit to, and those held out.
-
-    Negative infinity passes, which masks are made of: where it reaches a layer, `MomentSums` refuses it.
+def split(calibration: Calibration) -> tuple[Samples, Samples]:
+    """Return the samples to fit to, and those held out.
 
     Raises:
-        InputError: there are fewer than 4, their tensors disagree in number, or one holds NaN or infinity.
+        InputError: as for `read_samples` and `Samples.split`.
     """
-    inputs = Inputs.of(calibration)
-    count = inputs.count
-    if count < HELD_OUT:
-        raise InputError(f"calibration: expected at least {HELD_OUT} samples, found {count}; give more")
-    for name, tensor in zip(inputs.names or range(len(inputs.tensors)), inputs.tensors, strict=True):
-        wrong = tensor.isnan() | tensor.isposinf() if tensor.is_floating_point() else None
-        if wrong is not None and wrong.any():
-            first = int(wrong.nonzero()[0, 0])
-            raise InputError(
-                f"calibration: input {name}: expected finite numbers, found NaN or infinity in sample "
-                f"{first}; mend it or leave it out"
-            )
-    held_out = torch.arange(count) % HELD_OUT == HELD_OUT - 1
-    return inputs.map(lambda tensor: tensor[~held_out]), inputs.map(lambda tensor: tensor[held_out])
+    return read_samples(calibration).split()
 
 
 def samples_of(
     model: nn.Module,
     weights: Sequence[Weight],
-    samples: tuple[Inputs, Inputs] | None,
+    samples: tuple[Samples, Samples] | None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Weight, InputMoments | None, str]]:
     """Yield each of `weights` with what is known of its inputs, and else why that is not known.
@@ -58,12 +40,11 @@ def samples_of(
     Args:
         model: in evaluation mode, on the CPU; it must not change while weights are yielded.
         weights: of `model`.
-        samples: [N, ...] to fit to and held out, see `split`; None where nothing is known of any inputs.
+        samples: to fit to and held out, see `split`; None where nothing is known of any inputs.
         on_batch: called as in `collect_moments`.
 
     Raises:
-        InputError: the model does not run on the samples, or makes NaN, infinity or too large numbers of
-            them.
+        InputError: the model does not run on the samples, or makes NaN or infinity of them.
     """
     sizes = {weight: weight.channels.moments(tuple(weight.value.shape)) for weight in weights}
     return in_parts(sizes, samples, lambda part, own: collect_moments(model, part, own, on_batch=on_batch))
@@ -71,15 +52,15 @@ def samples_of(
 
 def in_parts(
     sizes: Mapping[W, int],
-    samples: tuple[Inputs, Inputs] | None,
-    collect: Callable[[list[W], Inputs], dict[W, Moments | str]],
+    samples: tuple[Samples, Samples] | None,
+    collect: Callable[[list[W], Samples], dict[W, Moments | str]],
 ) -> Iterator[tuple[W, InputMoments | None, str]]:
     """Yield weights with what is known of their inputs, collected for a few weights at a time, and where
     nothing is known although there are samples, why.
 
     Args:
         sizes: weight -> numbers of its second moments.
-        samples: [N, ...] to fit to and held out, see `split`; or None.
+        samples: to fit to and held out, see `split`; or None.
         collect: returns for each of some weights its moments, or why they cannot be known.
     """
     if samples is None:
@@ -92,7 +73,7 @@ def in_parts(
             if isinstance(one, str) or isinstance(other, str):
                 yield weight, None, one if isinstance(one, str) else str(other)
             else:
-                yield weight, InputMoments(one, other), ""
+                yield weight, InputMoments.of(one, other), ""
 
 
 def _parts(sizes: Mapping[W, int]) -> Iterator[list[W]]:

@@ -235,8 +235,6 @@ def test_calibration_that_is_not_finite_is_refused(row: int, corrections: bool) 
     x[row, 2] = float("inf")
     with pytest.raises(InputError, match=f"^calibration: input 0: .* in sample {row};"):
         mq.compress(mlp(), calibration=x, corrections=corrections)
-    with pytest.raises(InputError, match=r"^0\.weight: calibration: .* found inputs up to"):
-        mq.compress(mlp(), calibration=torch.full((16, 6), 1e10), corrections=corrections)
 
 
 def test_other_parametrizations_are_computed_out() -> None:

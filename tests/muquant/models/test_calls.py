@@ -64,8 +64,8 @@ def test_arguments_may_have_parts(example: Any, names: tuple[str, ...]) -> None:
     ("example", "found"),
     [
         (3, "int of int"),
-        (np.zeros(3), "ndarray of ndarray"),
-        ((A, 1), "tuple of Tensor, int"),
+        (np.array(["a"]), "ndarray of ndarray"),
+        ((A, "1"), "tuple of Tensor, str"),
         ({"a": [1]}, "dict of int, str"),
         ({"a": (A, None)}, "dict of NoneType, Tensor, str"),
         ({0: A}, "dict of Tensor, int"),
@@ -78,6 +78,78 @@ def test_what_is_no_example_is_refused(example: object, found: str) -> None:
         Inputs.of(example)
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.arange(6, dtype=np.uint8)[::-2],
+        np.arange(6, dtype=">i4"),
+        np.array([True, False]),
+        np.arange(6, dtype=np.float16).reshape(2, 3).T,
+        np.float32(0.5),
+        np.array(7),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_arrays_are_taken_as_they_are(array: Any) -> None:
+    (found,) = Inputs.of({"x": array}).tensors
+    assert found.numpy().dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found.numpy(), array)
+    still = np.array(array)
+    still.flags.writeable = False
+    np.testing.assert_array_equal(Inputs.of((still, A)).tensors[0].numpy(), array)
+
+
+def test_a_number_among_others_is_one_for_all() -> None:
+    inputs = Inputs.of({"x": A, "rate": 16000, "share": 0.5, "on": True})
+    assert [tensor.dtype for tensor in inputs.tensors] == [
+        torch.float32,
+        torch.int64,
+        torch.float32,
+        torch.bool,
+    ]
+    assert (inputs.count, inputs.axes) == (2, (0, None, None, None))
+    assert [tensor.tolist() for tensor in inputs.rows(1, 2).tensors] == [[[3, 4, 5]], 16000, 0.5, True]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "count", "axes"),
+    [
+        ([(64, 5), (64,)], 64, (0, 0)),
+        ([(64, 5), (2, 64, 3), ()], 64, (0, 1, None)),
+        ([(2, 64, 3), (64, 5)], 64, (1, 0)),
+        ([(64, 5), (64, 64, 3)], 64, (0, 0)),
+        ([(64, 5), (1,), (1, 7)], 64, (0, None, None)),
+        ([(1, 576), (2, 1, 128), ()], 1, (0, 1, None)),
+        ([(9, 3), (8, 3)], None, ()),
+        ([(10, 5), (5,)], None, ()),
+        ([(64, 5), (3,)], None, ()),
+        ([(3, 4, 5), (4, 3, 5)], None, ()),
+        ([()], None, ()),
+        ([(0, 5)], None, ()),
+        ([], None, ()),
+    ],
+    ids=str,
+)
+def test_where_examples_lie(
+    shapes: list[tuple[int, ...]], count: int | None, axes: tuple[int | None, ...]
+) -> None:
+    inputs = Inputs(tuple(torch.rand(shape) for shape in shapes))
+    if count is None:
+        with pytest.raises(InputError, match="give as many examples in each"):
+            _ = inputs.count
+        return
+    assert (inputs.count, inputs.axes) == (count, axes)
+    part = inputs.take(torch.arange(count) % 4 == 0)
+    assert (part.count, part.axes) == (-(-count // 4), axes)
+    for tensor, old, axis in zip(part.tensors, inputs.tensors, axes, strict=True):
+        expected = old if axis is None else old.movedim(axis, 0)[::4].movedim(0, axis)
+        assert torch.equal(tensor, expected)
+    assert inputs.rows(0, 1).rows(0, 1).count == 1
+    whole = [batch.count for batch in inputs.batches(10)]
+    assert sum(whole) == count
+
+
 def test_random_inputs_keep_what_means_something() -> None:
     drawn: Any = random_inputs({"image": 10 * A.double(), "ids": B, "flat": torch.zeros(2, 4)}, 5)
     assert drawn["ids"].tolist() == [[1], [0], [1], [0], [1]]
@@ -88,6 +160,12 @@ def test_random_inputs_keep_what_means_something() -> None:
     assert 0 <= drawn["flat"].min() < drawn["flat"].max() < 1
     again: Any = random_inputs({"image": 10 * A.double(), "ids": B, "flat": torch.zeros(2, 4)}, 5)
     assert torch.equal(drawn["image"], again["image"])
+
+
+def test_random_inputs_lie_where_those_of_the_example_do() -> None:
+    drawn: Any = random_inputs({"x": torch.rand(3, 4), "state": torch.rand(2, 3, 5), "rate": 16000}, 7)
+    assert [drawn[name].shape for name in ("x", "state", "rate")] == [(7, 4), (2, 7, 5), ()]
+    assert int(drawn["rate"]) == 16000
 
 
 def test_an_example_without_numbers_to_draw_stays_as_it_is() -> None:

@@ -4,7 +4,7 @@ import torch
 
 from muquant import MuLawSpec, QuantizedTensor
 from muquant.format.channels import Channels
-from muquant.quantization.quality import weight_sqnr
+from muquant.quantization.quality import ALL_LOST, decibels, weight_sqnr
 
 
 @pytest.mark.parametrize("channel_axis", [0, 1])
@@ -27,3 +27,11 @@ def test_where_nothing_is_lost_or_there_is_nothing_it_is_none() -> None:
     assert weight_sqnr(torch.zeros(1, 3), quantized) is None
     empty = QuantizedTensor(MuLawSpec(3, 5.0), codes[:, :0], torch.ones(1, 1))
     assert weight_sqnr(torch.zeros(1, 0), empty) is None
+
+
+def test_what_is_no_number_is_not_lossless() -> None:
+    nan, inf = float("nan"), float("inf")
+    for signal, noise in ((1, nan), (nan, 0), (nan, nan), (inf, 1), (inf, inf), (1, inf), (0, nan)):
+        assert decibels(signal, noise) == ALL_LOST
+    assert decibels(1, 0) == decibels(0, 1) == inf
+    assert decibels(100, 1) == 20

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 import muquant
 from muquant import InputError, MuLawSpec
-from muquant.compression.calibration import collect_moments, samples, samples_of, split
+from muquant.compression.calibration import collect_moments, read_samples, samples, samples_of, split
 from muquant.compression.layers import quantizable_weights
 from muquant.format.channels import ROWS
-from muquant.models.calls import Inputs
 from muquant.quantization.moments import InputMoments, Moments, MomentSums
 from muquant.quantization.quantize import quantize
 
@@ -182,7 +181,7 @@ def test_moments_that_do_not_fit_in_memory_are_collected_in_parts(monkeypatch: p
     monkeypatch.setattr(samples, "MEMORY", 8 * 24**2)
     model = network()
     weights = quantizable_weights(model)
-    whole = collect_moments(model, weights, Inputs.of(tokens(0, 12)[[0, 1, 2, 4, 5, 6, 8, 9, 10]]))
+    whole = collect_moments(model, weights, read_samples(tokens(0, 12)[[0, 1, 2, 4, 5, 6, 8, 9, 10]]))
     found = {weight: known for weight, known, _ in samples_of(model, weights, split(tokens(0, 12)))}
     assert list(found) == weights
     for weight, expected in whole.items():
@@ -199,7 +198,7 @@ def test_moments_that_do_not_fit_in_memory_are_collected_in_parts(monkeypatch: p
     [
         ({"rounding": "compensated"}, "rounding 'compensated' .* needs samples; give a calibration"),
         ({"calibration": tokens(0, 3)}, "at least 4 samples, found 3"),
-        ({"calibration": [tokens(0, 8), tokens(0, 9)]}, "one N, at least 1"),
+        ({"calibration": (tokens(0, 8), tokens(0, 9))}, "one N, at least 1"),
         ({"calibration": numbers(0, 8, 5)}, "Sequential does not run on inputs"),
         ({"calibration": tokens(0, 8), "rounding": "up"}, "rounding 'up' is unknown"),
     ],
