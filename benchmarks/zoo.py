@@ -29,7 +29,8 @@ from muquant.base.files import read_json
 from muquant.base.provenance import provenance
 from muquant.base.text import byte_size, markdown_table
 
-SEED, LARGEST = 0, 0.2
+SEED, LARGEST, UNLIKE = 0, 0.2, 10
+"""The seed of inputs; the largest ratio wanted; dB below which answers are unlike."""
 FILES = FOLDER.parent / "zoo"
 
 
@@ -134,6 +135,12 @@ def targets(rows: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     taken = {name: row for name, row in rows.items() if row["taken"]}
     large = {name: row for name, row in taken.items() if row["ratio"] > LARGEST}
+    silent = {
+        name: min(found)
+        for name, row in taken.items()
+        if (found := [db for db in row["sqnr"].values() if db is not None and db < UNLIKE])
+        and not warned(row)
+    }
     unexplained = [name for name, row in large.items() if explained(row) > LARGEST]
     return [
         {"target": "all are taken", "met": not refused, "but": refused},
@@ -142,13 +149,31 @@ def targets(rows: dict[str, Any]) -> list[dict[str, Any]]:
             "met": not unexplained,
             "but": [f"{name}: {row['ratio']:.3f}: {filled(row)}" for name, row in large.items()],
         },
+        {
+            "target": f"where an output is below {UNLIKE} dB, compress has warned",
+            "met": not silent,
+            "but": [f"{name}: {db:.1f} dB" for name, db in silent.items()],
+        },
     ]
 
 
+def warned(row: dict[str, Any]) -> bool:
+    """Whether compress said that answers are no longer alike."""
+    return bool((row["checked"] or {}).get("warning"))
+
+
 def explained(row: dict[str, Any]) -> float:
-    """The ratio, without what is named with its reason: weights at more than 4 bits, and those left float."""
-    named = sum(size for part, size in row["parts"].items() if part == "float" or part > "4 bits")
-    return float((row["nbytes"] - named) / row["source_nbytes"])
+    """The ratio without what has a reason: wide codes, what stays float, and the graph."""
+    reasons = sum(size for part, size in row["parts"].items() if has_reason(part))
+    return float((row["nbytes"] - reasons) / row["source_nbytes"])
+
+
+def has_reason(part: str) -> bool:
+    """Whether a part of a file need not be a fifth of what it was: wide codes, or none at all."""
+    if " of " in part:
+        bits, before = (int(word) for word in part.split() if word.isdigit())
+        return bits / before > 1 / 8
+    return part != "decoding"
 
 
 def filled(row: dict[str, Any]) -> str:
@@ -172,17 +197,18 @@ def table(rows: dict[str, Any]) -> str:
         "left float",
         "SQNR, dB",
         "answers",
+        "warned",
         "load, CPU",
         "answer, CPU",
         "peak of loading",
     )
-    return markdown_table(head, "lrrrrllrrr", [line(name, row) for name, row in rows.items()])
+    return markdown_table(head, "lrrrrlllrrr", [line(name, row) for name, row in rows.items()])
 
 
 def line(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     """A row's cells; times and memory are multiples of the float file's, and half the quartiles' distance."""
     if not row["taken"]:
-        return (name, f"{'crashed' if row['crashed'] else 'refused'}: {row['said']}", *8 * [""])
+        return (name, f"{'crashed' if row['crashed'] else 'refused'}: {row['said']}", *9 * [""])
     return (
         name,
         byte_size(row["source_nbytes"]),
@@ -191,6 +217,7 @@ def line(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['left_float_share']:.1%}",
         ", ".join(f"{output} {'same' if db is None else f'{db:.1f}'}" for output, db in row["sqnr"].items()),
         ", ".join(f"{figure} {value:.3f}" for figure, value in row["task"].items()),
+        "yes" if warned(row) else "",
         *(times(row[measure]) for measure in ("load_cpu_seconds", "answer_cpu_seconds", "load_peak_bytes")),
     )
 

@@ -1,10 +1,12 @@
 """`muquant compress` and `muquant export` at their defaults, as a user calls them, and what they say."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,10 @@ def python(module: str, *arguments: str | Path) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        crashed = any(line.startswith("Traceback ") for line in lines)
-        starts = [number for number, line in enumerate(lines) if line.startswith("Error")]
-        said = " ".join(lines[-1:] if crashed or not starts else lines[starts[-1] :])
-        raise RefusedError(said or f"exit status {done.returncode}", crashed=crashed)
+        said = lines[-1] if lines else f"exit status {done.returncode}"
+        for path in (each for each in arguments if isinstance(each, Path)):
+            said = said.replace(f"{path.parent}/", "")
+        raise RefusedError(said, crashed=any(line.startswith("Traceback ") for line in lines))
     return done.stdout
 
 
@@ -67,24 +69,25 @@ def compress(source: Path | str, example: Path, path: Path) -> dict[str, Any]:
 
 def _parts(said: dict[str, Any], nbytes: int, source_nbytes: int) -> dict[str, Any]:
     """What a compressed file is made of."""
-    weights = said.get("weights", said.get("layers", []))
-    left = said["left_alone"]
-    of_bits: dict[str, int] = {}
-    for weight in weights:
-        name = f"{weight['bits']} bits"
-        of_bits[name] = of_bits.get(name, 0) + weight["nbytes"]
-    reasons: dict[str, int] = {}
+    left, total = said["left_alone"], said["weight_bytes"]
+    parts: Counter[str] = Counter()
+    for weight in said.get("weights", said.get("layers", [])):
+        before = weight.get("source_nbytes", weight.get("float_nbytes"))
+        parts[f"{weight['bits']} of {8 * before // math.prod(weight['shape'])} bits"] += weight["nbytes"]
+    reasons: Counter[str] = Counter()
     for one in left:
-        reasons[one["reason"]] = reasons.get(one["reason"], 0) + one["nbytes"]
-    total = said["weight_bytes"]
+        reasons[one["reason"]] += one["nbytes"]
+    graph = max(0, min(source_nbytes - total["before"], nbytes - total["after"]))
+    parts |= {"float": total["left_float"], "graph as it was": graph}
     return {
         "nbytes": nbytes,
         "source_nbytes": source_nbytes,
         "ratio": nbytes / source_nbytes,
         "raised_from": said.get("raised_from"),
         "weight_bytes": total,
-        "parts": {**of_bits, "float": total["left_float"], "graph and scales": nbytes - total["after"]},
+        "parts": {**parts, "decoding": nbytes - parts.total()},
         "left_float_share": total["left_float"] / total["before"],
-        "left_float_reasons": dict(sorted(reasons.items(), key=lambda each: -each[1])),
+        "left_float_reasons": dict(reasons.most_common()),
         "left_float_largest": sorted(left, key=lambda each: -each["nbytes"])[:3],
+        "checked": said.get("answers"),
     }
