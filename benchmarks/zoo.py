@@ -94,7 +94,7 @@ def finished(options: argparse.Namespace, conditions: dict[str, Any]) -> dict[st
 
 def measure(network: Network, name: str) -> dict[str, Any]:
     """A row: what the command did, and how its file answers and is served."""
-    folder = FILES / name.replace(" ", "-").replace(",", "")
+    folder = FILES / name
     folder.mkdir(exist_ok=True)
     row: dict[str, Any] = {"commit": commit(), "inputs": network.heard, "count": network.count}
     if isinstance(network.source, str):

