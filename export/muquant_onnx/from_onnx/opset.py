@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant.base.errors import InputError, first_line
 from muquant_onnx.files.external import locate
@@ -83,11 +84,47 @@ _WAY_OUT = f"export it again with opset {SMALLEST_OPSET} or later"
 
 
 def _convert(proto: onnx.ModelProto, new: Path, what: str) -> None:
+    unknown = [node for node in _nodes(proto.graph) if _is_unknown(node, opset_of(proto))]
+    for node in unknown:
+        node.domain = _ASIDE
+    proto.opset_import.add(domain=_ASIDE, version=1)
     try:
-        converted = onnx.version_converter.convert_version(proto, SMALLEST_OPSET)
-        write_graph(ir.from_proto(converted), new, new.parent)
+        converted = ir.from_proto(onnx.version_converter.convert_version(proto, SMALLEST_OPSET))
+        for each in RecursiveGraphIterator(converted.graph):
+            if each.domain == _ASIDE:
+                each.domain = ""
+        converted.opset_imports.pop(_ASIDE, None)
+        write_graph(converted, new, new.parent)
     except Exception as error:  # onnx's and onnx_ir's errors have no common base
         raise InputError(f"{what} onnx cannot convert it: {first_line(error)}; {_WAY_OUT}") from error
+
+
+_ASIDE = "muquant.aside"
+"""The domain, while the converter runs, of operators that onnxruntime has put into ONNX's own."""
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph, and of its branches and loops."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
+
+
+def _is_unknown(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether a node is of ONNX's domain, and its operator is not.
+
+    LayerNormalization before opset 17 and SimplifiedLayerNormalization, which onnxruntime's optimiser writes,
+    are such. They have one version.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    try:
+        onnx.defs.get_schema(node.op_type, opset)
+    except onnx.defs.SchemaError:
+        return True
+    return False
 
 
 def _compare(new: Path, examples: Sequence[Answered], what: str) -> None:

@@ -89,6 +89,35 @@ def test_what_is_raised_gives_what_it_gave(opset: int, tmp_path: Path, capfd: An
     assert capfd.readouterr().err == ""
 
 
+def test_operators_that_onnxruntime_put_into_onnx_stay_as_they_are(tmp_path: Path) -> None:
+    """Its optimiser writes such, whatever the file's opset; also into branches."""
+    norms = [
+        node("SimplifiedLayerNormalization", "x sixteen", "a", epsilon=1e-5, axis=-1),
+        node("LayerNormalization", "a sixteen sixteen", "b", epsilon=1e-5, axis=-1),
+    ]
+    branch = helper.make_graph(
+        [node("LayerNormalization", "b sixteen sixteen", "c", epsilon=1e-5, axis=-1)],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("c", FLOAT, None)],
+    )
+    chosen = node("If", "yes", "d", then_branch=branch, else_branch=branch)
+    proto = model(
+        11, *norms, chosen, node("MatMul", "d u", "e"), node("Squeeze", "e", "y", axes=[1]), x=("n", 1, 16)
+    )
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(value, name)
+        for value, name in ((np.ones(16, np.float32), "sixteen"), (np.array(True), "yes"))
+    )
+    source, x = save(proto, tmp_path), values(3, 5, 1, 16)
+    report = compress_onnx(source, tmp_path / "small.onnx", MuLawSpec(8), policy="float")
+    assert report.raised_from == 11
+    exact, found = run(source, x), run(tmp_path / "small.onnx", x)
+    assert np.linalg.norm(found - exact) < 0.02 * np.linalg.norm(exact)
+    domains = {each.domain for each in onnx.load(tmp_path / "small.onnx").opset_import}
+    assert not any("aside" in domain for domain in domains)
+
+
 def test_external_data_samples_and_plans(tmp_path: Path) -> None:
     inline = save(MODELS[9], tmp_path)
     outside = tmp_path / "external.onnx"
