@@ -59,8 +59,11 @@ def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
     )
 
 
-def show_not_calibrated(output: Output, report: Iterable[WeightSummary]) -> None:
-    """Say which weights were compressed without samples although there are some, and why."""
+def show_exceptions(output: Output, report: Sequence[WeightSummary]) -> None:
+    """Say which weights have another format than was asked for, or were compressed without samples although
+    there are some, and why."""
+    for note, count in Counter(weight.note for weight in report if weight.note).items():
+        output.say(f"Weights of recurrent layers ({count}): {note}")
     rows = [(weight.name, weight.not_calibrated) for weight in report if weight.not_calibrated]
     if rows:
         title = f"Without samples, by the weights alone: {len(rows)}"

@@ -286,13 +286,15 @@ def _source(value: object) -> str | None:
     raise InputError(f"source is {value!r:.60}; expected a line of text; take a file that muquant wrote")
 
 
+_ADDED = ("not_calibrated", "note")
+"""Texts of a report that 0.2.0 does not know."""
 _REPORT_TYPES: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "shape": (tuple,),
     "domain": (str,),
     "sqnr": (int, float, NoneType),
     "rounding": (str,),
-    "not_calibrated": (str,),
+    **dict.fromkeys(_ADDED, (str,)),
     "nearest_output_sqnr": (int, float, NoneType),
     "output_sqnr": (int, float, NoneType),
     "bias_corrected": (bool,),
@@ -305,12 +307,12 @@ _REPORT_TYPES: dict[str, tuple[type, ...]] = {
 def _report_entry(layer: LayerReport) -> dict[str, Any]:
     """Return a report as JSON values, without what 0.2.0 does not know where it says nothing."""
     entry = asdict(layer)
-    return entry if layer.not_calibrated else {key: entry[key] for key in entry if key != "not_calibrated"}
+    return {key: value for key, value in entry.items() if value or key not in _ADDED}
 
 
 def _layer_report(document: object) -> LayerReport:
     if isinstance(document, Mapping):
-        document = {"not_calibrated": "", **document}
+        document = {**dict.fromkeys(_ADDED, ""), **document}
     values = field_values(LayerReport, document, "layer report")
     for name in ("matrix_norms", "operator_norms"):
         values[name] = _norms(values[name])

@@ -149,6 +149,11 @@ class Weight:
         return exact_reason(self.value.detach().float().cpu().numpy())
 
     @property
+    def recurrent(self) -> bool:
+        """Whether a layer feeds its error back, step after step."""
+        return any(isinstance(owner.module, nn.RNNBase | nn.RNNCellBase) for owner in self.owners)
+
+    @property
     def aliases(self) -> tuple[str, ...]:
         """Its other names: one for each further owner."""
         return tuple(owner.name for owner in self.owners[1:])

@@ -17,6 +17,12 @@ from muquant.quantization.observers import observer_class
 from muquant.quantization.quantize import choose_rounding
 from muquant.quantization.resume import FinishedWeights
 
+RECURRENT_BITS = 8
+"""What the weights of LSTM, GRU and RNN have at least where no override says otherwise."""
+RECURRENT_NOTE = (
+    f"{RECURRENT_BITS} bits, since its layer feeds an error back at every step; an override changes that"
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CompressionOptions:
@@ -60,6 +66,12 @@ class CompressionOptions:
     def format(self) -> MuLawSpec:
         """The format that is meant."""
         return self.spec or MuLawSpec()
+
+    def default_format(self, *, recurrent: bool) -> tuple[MuLawSpec, str]:
+        """Return the format of a weight that no override picks, and why it is another than was asked for."""
+        if recurrent and self.format.bits < RECURRENT_BITS:
+            return self.format.with_bits(RECURRENT_BITS), RECURRENT_NOTE
+        return self.format, ""
 
     @property
     def method(self) -> str:

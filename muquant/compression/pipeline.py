@@ -59,7 +59,8 @@ def compress(
             such as torch.compile's, are left out of the result. Where it was prepared by `prepare_qat`, its
             fake-quantized weights are frozen as trained, and `spec`, `layers`, `overrides`, `rounding`,
             `observer`, `calibration` must stay unset.
-        spec: the format; 3 bits, mu searched, a scale for each channel by default.
+        spec: the format; 3 bits, mu searched, a scale for each channel by default. Weights of LSTM, GRU and
+            RNN have at least 8 bits where no override picks them.
         layers: "all", "last:K" or a regular expression, see `select_weights`; or "auto": all, each in the
             first format of `candidates(spec)` in which ||dW||_2 is at most 1, and float32 where there is
             none. `choices` of the result says what was tried.
@@ -206,8 +207,11 @@ class _Quantizer:
         """Return what becomes of a weight, None where it stays float32, and what "auto" tried for it;
         `unseen` says why its inputs are not known."""
         options = self.options
-        if options.layers != "auto" or weight in self.own:
-            return self._compressed(weight, self.own.get(weight, options.format), samples, unseen), []
+        if weight in self.own:
+            return self._compressed(weight, self.own[weight], samples, unseen), []
+        if options.layers != "auto":
+            spec, note = options.default_format(recurrent=weight.recurrent and not self.trained)
+            return self._compressed(weight, spec, samples, unseen, note), []
         tried: list[TriedFormat] = []
         for spec in candidates(options.format):
             found = self._compressed(weight, spec, samples, unseen)
@@ -217,13 +221,14 @@ class _Quantizer:
         return None, tried
 
     def _compressed(
-        self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None, unseen: str
+        self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None, unseen: str, note: str = ""
     ) -> _Compressed:
         outcome = self._outcome(weight, spec, samples)
         before, after = weight.value.detach(), outcome.tensor.dequantize()
         matrix, operator = layer_norms(weight.owners, after - before, self.shapes)
         report = LayerReport(
             **outcome.summary(weight.name, before, unseen),
+            note=note,
             matrix_norms=matrix,
             operator_norms=operator,
             float_nbytes=4 * before.numel(),

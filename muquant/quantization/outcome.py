@@ -78,6 +78,7 @@ class WeightSummary:
         nbytes: bytes of packed codes and steps.
         not_calibrated: why nothing is known of the layer's inputs although there are samples; "" where they
             are known, or there are none.
+        note: why its format is another than was asked for, or "".
     """
 
     name: str
@@ -92,6 +93,7 @@ class WeightSummary:
     bias_corrected: bool
     nbytes: int
     not_calibrated: str = ""
+    note: str = ""
 
 
 def finite(ratio: float) -> float | None:

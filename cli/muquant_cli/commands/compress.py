@@ -44,9 +44,9 @@ from muquant_cli.tables import (
     layer_rows,
     layers_document,
     report_export,
+    show_exceptions,
     show_layers,
     show_left_alone,
-    show_not_calibrated,
     show_weight_bytes,
 )
 from muquant_onnx import export_onnx
@@ -190,7 +190,7 @@ def _compress_module(
     show_layers(output, what, layer_rows(compressed.report))
     if not trained:
         warn_without_samples(output, options)
-    show_not_calibrated(output, compressed.report)
+    show_exceptions(output, compressed.report)
     document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)

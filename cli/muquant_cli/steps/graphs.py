@@ -1,6 +1,5 @@
 """`muquant compress` on files that hold a graph of operators instead of a model's layers."""
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -17,8 +16,8 @@ from muquant_cli.options.calibration import warn_without_samples
 from muquant_cli.output import Output
 from muquant_cli.tables import (
     SUMMARY,
+    show_exceptions,
     show_left_alone,
-    show_not_calibrated,
     show_served,
     show_weight_bytes,
     summary_cells,
@@ -93,11 +92,8 @@ def compress_graph(
         for weight in report.weights
     ]
     output.table(str(source), _HEADER, rows)
-    notes = Counter(weight.note for weight in report.weights if weight.note)
-    for note, count in notes.items():
-        output.say(f"Weights of recurrent layers ({count}): {note}")
     warn_without_samples(output, options)
-    show_not_calibrated(output, report.weights)
+    show_exceptions(output, report.weights)
     show_served(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)
     )

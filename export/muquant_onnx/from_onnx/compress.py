@@ -33,9 +33,6 @@ from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightRepor
 from muquant_onnx.from_onnx.spool import Spool
 from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
 
-RECURRENT_BITS = 8
-"""What the weights of LSTM, GRU and RNN have where no override says otherwise."""
-
 
 def compress_onnx(
     source: GivenModel,
@@ -126,7 +123,11 @@ def compress_file(
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
-    chosen = {weight: own.get(weight) or default_format(weight, options) for weight in picked}
+    chosen, notes = dict[FoundWeight, MuLawSpec](), dict[FoundWeight, str]()
+    for weight in picked:
+        default, note = options.default_format(recurrent=weight.recurrent)
+        chosen[weight] = own.get(weight, default)
+        notes[weight] = "" if weight in own else note
     not_picked = (weight for weight in found if weight not in chosen)
     exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
     with scratch_folder(destination) as scratch:
@@ -149,7 +150,7 @@ def compress_file(
                     biased=bias is not None,
                     finished=options.finished,
                 )
-                reports.append(_report(weight, values, outcome, unseen, _note(weight, own)))
+                reports.append(_report(weight, values, outcome, unseen, notes[weight]))
                 del values  # it is not needed while the codes are packed
                 if bias is not None and outcome.shift is not None:
                     bias.shift(outcome.shift, weight)
@@ -177,20 +178,6 @@ def compress_file(
 def pick_weights(found: Sequence[FoundWeight], layers: str) -> list[FoundWeight]:
     """Return the weights that `layers` picks, at least one, in their order."""
     return [found[place] for place in pick([weight.labels for weight in found], layers, "layers")]
-
-
-def default_format(weight: FoundWeight, options: CompressionOptions) -> MuLawSpec:
-    """Return the format of a weight that no override picks: of a recurrent one at least 8 bits."""
-    bits = options.format.bits
-    return options.format.with_bits(max(bits, RECURRENT_BITS)) if weight.recurrent else options.format
-
-
-def _note(weight: FoundWeight, own: Mapping[FoundWeight, MuLawSpec]) -> str:
-    if not weight.recurrent or weight in own:
-        return ""
-    return (
-        f"{RECURRENT_BITS} bits, since its layer feeds an error back at every step; an override changes that"
-    )
 
 
 def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> dict[FoundWeight, MuLawSpec]:

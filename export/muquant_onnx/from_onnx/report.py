@@ -16,13 +16,11 @@ class WeightReport(WeightSummary):
         source: its name in the file that it comes from.
         source_nbytes: bytes of the weight in the type in which it was stored.
         served: how each of its uses is served.
-        note: why its format is another than was asked for, or "".
     """
 
     source: str
     source_nbytes: int
     served: tuple[Served, ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -326,3 +326,17 @@ def test_why_a_weight_had_no_samples_is_kept(tmp_path: Path) -> None:
     report = mq.load(tmp_path / "model.mq", model).report
     assert report == compressed.report
     assert [bool(layer.not_calibrated) for layer in report] == [True, False]
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(4, 5), nn.GRUCell(4, 5)], ids=["LSTM", "GRUCell"])
+def test_recurrent_weights_have_8_bits_unless_overridden(layer: nn.Module, tmp_path: Path) -> None:
+    model = nn.ModuleDict({"recurrent": layer, "out": nn.Linear(5, 3)})
+    compressed = mq.compress(model)
+    compressed.save(tmp_path / "model.mq")
+    report = mq.load(tmp_path / "model.mq", model).report
+    assert report == compressed.report
+    assert [(weight.bits, weight.note[:6]) for weight in report] == [(8, "8 bits"), (8, "8 bits"), (3, "")]
+    report = mq.compress(model, mq.MuLawSpec(4), overrides={"recurrent": 3}).report
+    assert [(weight.bits, weight.note) for weight in report] == [(3, ""), (3, ""), (4, "")]
+    prepared = mq.compress(mq.prepare_qat(copy.deepcopy(model))).report
+    assert [(weight.bits, weight.note) for weight in prepared] == [(3, "")] * 3
