@@ -15,8 +15,10 @@ from muquant.compression.answers.modules import ask_module, check_module
 from muquant.compression.auto import Choice, TriedFormat
 from muquant.compression.batch_norm import Reestimation
 from muquant.compression.budget.modules import plan_module
+from muquant.compression.calibration import read_samples
 from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
+from muquant.data import DATASETS
 from muquant.format.spec import Domain, Grid, Levels
 from muquant.quantization.outcome import finite
 from muquant_cli.options.answers import Wanted, answers_options
@@ -39,6 +41,7 @@ from muquant_cli.options.common import (
 )
 from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources import Source, read_source
+from muquant_cli.sources.factory import call_factory, is_factory
 from muquant_cli.steps.graphs import GRAPHS, compress_graph
 from muquant_cli.tables import (
     layer_rows,
@@ -128,7 +131,10 @@ def compress(
     def with_samples(preprocess: nn.Module | None = None) -> CompressionOptions:
         if calibration is None:
             return replace(options, rounding=rounding)  # a weight takes less time than to keep it
-        given = read_calibration(calibration, samples, root, preprocess)
+        if is_factory(calibration) and calibration.partition(":")[0] not in DATASETS:
+            given = read_samples(call_factory(calibration, "samples"), samples)
+        else:
+            given = read_calibration(calibration, samples, root, preprocess)
         return replace(options, rounding=rounding, calibration=given, finished=finished)
 
     with finished_weights(output, out, resume) as finished:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muquant.base.errors import InputError, first_line
+from muquant.base.errors import InputError, first_line, naming
+from muquant.compression.calibration import Samples, read_samples
 from muquant.compression.options import CompressionOptions
-from muquant.data import load_dataset
+from muquant.data import DATASETS, load_dataset
 from muquant.models.calls import Example, Inputs
 from muquant.quantization.resume import FinishedWeights
 from muquant_cli.output import Output
@@ -27,15 +28,16 @@ def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option(
                 "--calibration",
-                metavar="DATA|FILE",
+                metavar="DATA|FILE|FOLDER|FACTORY",
                 help="Samples to choose codes by: training images of a data set, an array [N, ...] in a .npy "
-                "file, or arrays by input name in a .npz file.",
+                "file, arrays by input name in a .npz file, a folder of such files, each a batch, or "
+                "pkg.module:function, which is run and returns batches, such as a DataLoader.",
             ),
             click.option(
                 "--samples",
                 type=click.IntRange(min=4),
                 default=512,
-                help="How many of them to use, evenly over the whole.",
+                help="How many to use: of a data set or file evenly over the whole, of batches the first.",
             ),
             click.option(
                 "--corrections/--no-corrections",
@@ -85,11 +87,12 @@ def finished_weights(output: Output, out: Path, resume: bool) -> Iterator[Finish
 
 def read_calibration(
     name: str, count: int, root: Path | None = None, preprocess: nn.Module | None = None
-) -> Example:
-    """Return at most `count` samples, evenly over what there is.
+) -> Samples:
+    """Return at most `count` samples, evenly over what there is; of a folder the first batches with so many.
 
     Args:
-        name: of a data set, whose training images are taken, or of a file of arrays.
+        name: of a data set, whose training images are taken, of a file of arrays, or of a folder of such
+            files, each a batch, in the order of their names.
         count: samples, 1 or more.
         root: folder of the data sets.
         preprocess: images [N, C, H, W] in [0, 1] -> what the model takes; arrays are taken as they are.
@@ -98,13 +101,17 @@ def read_calibration(
         InputError: the data set or the file cannot be used.
     """
     if Path(name).suffix in ARRAYS:
-        example = _read_arrays(Path(name))
-        inputs = Inputs.of(example)
-        chosen = _evenly(inputs.count, count)
-        return inputs.map(lambda tensor: tensor[chosen]).example
+        with naming(name):
+            inputs = Inputs.of(_read_arrays(Path(name)))
+            return read_samples(inputs.take(_evenly(inputs.count, count)))
+    if Path(name).is_dir() and name not in DATASETS:
+        files = sorted(path for path in Path(name).iterdir() if path.suffix in ARRAYS)
+        if not files:
+            raise InputError(f"{name} has no {' or '.join(ARRAYS)} file; write one for each batch")
+        return read_samples(map(_read_arrays, files), count)
     data = load_dataset(name, "train", root=root)
     images = data.inputs(_evenly(len(data), count))
-    return images if preprocess is None else preprocess(images)
+    return read_samples(images if preprocess is None else preprocess(images))
 
 
 def _evenly(there: int, wanted: int) -> Tensor:

@@ -23,24 +23,35 @@ def is_factory(text: str) -> bool:
     return _PATTERN.fullmatch(text) is not None
 
 
-def load_factory(text: str, _pretrained: bool) -> Source:
-    """Import a module, the current folder first on the path as for `python -m`, and call its function.
+def call_factory(text: str, returns: str = "a model") -> Any:
+    """Import a module, the current folder first on the path as for `python -m`, and return what its function
+    returns, which takes no arguments.
 
-    The function takes no arguments and returns the model, or `(model, example)`, where the example is a
-    tensor, a sequence of tensors, or tensors by the names of the model's arguments.
+    Args:
+        text: the module and the function.
+        returns: what is expected of it, for messages.
 
     Raises:
-        InputError: the module cannot be imported, has no such function, or that takes arguments, raises, or
-            returns something else.
+        InputError: the module cannot be imported, has no such function, or that takes arguments or raises.
     """
     module, _, name = text.partition(":")
-    factory = _find(_import(module, text), name, text)
+    factory = _find(_import(module, text), name, text, returns)
     try:
-        made = factory()
+        return factory()
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(
             f"{text} raised {type(error).__name__}: {first_line(error)}; mend it, or name another factory"
         ) from error
+
+
+def load_factory(text: str, _pretrained: bool) -> Source:
+    """Call a function that returns a model, or `(model, example)`, where the example is a tensor, a sequence
+    of tensors, or tensors by the names of the model's arguments.
+
+    Raises:
+        InputError: as for `call_factory`, or it returns something else.
+    """
+    made = call_factory(text)
     with naming(text):
         return Source(*_model_and_example(made))
 
@@ -59,14 +70,14 @@ def _import(module: str, text: str) -> Any:
         ) from error
 
 
-def _find(module: Any, name: str, text: str) -> Callable[[], Any]:
+def _find(module: Any, name: str, text: str, returns: str) -> Callable[[], Any]:
     factory = getattr(module, name, None)
     if factory is None:
         public = [each for each in vars(module) if not each.startswith("_")]
         raise unknown(f"{text}: factory", name, public, f"dir({module.__name__})")
     if not callable(factory) or isinstance(factory, nn.Module):
         raise InputError(
-            f"{text}: expected a function that returns a model, found {type(factory).__name__}; define one"
+            f"{text}: expected a function that returns {returns}, found {type(factory).__name__}; define one"
         )
     try:
         inspect.signature(factory).bind()

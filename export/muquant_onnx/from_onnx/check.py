@@ -22,6 +22,7 @@ from muquant.compression.options import CompressionOptions
 from muquant.models.calls import output_tensors
 from muquant_onnx.from_onnx.feeds import Batch, Feeds
 from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
+from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
 _MADE_UP = 8
@@ -52,7 +53,8 @@ def ask_file(path: Path, graph: ir.Graph, nbytes: int, options: CompressionOptio
     try:
         run = _Run(load_session(path))
         if held_out is None:
-            made = made_up(run.session, _MADE_UP, whole_inputs(graph), run.tells)
+            states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
+            made = made_up(run.session, _MADE_UP, whole_inputs(graph), run.tells, states)
             answered = ((Batch(feed, 1), run.named(outputs), 1) for feed, outputs in made)
             return FloatAnswers.of(answered, run, SYNTHETIC)
         batches = first_batches(held_out.batches, lambda batch: batch.count)

@@ -1,7 +1,7 @@
 """Inputs for a graph of which only its own types and shapes are known."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,6 +136,7 @@ def made_up(
     count: int,
     whole: Mapping[str, Sequence[int]] | None = None,
     fits: Callable[[list[Any]], bool] = lambda _: True,
+    zeros: Collection[str] = (),
 ) -> Iterator[Answered]:
     """Yield inputs that a model runs on, and its outputs; nothing where it runs on none that are made up.
 
@@ -147,6 +148,7 @@ def made_up(
         count: of inputs, all of one size, of which those that it does not run on are left out.
         whole: what integer inputs may be, see `whole_inputs`.
         fits: whether the first outputs will do; else other sizes are tried.
+        zeros: inputs that are zero: states, as they are before the first run.
     """
     quiet = ort.RunOptions()
     quiet.log_severity_level = 4  # a size that does not fit is no news
@@ -154,7 +156,7 @@ def made_up(
         random, number = np.random.default_rng(0), 0
         for _ in range(count):
             try:
-                feed = _feed(session, _Sizes(*sizes), random, whole or {})
+                feed = _feed(session, _Sizes(*sizes), random, whole or {}, zeros)
                 outputs = session.run(None, feed, quiet)
             except Exception:  # onnxruntime's errors have no common base
                 if number:
@@ -173,22 +175,30 @@ def _feed(
     sizes: _Sizes,
     random: np.random.Generator,
     whole: Mapping[str, Sequence[int]],
+    zeros: Collection[str],
 ) -> Feed:
     given = session.get_inputs()
     batched = any(each.shape and not _is_stated(each.shape[0]) for each in given)
     return {
-        each.name: _array(each, sizes.shape(each, batched), random, whole.get(each.name)) for each in given
+        each.name: _array(each, sizes.shape(each, batched), random, whole.get(each.name), each.name in zeros)
+        for each in given
     }
 
 
 def _array(
-    given: ort.NodeArg, shape: Sequence[int], random: np.random.Generator, whole: Sequence[int] | None
+    given: ort.NodeArg,
+    shape: Sequence[int],
+    random: np.random.Generator,
+    whole: Sequence[int] | None,
+    zero: bool,
 ) -> Array:
     if math.prod(shape) > _MOST:
         raise ValueError(shape)
     dtype = np.dtype(_TYPES[given.type])
-    if "mask" in given.name.lower():
-        values: Array = np.ones(shape)
+    if zero:
+        values: Array = np.zeros(shape)
+    elif "mask" in given.name.lower():
+        values = np.ones(shape)
     elif np.issubdtype(dtype, np.floating):
         values = random.standard_normal(shape)
     elif whole is not None:

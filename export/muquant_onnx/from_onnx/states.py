@@ -16,9 +16,24 @@ _REMEMBERED = re.compile(
 _GROWING = re.compile(r"cache|past", re.I)
 
 
+def is_state(value: ir.Value, graph: ir.Graph) -> bool:
+    """Whether an input is called a state, and an output of `graph` has its type and rank, 2 or more."""
+    shape = value.shape
+    return (
+        shape is not None
+        and len(shape) > 1
+        and value.dtype is not None
+        and _REMEMBERED.search(str(value.name)) is not None
+        and any(
+            output.dtype == value.dtype and output.shape is not None and len(output.shape) == len(shape)
+            for output in graph.outputs
+        )
+    )
+
+
 def initial_state(value: ir.Value, graph: ir.Graph, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """Return zeros for an input that samples do not give, where it is a state: it is called so, and an output
-    has its type and rank. An open size of a cache, which grows, is 0.
+    """Return zeros for an input that samples do not give, where it `is_state`. An open size of a cache, which
+    grows, is 0.
 
     Args:
         value: the input.
@@ -29,16 +44,11 @@ def initial_state(value: ir.Value, graph: ir.Graph, feed: Mapping[str, NDArray[A
         InputError: it is no state, or its size cannot be told.
     """
     name = str(value.name)
-    shape = None if value.shape is None else list(value.shape)
-    returned = any(
-        output.dtype == value.dtype
-        and output.shape is not None
-        and shape is not None
-        and len(output.shape) == len(shape)
-        for output in graph.outputs
-    )
-    if shape is None or value.dtype is None or len(shape) < 2 or not returned or not _REMEMBERED.search(name):
+    if not is_state(value, graph):
         raise InputError(f"input {name} ({_described(value)}) is missing; give it by name, {_example(value)}")
+    assert value.shape is not None
+    assert value.dtype is not None
+    shape = list(value.shape)
     sizes = _sizes(graph, feed)
     batch = next((array.shape[0] for array in feed.values() if array.ndim), 1)
     unnamed = [size for size in shape if not _is_stated(size) and _symbol(size) is None]
