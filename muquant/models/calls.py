@@ -57,7 +57,7 @@ class Inputs:
         else:
             arguments = (example,)
         leaves, structure = tree_flatten_with_path(arguments)
-        among = len(arguments) > 1 or isinstance(arguments, dict)
+        among = any(isinstance(value, Tensor | np.ndarray) for _, value in leaves)
         paths = [path for path, _ in leaves]
         values = tuple(_tensor(value, number=among and len(path) == 1) for path, value in leaves)
         keys = list(arguments) if isinstance(arguments, dict) else []
