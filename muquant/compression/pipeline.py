@@ -55,10 +55,10 @@ def compress(
     float32: `left_alone` of the result lists them. The model is not changed.
 
     Args:
-        model: any module; half-precision weights are widened to float32. Wrappers around it or its parts,
-            such as torch.compile's, are left out of the result. Where it was prepared by `prepare_qat`, its
-            fake-quantized weights are frozen as trained, and `spec`, `layers`, `overrides`, `rounding`,
-            `observer`, `calibration` must stay unset.
+        model: any module; weights of other precisions become float32, and so does what it is given of such,
+            if it takes no other. Wrappers around it or its parts, such as torch.compile's, are left out of
+            the result. Where it was prepared by `prepare_qat`, its fake-quantized weights are frozen as
+            trained, and `spec`, `layers`, `overrides`, `rounding`, `observer`, `calibration` must stay unset.
         spec: the format; 3 bits, mu searched, a scale for each channel by default. Weights of LSTM, GRU and
             RNN have at least 8 bits where no override picks them.
         layers: "all", "last:K" or a regular expression, see `select_weights`; or "auto": all, each in the

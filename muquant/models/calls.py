@@ -215,6 +215,28 @@ def random_inputs(example: Example, count: int, seed: int = 0) -> Example:
     return replace(inputs, tensors=tuple(drawn)).example
 
 
+def runs(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether a model, in evaluation mode, takes inputs."""
+    try:
+        with torch.no_grad(), evaluation_mode(model):
+            inputs.call(model)
+    except Exception:  # whatever the model raises
+        return False
+    return True
+
+
+def taken_inputs(model: nn.Module, inputs: Inputs) -> Inputs:
+    """Return inputs as a float32 model on the CPU takes them: as they are, or else as float32 on the CPU.
+
+    So what fits a model in another precision, or on another device, fits its float32 copy as well.
+    """
+    same = inputs.map(
+        lambda tensor: tensor.to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+    )
+    changed = any(new is not old for new, old in zip(same.tensors, inputs.tensors, strict=True))
+    return same if changed and not runs(model, inputs) and runs(model, same) else inputs
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, and every module of it back into its own mode afterwards."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from muquant.base.errors import InputError
-from muquant.models.calls import Inputs, evaluation_mode
+from muquant.models.calls import Inputs, runs
 from muquant_onnx.from_torch.asked import Asked, DynamicShapes, Place, Wanted, labels, read_asked
 from muquant_onnx.from_torch.tracing import reason, survey
 
@@ -178,16 +178,6 @@ def _enlarged(module: nn.Module, inputs: Inputs, asked: Asked) -> Inputs:
         if larger.shapes != inputs.shapes and runs(module, larger):
             inputs = larger
     return inputs
-
-
-def runs(module: nn.Module, inputs: Inputs) -> bool:
-    """Whether a module takes inputs of these sizes."""
-    try:
-        with torch.no_grad(), evaluation_mode(module):
-            inputs.call(module)
-    except Exception:  # whatever the module raises
-        return False
-    return True
 
 
 def _own(axes: Axes, places: Iterable[Place]) -> dict[Place, sympy.Expr]:

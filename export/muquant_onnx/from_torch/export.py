@@ -17,7 +17,7 @@ from torch import nn
 from muquant.base.files import scratch_folder, write_bytes
 from muquant.compression.artifact import CompressedModel
 from muquant.compression.left import LeftFloat
-from muquant.models.calls import Example, Inputs
+from muquant.models.calls import Example, Inputs, taken_inputs
 from muquant.models.wrappers import peeled
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.format.packed_weight import PackedWeight
@@ -70,8 +70,9 @@ def export_onnx(
         compressed: what `muquant.compress` returned.
         path: of the file.
         example: input of the model, a sequence of its inputs, or its inputs by the names of its arguments,
-            which become those in the file, see `Example`. The first axis of each is the batch. Where the
-            model returns a mapping or a dataclass, its fields name the outputs, see `output_tensors`.
+            which become those in the file, see `Example`. The first axis of each is the batch. Floats of
+            another precision are float32 in the file, as the weights are, if the model takes no other. Where
+            the model returns a mapping or a dataclass, its fields name the outputs, see `output_tensors`.
         policy: "float", "int8", "int4" or "auto", see `lower`.
         dynamic_shapes: axes that have to be dynamic, with names for their sizes, and axes that must not, such
             as `{"input_ids": {0: "batch", 1: "sequence"}}`, see `DynamicShapes`.
@@ -155,7 +156,7 @@ def _write_checked(
     Returns:
         Its size in bytes, its axes, and what `build` says of it.
     """
-    axes = find_axes(module, Inputs.of(example), dynamic_shapes)
+    axes = find_axes(module, taken_inputs(module, Inputs.of(example)), dynamic_shapes)
     with scratch_folder(path) as folder:
         while True:
             axes, trials = try_sizes(module, axes)

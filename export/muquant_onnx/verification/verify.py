@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
 from muquant.compression.artifact import CompressedModel
-from muquant.models.calls import Example, Inputs, output_tensors
+from muquant.models.calls import Example, Inputs, output_tensors, taken_inputs
 from muquant_onnx.files.parse import parse
 from muquant_onnx.from_torch.export import export_float
 from muquant_onnx.serving.sessions import POLICIES
@@ -64,7 +64,7 @@ def verify(
     Raises:
         InputError: the file cannot be read, holds other weights than `compressed`, or takes other inputs.
     """
-    given = Inputs.of(inputs)
+    given = taken_inputs(compressed.module, Inputs.of(inputs))
     weights = check_weights(compressed, path)
     batches = list(_batches(given, batch_size))
     expected = [_run_torch(compressed, batch) for batch in batches]

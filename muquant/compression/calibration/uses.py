@@ -19,7 +19,7 @@ from muquant.base.errors import InputError, first_line
 from muquant.compression.calibration.collect import slow_attention
 from muquant.compression.layers import Uses, weight_owners
 from muquant.format.channels import ROWS, Channels
-from muquant.models.calls import Example, Inputs
+from muquant.models.calls import Example, Inputs, taken_inputs
 
 aten = torch.ops.aten
 
@@ -82,7 +82,7 @@ def find_uses(model: nn.Module, example: Example) -> Uses:
     }
     if not names:
         return {}
-    inputs, watch = Inputs.of(example), _Watch(names, known)
+    inputs, watch = taken_inputs(model, Inputs.of(example)), _Watch(names, known)
     try:
         with torch.no_grad(), slow_attention(), watch:
             inputs.call(model)

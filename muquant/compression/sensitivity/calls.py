@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from muquant.base.errors import InputError, first_line
-from muquant.models.calls import Example, Inputs
+from muquant.models.calls import Example, Inputs, taken_inputs
 
 OnCall = Callable[[str, Tensor, Tensor], None]
 """(name of the layer, its input, its output), for each call of it; neither may be kept without a copy."""
@@ -33,7 +33,7 @@ def run_layers(model: nn.Module, example: Example, layers: Mapping[str, nn.Modul
 
         return report
 
-    inputs = Inputs.of(example)
+    inputs = taken_inputs(model, Inputs.of(example))
     hooks = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in layers.items()]
     try:
         with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from muquant import InputError
-from muquant.models.calls import Inputs, random_inputs
+from muquant.models.calls import Inputs, random_inputs, taken_inputs
 
 Pair = namedtuple("Pair", ("key", "value"))
 A, B = torch.arange(6.0).reshape(2, 3), torch.tensor([[1], [0]])
@@ -171,3 +171,17 @@ def test_random_inputs_lie_where_those_of_the_example_do() -> None:
 def test_an_example_without_numbers_to_draw_stays_as_it_is() -> None:
     example = {"ids": B, "mask": B.bool()}
     assert random_inputs(example, 100) is example
+
+
+def test_inputs_of_another_precision_are_float32_where_a_model_takes_no_others() -> None:
+    model, ids = torch.nn.Linear(3, 2), torch.tensor([[1], [2]])
+    (taken,) = taken_inputs(model, Inputs.of(A.double())).tensors
+    assert taken.dtype == torch.float32
+    assert torch.equal(taken, A)
+    (kept,) = taken_inputs(torch.nn.Identity(), Inputs.of(A.double())).tensors
+    assert kept.dtype == torch.float64
+    (kept,) = taken_inputs(model, Inputs.of(B.double())).tensors  # of a shape that it does not take
+    assert kept.dtype == torch.float64
+    table = torch.nn.EmbeddingBag(5, 2, mode="sum")
+    inputs = Inputs.of({"input": ids, "per_sample_weights": torch.ones(2, 1).half()})
+    assert [each.dtype for each in taken_inputs(table, inputs).tensors] == [torch.int64, torch.float32]
