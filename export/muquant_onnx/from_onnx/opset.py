@@ -84,15 +84,20 @@ _WAY_OUT = f"export it again with opset {SMALLEST_OPSET} or later"
 
 
 def _convert(proto: onnx.ModelProto, new: Path, what: str) -> None:
-    unknown = [node for node in _nodes(proto.graph) if _is_unknown(node, opset_of(proto))]
-    for node in unknown:
-        node.domain = _ASIDE
+    stated = {value.name for graph in _graphs(proto.graph) for value in graph.value_info}
+    for graph in _graphs(proto.graph):
+        for node in graph.node:
+            if _is_unknown(node, opset_of(proto)):
+                node.domain = _ASIDE
     proto.opset_import.add(domain=_ASIDE, version=1)
     try:
         converted = ir.from_proto(onnx.version_converter.convert_version(proto, SMALLEST_OPSET))
         for each in RecursiveGraphIterator(converted.graph):
             if each.domain == _ASIDE:
                 each.domain = ""
+            for output in each.outputs:
+                if output.name not in stated and not output.is_graph_output():
+                    output.shape = output.type = None  # runtimes infer what the converter wrote down
         converted.opset_imports.pop(_ASIDE, None)
         write_graph(converted, new, new.parent)
     except Exception as error:  # onnx's and onnx_ir's errors have no common base
@@ -103,13 +108,13 @@ _ASIDE = "muquant.aside"
 """The domain, while the converter runs, of operators that onnxruntime has put into ONNX's own."""
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of a graph, and of its branches and loops."""
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph, and its branches and loops."""
+    yield graph
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
 
 
 def _is_unknown(node: onnx.NodeProto, opset: int) -> bool:
