@@ -85,6 +85,25 @@ class Axes:
         kept = {place: size for place, size in sizes.items() if place not in gone}
         return replace(self, sizes=kept, fixed=self.fixed | gone)
 
+    def tied(self, symbol: sympy.Symbol) -> "Axes | None":
+        """Let axes that lie alike, such as all second ones, change with a symbol where they have its size in
+        the example; None where no others do, or where other names are asked for."""
+        places = {axis for (_, axis), size in self.sizes.items() if size == symbol}
+        values, own = self.values, self.wanted(symbol)
+        others = {
+            size
+            for (_, axis), size in self.sizes.items()
+            if axis in places and size in values and size != symbol and values[size] == values[symbol]
+        }
+        asked = [wanted for other in others if (wanted := self.wanted(other)) is not None]
+        if not others or len({wanted.name for wanted in asked} | ({own.name} if own else set())) > 1:
+            return None
+        known = [self.ranges[each] for each in (symbol, *others) if each in self.ranges]
+        least = max((low for low, _ in known), default=1)
+        most = min((high for _, high in known if high is not None), default=None)
+        sizes = {place: size.subs(dict.fromkeys(others, symbol)) for place, size in self.sizes.items()}
+        return replace(self, sizes=sizes, ranges=self.ranges | {symbol: (least, most)})
+
     def resized(self, values: dict[sympy.Symbol, int]) -> Inputs | None:
         """Return the example with other sizes, its rows again from the first where there are more; None where
         an axis would have none."""

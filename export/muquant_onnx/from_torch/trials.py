@@ -74,6 +74,9 @@ def check_sizes(
 ) -> tuple[Axes, dict[int, set[int]]]:
     """Run a file at the sizes of `trials`, and fix the axes along which it does not answer as the model did.
 
+    First it is supposed that axes which lie alike and have one size, as those of ids and their mask, have to
+    change together: a model may take any two where a mask masks nothing, and its graph does not.
+
     Args:
         path: of the ONNX file.
         policy: by which it is served; None to leave that to onnxruntime.
@@ -81,7 +84,8 @@ def check_sizes(
         trials: of the model.
 
     Returns:
-        The axes that are left; and output -> axes whose size is not the one that the file states.
+        The axes that are left, or have to be tried again; and output -> axes whose size is not the one that
+        the file states.
 
     Raises:
         InputError: an axis that was asked to be dynamic is fixed.
@@ -94,15 +98,21 @@ def check_sizes(
         return few(axes, f"the file was not tried at other sizes: {error}"), {}
     stated = [output.shape for output in session.get_outputs()]
     other: dict[int, set[int]] = {}
+    tied: set[sympy.Symbol] = set()
     for trial in trials[1:]:
-        if trial.symbol not in axes.values:
+        if trial.symbol not in axes.values.keys() - tied:
             continue
         wrong = _difference(session, trial)
         if wrong:
             alike = _difference(session, trials[0])
             if alike:
                 return few(axes, f"already at the example's size the file {alike}"), {}
-            axes = axes.without(trial.symbol, f"at size {trial.size} the file {wrong}")
+            together = axes.tied(trial.symbol)
+            if together is None:
+                axes = axes.without(trial.symbol, f"at size {trial.size} the file {wrong}")
+            else:
+                axes = together
+                tied.add(trial.symbol)
         for output, (tensor, shape) in enumerate(zip(trial.outputs, stated, strict=True)):
             sizes = zip(tensor.shape, shape, strict=True)
             other.setdefault(output, set()).update(
@@ -165,7 +175,7 @@ def _difference(session: ort.InferenceSession, trial: Trial) -> str:
     names = trial.inputs.names or tuple(entry.name for entry in session.get_inputs())
     try:
         feed = {name: tensor.numpy() for name, tensor in zip(names, trial.inputs.tensors, strict=True)}
-        answers, expected = session.run(None, feed), [tensor.numpy() for tensor in trial.outputs]
+        answers, expected = session.run(None, feed, _silent()), [tensor.numpy() for tensor in trial.outputs]
     except Exception as error:  # of onnxruntime, or a type that numpy does not have
         return f"does not run: {first_line(error)}"
     for found, wanted in zip(answers, expected, strict=True):
@@ -174,6 +184,13 @@ def _difference(session: ort.InferenceSession, trial: Trial) -> str:
         if not _close(found, wanted):
             return "answers otherwise than the model"
     return ""
+
+
+def _silent() -> ort.RunOptions:
+    """Return options of a run that may fail without a word of onnxruntime's on the console."""
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _close(found: NDArray[np.generic], wanted: NDArray[np.generic]) -> bool:

@@ -362,3 +362,39 @@ def test_a_float_file_has_the_same_axes(tmp_path: Path) -> None:
     model = compressed(Encoder())
     export_float(model.module, tmp_path / "a.onnx", sentences(2, 7))
     agrees(tmp_path / "a.onnx", model, sentences(1, 30))
+
+
+class Masked(nn.Module):
+    """Looks its mask up by the places of its ids, as a causal mask is made of one with a function of places;
+    but not where it masks nothing, unless it is exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(40, 16), nn.Linear(16, 4)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        hidden: Tensor = self.embed(ids)
+        if torch.compiler.is_exporting() or not bool((mask == 1).all()):
+            rows, columns = (torch.arange(size) for size in ids.shape)
+            hidden = hidden * mask[rows[:, None], columns][..., None]
+        output: Tensor = self.head(hidden)
+        return output
+
+
+def test_a_mask_that_has_to_change_with_its_ids(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model, path = compressed(Masked()), tmp_path / "m.onnx"
+    ids = torch.randint(0, 40, (2, 7))
+    found = shapes(export_onnx(model, path, {"ids": ids, "mask": torch.ones(2, 7)}))
+    assert found["ids"] == found["mask"]
+    assert all(isinstance(size, str) for size in found["ids"])
+    for shape in [(1, 1), (3, 4), (5, 20)]:
+        mask = torch.rand(shape).round()
+        agrees(path, model, {"ids": torch.randint(0, 40, shape), "mask": mask})
+    assert capfd.readouterr().err == ""
+
+
+def test_sizes_of_different_names_are_not_put_together(tmp_path: Path) -> None:
+    asked = {"ids": {0: "batch", 1: "length"}, "mask": {0: "batch", 1: "width"}}
+    example = {"ids": torch.randint(0, 40, (2, 7)), "mask": torch.ones(2, 7)}
+    with pytest.raises(mq.InputError, match=r"axis 1 of \w+ was asked to be dynamic, but cannot: at size"):
+        export_onnx(compressed(Masked()), tmp_path / "m.onnx", example, dynamic_shapes=asked)
