@@ -14,7 +14,7 @@ from muquant_onnx.format.names import weight_names
 from muquant_onnx.from_onnx.constants import constant, floats_of, of_constants
 from muquant_onnx.from_onnx.consumers import RECURRENT, consumed
 from muquant_onnx.from_onnx.floats import FLOATS, fits_float32, stored_array
-from muquant_onnx.from_onnx.others import few_axes, in_functions, left, others
+from muquant_onnx.from_onnx.others import few_axes, few_bits, in_functions, integers, left, others
 from muquant_onnx.from_onnx.report import LeftAlone
 from muquant_onnx.from_onnx.steps import Step, trace_back, view_through
 from muquant_onnx.from_onnx.views import View, finer_channels, stored_channels
@@ -144,7 +144,9 @@ def require_weights(
     """
     found, left_alone = find_weights(model)
     if not found:
-        raise InputError(f"{source} holds no weight to compress{_first_reason(left_alone)}")
+        raise InputError(
+            f"{source} holds no weight to compress{few_bits(model) or _first_reason(left_alone)}"
+        )
     return found, left_alone
 
 
@@ -190,8 +192,12 @@ def _computed(value: ir.Value) -> tuple[ir.Value, str]:
         if moved is None or constant(moved) is not None:
             return moved or value, f"{producer.op_type} gives it a shape that is computed from inputs"
         value, producer = moved, moved.producer()
-    whence = f"{producer.op_type} computes it" if producer else "it is an input"
-    return value, f"it is not a constant: {whence}"
+    if producer is None:
+        return value, "it is not a constant: it is an input"
+    own = integers(producer)
+    if own is not None and producer.op_type == "DequantizeLinear":
+        return value, f"it is quantized already, as {own.name}"
+    return value, f"it is not a constant: {producer.op_type} computes it"
 
 
 _MOVING = {"Cast", "Identity", "Reshape", "Transpose"}

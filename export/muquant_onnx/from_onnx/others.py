@@ -1,11 +1,11 @@
-"""Floating-point constants of a graph that are no weights, and why."""
+"""Constants of a graph that are no weights, and why: floats, and weights that are quantized already."""
 
 from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
-from muquant_onnx.from_onnx.constants import floats_of
+from muquant_onnx.from_onnx.constants import constant, floats_of
 from muquant_onnx.from_onnx.consumers import consumed
 from muquant_onnx.from_onnx.report import LeftAlone
 
@@ -19,6 +19,34 @@ def left(value: ir.Value, consumer: str, reason: str) -> LeftAlone:
 def few_axes(tensor: ir.TensorProtocol) -> str:
     """Return why a tensor of fewer than two axes is no weight."""
     return "it has one axis; a weight has channels and inputs" if len(tensor.shape) else "it is a scalar"
+
+
+def integers(node: ir.Node) -> ir.Value | None:
+    """Return the first input of a node that is a constant of 8 bits or fewer, with two axes or more, which
+    only quantized weights are; None where there is none."""
+    for value in node.inputs:
+        tensor = None if value is None else constant(value)
+        if tensor is not None and tensor.dtype in _QUANTIZED and len(tensor.shape) > 1 and tensor.size > 1:
+            return value
+    return None
+
+
+def few_bits(model: ir.Model) -> str:
+    """Say that the weights of a graph are quantized already; nothing where none are."""
+    found = [own for node in RecursiveGraphIterator(model.graph) if (own := integers(node)) is not None]
+    weights = list(dict.fromkeys(found))
+    if not weights:
+        return ""
+    tensor = constant(weights[0])
+    assert tensor is not None
+    return (
+        f": {len(weights)} are quantized already, such as {weights[0].name} ({tensor.dtype.name.lower()}); "
+        "expected a float model; compress the one that it was made from"
+    )
+
+
+_OTHER = (ir.DataType.UNDEFINED, ir.DataType.BOOL, ir.DataType.STRING)
+_QUANTIZED = {kind for kind in ir.DataType if kind not in _OTHER and kind.bitwidth <= 8}
 
 
 def others(model: ir.Model) -> Iterator[tuple[ir.Value, LeftAlone]]:

@@ -210,3 +210,52 @@ def test_both_names_of_the_standard_domain_are_taken(tmp_path: Path) -> None:
     save(tmp_path, proto)
     compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx")
     load_session(tmp_path / "small.onnx")
+
+
+QDQ = [
+    helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
+    helper.make_node("MatMul", ["x", "w"], ["y"]),
+]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        QDQ,
+        [
+            helper.make_node("DynamicQuantizeLinear", ["x"], ["i", "is", "iz"]),
+            helper.make_node("MatMulInteger", ["i", "q", "iz"], ["p"]),
+            helper.make_node("Cast", ["p"], ["f"], to=FLOAT),
+            helper.make_node("Mul", ["f", "is"], ["y"]),
+        ],
+    ],
+    ids=["QDQ", "integers"],
+)
+def test_a_file_that_is_quantized_already(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
+    codes = numpy_helper.from_array(np.round(WEIGHT * 20).astype(np.int8), "q")
+    onnx.save(
+        model(nodes, [codes, numpy_helper.from_array(np.array(0.05, np.float32), "s")]), tmp_path / "m.onnx"
+    )
+    with pytest.raises(
+        InputError, match=r"1 are quantized already, such as q \(int8\); expected a float mod"
+    ):
+        compress_onnx(tmp_path / "m.onnx", tmp_path / "c.onnx")
+    assert not (tmp_path / "c.onnx").exists()
+
+
+def test_what_is_quantized_already_is_left_alone_by_that_name(tmp_path: Path) -> None:
+    codes = numpy_helper.from_array(np.round(WEIGHT * 20).astype(np.int8), "q")
+    tensors = [
+        codes,
+        numpy_helper.from_array(np.array(0.05, np.float32), "s"),
+        numpy_helper.from_array(WEIGHT, "v"),
+    ]
+    nodes = [
+        QDQ[0],
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["y"]),
+    ]
+    onnx.save(model(nodes, tensors), tmp_path / "m.onnx")
+    report = compress_onnx(tmp_path / "m.onnx", tmp_path / "c.onnx")
+    assert [each.name for each in report.weights] == ["v"]
+    assert ("w", "it is quantized already, as q") in [(each.name, each.reason) for each in report.left_alone]
