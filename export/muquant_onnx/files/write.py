@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from muquant.base.files import atomic_path
 from muquant_onnx.files.check import check
-from muquant_onnx.files.external import tensors_of
+from muquant_onnx.files.external import graphs_of, tensors_of
 from muquant_onnx.files.wire import attach, is_external, range_of, refer, total, write_pieces
 
 INLINE_LIMIT = 2**31 - 1
@@ -47,7 +47,7 @@ def write_graph(model: ir.Model, path: Path, scratch: Path) -> Written:
     Raises:
         InputError: a file cannot be written, or neither onnx nor onnxruntime takes the model.
     """
-    proto = ir.to_proto(model)
+    proto = as_proto(model)
     check(proto, path)
     pieces = attach(proto.SerializeToString(deterministic=True))
     if total(pieces) <= INLINE_LIMIT:
@@ -70,6 +70,18 @@ def write_graph(model: ir.Model, path: Path, scratch: Path) -> Written:
                 undo.callback(data.unlink)
         undo.pop_all()
     return Written(nbytes, data)
+
+
+def as_proto(model: ir.Model) -> onnx.ModelProto:
+    """Return a model as ONNX has it, without the shapes of initializers, which these state themselves."""
+    proto = ir.to_proto(model)
+    for graph in graphs_of(proto.graph):
+        stored = {tensor.name for tensor in graph.initializer}
+        others = [value for value in graph.value_info if value.name not in stored]
+        if len(others) < len(graph.value_info):
+            del graph.value_info[:]
+            graph.value_info.extend(others)
+    return proto
 
 
 def _external(proto: onnx.ModelProto) -> list[onnx.TensorProto]:

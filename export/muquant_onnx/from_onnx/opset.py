@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant.base.errors import InputError, first_line
-from muquant_onnx.files.external import locate
+from muquant_onnx.files.external import graphs_of, locate
 from muquant_onnx.files.parse import parse
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.from_onnx.made_up import Answered, made_up
@@ -84,8 +84,8 @@ _WAY_OUT = f"export it again with opset {SMALLEST_OPSET} or later"
 
 
 def _convert(proto: onnx.ModelProto, new: Path, what: str) -> None:
-    stated = {value.name for graph in _graphs(proto.graph) for value in graph.value_info}
-    for graph in _graphs(proto.graph):
+    stated = {value.name for graph in graphs_of(proto.graph) for value in graph.value_info}
+    for graph in graphs_of(proto.graph):
         for node in graph.node:
             if _is_unknown(node, opset_of(proto)):
                 node.domain = _ASIDE
@@ -106,15 +106,6 @@ def _convert(proto: onnx.ModelProto, new: Path, what: str) -> None:
 
 _ASIDE = "muquant.aside"
 """The domain, while the converter runs, of operators that onnxruntime has put into ONNX's own."""
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph, and its branches and loops."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
 
 
 def _is_unknown(node: onnx.NodeProto, opset: int) -> bool:

@@ -19,6 +19,7 @@ from muquant.compression.artifact import CompressedModel
 from muquant.compression.left import LeftFloat
 from muquant.models.calls import Example, Inputs, taken_inputs
 from muquant.models.wrappers import peeled
+from muquant_onnx.files.write import as_proto
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.from_torch.asked import DynamicShapes, Place
@@ -179,7 +180,7 @@ def serialized(model: ir.Model) -> bytes:
     """Check `model` by ONNX's full checker, and return it as a file holds it."""
     import onnx
 
-    proto = ir.to_proto(model)
+    proto = as_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data

@@ -173,3 +173,11 @@ def test_what_cannot_be_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "has opset 11, expected 13 or later, and onnx cannot convert it: no adapter; export it again with "
         "opset 13 or later"
     )
+
+
+def test_shapes_of_initializers_are_stated_once(tmp_path: Path) -> None:
+    source = save(model(13, node("MatMul", "x u", "y")), tmp_path)
+    compress_onnx(source, tmp_path / "small.onnx")
+    graph = onnx.load(tmp_path / "small.onnx").graph
+    assert graph.value_info  # of what is decoded
+    assert not {value.name for value in graph.value_info} & {tensor.name for tensor in graph.initializer}
