@@ -1,5 +1,8 @@
 """Each weight to its nearest level, on its own."""
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -10,12 +13,32 @@ from muquant.format.spec import MuLawSpec
 from muquant.format.tensor import QuantizedTensor, step_of
 
 
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """What values are rounded to.
+
+    Attributes:
+        levels: the integer that each code stands for, float32 [2^bits].
+        boundaries: from each a value has the next code, float32 [codes - 1].
+    """
+
+    levels: Tensor
+    boundaries: Tensor
+
+    @classmethod
+    def of(cls, spec: MuLawSpec) -> Self:
+        """Return that of a format whose mu is a number."""
+        levels = grid_levels(spec).float()
+        written = levels[: spec.codes]
+        return cls(levels, (written[1:] + written[:-1]) / 2)
+
+
 def nearest(weight: Tensor, scale: Tensor, spec: MuLawSpec, channels: Channels) -> QuantizedTensor:
     """Quantize `weight` (float32) with `scale` (`Granularity.step_shape`) to its nearest levels."""
     shape = tuple(weight.shape)
     step = step_of(scale, spec)
     wanted = target(weight, spread(scale, spec, shape, channels), spec)
-    codes = nearest_codes(to_rows(wanted, spec, channels), step.reshape(-1, 1), spec)
+    codes = nearest_codes(to_rows(wanted, spec, channels), step.reshape(-1, 1), Codebook.of(spec))
     return QuantizedTensor(spec, from_rows(codes, spec, shape, channels).contiguous(), step, channels)
 
 
@@ -34,15 +57,14 @@ def target(weight: Tensor, scale: Tensor, spec: MuLawSpec) -> Tensor:
     return scale * compand(unit, float(spec.mu))
 
 
-def nearest_codes(values: Tensor, step: Tensor, spec: MuLawSpec) -> Tensor:
+def nearest_codes(values: Tensor, step: Tensor, codebook: Codebook) -> Tensor:
     """Return the codes, uint8, whose levels lie nearest to `values` [rows, n], with steps [rows or 1, 1].
 
     A value half-way between two levels takes the upper one, so that zero has the smallest positive level of
     mid-rise; with a zero step every value takes that code. Which of equal levels (a grid too coarse for mu)
     is taken is left open: they decode alike.
     """
-    levels = grid_levels(spec)[: spec.codes].float().to(values.device)
-    boundaries = (levels[1:] + levels[:-1]) / 2
+    boundaries = codebook.boundaries.to(values.device)
     by_columns = values.stride(0) < values.stride(1)  # the way it lies in memory is the fast way through it
     matrix = values.T if by_columns else values
     codes = torch.empty(matrix.shape, dtype=torch.uint8, device=values.device)

@@ -2,16 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from muquant.format.law import grid_levels
 from muquant.format.rows import from_rows, spread, to_matrix
 from muquant.format.spec import MuLawSpec
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments
-from muquant.quantization.rounding.nearest import nearest_codes, target
+from muquant.quantization.rounding.nearest import Codebook, nearest_codes, target
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,11 @@ class RoundingProblem:
         """The format."""
         return self.start.spec
 
+    @cached_property
+    def codebook(self) -> Codebook:
+        """What is rounded to, kept: columns are rounded one by one."""
+        return Codebook.of(self.spec)
+
     def blocks(self, values: Tensor) -> Tensor:
         """View a tensor of the weight's shape as [blocks, rows, inputs]."""
         return to_matrix(values, self.start.channels).reshape(self.target.shape)
@@ -53,11 +58,11 @@ class RoundingProblem:
 
     def levels(self, codes: Tensor) -> Tensor:
         """The integers that codes stand for, float32, same shape."""
-        return grid_levels(self.spec).float()[codes.int()]
+        return self.codebook.levels[codes.int()]
 
     def nearest(self, values: Tensor, step: Tensor) -> Tensor:
         """The codes nearest to `values`, of any shape, with a step for each."""
-        flat = nearest_codes(values.reshape(-1, 1), step.reshape(-1, 1), self.spec)
+        flat = nearest_codes(values.reshape(-1, 1), step.reshape(-1, 1), self.codebook)
         return flat.reshape(values.shape)
 
     def error(self, quantized: QuantizedTensor) -> float:

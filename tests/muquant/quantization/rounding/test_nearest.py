@@ -9,7 +9,7 @@ from muquant.format.channels import ROWS, Channels
 from muquant.format.law import grid_levels
 from muquant.format.tensor import step_of
 from muquant.quantization.rounding import nearest
-from muquant.quantization.rounding.nearest import nearest_codes, target
+from muquant.quantization.rounding.nearest import Codebook, nearest_codes, target
 
 from ...conftest import FORMATS, GRANULARITIES
 
@@ -24,7 +24,7 @@ def test_codes_come_back_from_what_they_decode_to(bits: int, levels: Any, mu: fl
             assert scale == 1e-43, said  # the step underflows: all levels are zero
             continue
         quantized = QuantizedTensor(spec, codes, step)
-        again = nearest_codes(quantized.dequantize(), step, spec)
+        again = nearest_codes(quantized.dequantize(), step, Codebook.of(spec))
         k = grid_levels(spec)[: spec.codes]
         np.testing.assert_array_equal(k[again[0].int()].numpy(), k.numpy(), err_msg=said)
         distinct = torch.isin(k, k[1:][k.diff() == 0], invert=True)
@@ -38,7 +38,7 @@ def test_nearest_is_brute_force_and_ties_go_up(bits: int, levels: Any, mu: float
     middles = (k[1:] + k[:-1]) / 2
     random = np.random.default_rng(1).uniform(-1.3, 1.3, 500) * k[-1]
     values = np.unique(np.concatenate((k, middles, random)).astype(np.float32))
-    found = nearest_codes(torch.from_numpy(values)[None], torch.ones(1, 1), spec)[0].numpy()
+    found = nearest_codes(torch.from_numpy(values)[None], torch.ones(1, 1), Codebook.of(spec))[0].numpy()
     distances = np.abs(values.astype(np.float64)[:, None] - k)
     best = len(k) - 1 - distances[:, ::-1].argmin(1)  # the last of the nearest
     np.testing.assert_array_equal(k[found], k[best])  # which of equal levels it is makes no difference
@@ -46,8 +46,10 @@ def test_nearest_is_brute_force_and_ties_go_up(bits: int, levels: Any, mu: float
 
 def test_signed_zeros_take_the_same_code() -> None:
     zeros = torch.tensor([[0.0, -0.0]])
-    assert nearest_codes(zeros, torch.ones(1, 1), MuLawSpec(mu=1.0)).tolist() == [[4, 4]]
-    assert nearest_codes(zeros, torch.ones(1, 1), MuLawSpec(mu=1.0, levels="mid-tread")).tolist() == [[3, 3]]
+    assert nearest_codes(zeros, torch.ones(1, 1), Codebook.of(MuLawSpec(mu=1.0))).tolist() == [[4, 4]]
+    assert nearest_codes(
+        zeros, torch.ones(1, 1), Codebook.of(MuLawSpec(mu=1.0, levels="mid-tread"))
+    ).tolist() == [[3, 3]]
 
 
 @pytest.mark.parametrize("levels", ["mid-rise", "mid-tread"])
@@ -87,7 +89,7 @@ def test_long_rows_and_many_rows_are_coded_like_short_ones() -> None:
     boundaries = torch.from_numpy(np.convolve(grid_levels(spec).numpy(), [0.5, 0.5], "valid")).float() / 127
     expected = torch.bucketize(weight, boundaries)
     for rows in (weight[None], weight[:, None]):
-        codes = nearest_codes(rows, torch.full((1, 1), 1 / 127), spec).reshape(-1)
+        codes = nearest_codes(rows, torch.full((1, 1), 1 / 127), Codebook.of(spec)).reshape(-1)
         assert (codes != expected).sum() <= 7  # one next to each boundary, by the rounding of 1 / 127
 
 
