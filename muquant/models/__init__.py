@@ -6,6 +6,7 @@ cnn4.py          four layers, for MNIST
 wide_resnet.py   wide residual networks
 calls.py         inputs in every form, outputs, evaluation mode; of any module
 arguments.py     what a model can be called with, by its signature
+caches.py        what decoders of transformers remember, as inputs
 wrappers.py      modules around modules, such as torch.compile's, and the names that they leave
 logits.py        the logits in what any classifier returns
 evaluation.py    accuracy and logits on a data set

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
 
 from muquant.base.errors import InputError
+from muquant.models.caches import make_known
 
 Example = Tensor | NDArray[Any] | Sequence[Any] | Mapping[str, Any]
 """An input of a model, its inputs in order, or its inputs by the names of its arguments; [N, ...] each.
@@ -57,6 +58,8 @@ class Inputs:
         else:
             arguments = (example,)
         leaves, structure = tree_flatten_with_path(arguments)
+        if make_known(value for _, value in leaves):
+            leaves, structure = tree_flatten_with_path(arguments)
         among = any(isinstance(value, Tensor | np.ndarray) for _, value in leaves)
         paths = [path for path, _ in leaves]
         values = tuple(_tensor(value, number=among and len(path) == 1) for path, value in leaves)
@@ -67,7 +70,8 @@ class Inputs:
             kinds = sorted({type(value).__name__ for value in (*keys, *values)})
             raise InputError(
                 "example inputs: expected a tensor, a sequence of tensors, or tensors by argument name, "
-                f"found {type(example).__name__} of {', '.join(kinds)}; convert them"
+                f"found {type(example).__name__} of {', '.join(kinds)}; convert them, and let torch know the "
+                "parts of a class of your own (torch.utils._pytree.register_pytree_node)"
             )
         names = tuple(".".join(map(_key, path)) for path in paths) if keys else ()
         flat = len(paths) == len(arguments) and all(len(path) == 1 for path in paths)
@@ -285,4 +289,5 @@ def _parts(value: object) -> Iterable[tuple[object, object]]:
     if isinstance(value, tuple | list):
         names = getattr(value, "_fields", range(len(value)))  # a named tuple's
         return zip(names, value, strict=True)
-    return ()
+    leaves, _ = tree_flatten_with_path(value)  # of a class that torch's pytree knows
+    return [(".".join(map(_key, path)), part) for path, part in leaves if part is not value]

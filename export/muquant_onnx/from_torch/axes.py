@@ -1,6 +1,6 @@
 """Which axes of a model's inputs are dynamic: found by torch.export, asked for, and tried."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import sympy
@@ -85,24 +85,29 @@ class Axes:
         kept = {place: size for place, size in sizes.items() if place not in gone}
         return replace(self, sizes=kept, fixed=self.fixed | gone)
 
-    def tied(self, symbol: sympy.Symbol) -> "Axes | None":
-        """Let axes that lie alike, such as all second ones, change with a symbol where they have its size in
-        the example; None where no others do, or where other names are asked for."""
+    def ties(self, symbol: sympy.Symbol) -> "Iterator[Axes]":
+        """Yield the same with other axes that change with a symbol: those that lie alike and have its size in
+        the example, such as a mask's beside its ids'; or one whose size is the sum of it and another, such as
+        that of a mask over what is remembered and what is new. Axes that are asked for are left as they are.
+        """
+        values = self.values
         places = {axis for (_, axis), size in self.sizes.items() if size == symbol}
-        values, own = self.values, self.wanted(symbol)
-        others = {
-            size
-            for (_, axis), size in self.sizes.items()
-            if axis in places and size in values and size != symbol and values[size] == values[symbol]
-        }
-        asked = [wanted for other in others if (wanted := self.wanted(other)) is not None]
-        if not others or len({wanted.name for wanted in asked} | ({own.name} if own else set())) > 1:
-            return None
-        known = [self.ranges[each] for each in (symbol, *others) if each in self.ranges]
-        least = max((low for low, _ in known), default=1)
-        most = min((high for _, high in known if high is not None), default=None)
-        sizes = {place: size.subs(dict.fromkeys(others, symbol)) for place, size in self.sizes.items()}
-        return replace(self, sizes=sizes, ranges=self.ranges | {symbol: (least, most)})
+        free = [each for each in values if each != symbol and self.wanted(each) is None]
+        alike = {size for (_, axis), size in self.sizes.items() if axis in places and size in free}
+        same = [each for each in alike if values[each] == values[symbol]]
+        if same:
+            limits = [self.ranges[each] for each in (symbol, *same) if each in self.ranges]
+            least = max((low for low, _ in limits), default=1)
+            most = min((high for _, high in limits if high is not None), default=None)
+            tied = self._replaced(dict.fromkeys(same, symbol))
+            yield replace(tied, ranges=self.ranges | {symbol: (least, most)})
+        for whole in free:
+            for rest in values:
+                if rest not in (symbol, whole) and values[whole] == values[symbol] + values[rest]:
+                    yield self._replaced({whole: symbol + rest})
+
+    def _replaced(self, new: Mapping[sympy.Symbol, sympy.Expr]) -> "Axes":
+        return replace(self, sizes={place: size.subs(new) for place, size in self.sizes.items()})
 
     def resized(self, values: dict[sympy.Symbol, int]) -> Inputs | None:
         """Return the example with other sizes, its rows again from the first where there are more; None where

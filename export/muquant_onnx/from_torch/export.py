@@ -166,7 +166,7 @@ def _write_checked(
             data = serialized(model)
             tried = folder / "model.onnx"
             tried.write_bytes(data)
-            left, other = check_sizes(tried, policy, axes, trials)
+            left, other = check_sizes(tried, policy, module, axes, trials)
             if left is axes:
                 break
             axes = left

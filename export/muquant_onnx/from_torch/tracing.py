@@ -12,6 +12,7 @@ import onnx_ir as ir
 import sympy
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from muquant.base.errors import InputError, first_line
 from muquant.models.calls import Inputs, output_tensors
@@ -42,7 +43,11 @@ def survey(module: nn.Module, inputs: Inputs, places: Collection[Place]) -> Surv
     arguments, named = _arguments(inputs)
     with _flattened(module), _quietly():
         program = torch.export.export(
-            module, arguments, named, dynamic_shapes=_dynamic_shapes(module, inputs, places), strict=False
+            module,
+            arguments,
+            named,
+            dynamic_shapes=_dynamic_shapes(module, arguments, named, places),
+            strict=False,
         )
     taken = set(program.graph_signature.user_inputs)
     shapes = [
@@ -88,7 +93,7 @@ def trace(module: nn.Module, inputs: Inputs, places: Collection[Place]) -> ir.Mo
                     opset_version=OPSET,
                     verbose=False,
                     optimize=True,
-                    dynamic_shapes=_dynamic_shapes(module, inputs, places),
+                    dynamic_shapes=_dynamic_shapes(module, arguments, named, places),
                 )
         except Exception as error:
             raise InputError(
@@ -109,15 +114,18 @@ def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return ((), dict(example)) if isinstance(example, Mapping) else (tuple(example), {})
 
 
-def _dynamic_shapes(module: nn.Module, inputs: Inputs, places: Collection[Place]) -> Any:
+def _dynamic_shapes(
+    module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], places: Collection[Place]
+) -> Any:
     """Return the axes in `places` as torch's exporters take them."""
     collection: Any = torch.export.ShapesCollection  # torch has no types for it
     shapes = collection()
-    for index, tensor in enumerate(inputs.tensors):
+    # what has parts may hold copies of those that it was made of
+    for index, tensor in enumerate(tree_leaves((arguments, named))):
         axes = [axis for axis in range(tensor.dim()) if (index, axis) in places]
         if axes:
             shapes[tensor] = dict.fromkeys(axes, torch.export.Dim.AUTO)
-    return shapes.dynamic_shapes(module, *_arguments(inputs))
+    return shapes.dynamic_shapes(module, arguments, named)
 
 
 @contextmanager

@@ -29,19 +29,20 @@ class Trial:
 
     Attributes:
         symbol: whose size is another one than in the example; None for the example itself.
-        size: it.
-        inputs: of that size.
+        values: of all symbols.
+        inputs: of these sizes.
         outputs: all tensors of the answer.
     """
 
     symbol: sympy.Symbol | None
-    size: int
+    values: dict[sympy.Symbol, int]
     inputs: Inputs
     outputs: tuple[Tensor, ...]
 
 
 def try_sizes(module: nn.Module, axes: Axes) -> tuple[Axes, list[Trial]]:
-    """Run a module at other sizes, one symbol at a time, and fix what it takes at none.
+    """Run a module at other sizes, one symbol at a time, and fix what it takes at none. It is tied to others
+    instead where the module takes that, see `Axes.ties`.
 
     A size beyond what torch.export found the program to be for is tried too: where the model takes it, by
     another path, a file that does not know of that would be wrong.
@@ -62,7 +63,12 @@ def try_sizes(module: nn.Module, axes: Axes) -> tuple[Axes, list[Trial]]:
         return few(axes, f"the model does not run on the example: {first}"), []
     trials = [first]
     for symbol in base:
+        if symbol not in axes.values:
+            continue
         taken, why = _other_sizes(module, axes, base, symbol)
+        for tied in axes.ties(symbol) if why else ():
+            if not _other_sizes(module, tied, base, symbol)[1]:
+                return try_sizes(module, tied)
         trials += taken
         if why:
             axes = axes.without(symbol, why)
@@ -70,17 +76,18 @@ def try_sizes(module: nn.Module, axes: Axes) -> tuple[Axes, list[Trial]]:
 
 
 def check_sizes(
-    path: str | os.PathLike[str], policy: str | None, axes: Axes, trials: Sequence[Trial]
+    path: str | os.PathLike[str], policy: str | None, module: nn.Module, axes: Axes, trials: Sequence[Trial]
 ) -> tuple[Axes, dict[int, set[int]]]:
     """Run a file at the sizes of `trials`, and fix the axes along which it does not answer as the model did.
 
-    First it is supposed that axes which lie alike and have one size, as those of ids and their mask, have to
-    change together: a model may take any two where a mask masks nothing, and its graph does not.
+    They are tied to others instead, see `Axes.ties`, where it answers then: a model may take any two sizes
+    where its mask masks nothing, and its graph does not.
 
     Args:
         path: of the ONNX file.
         policy: by which it is served; None to leave that to onnxruntime.
-        axes: that are dynamic in it.
+        module: the model.
+        axes: that are dynamic in the file.
         trials: of the model.
 
     Returns:
@@ -98,27 +105,38 @@ def check_sizes(
         return few(axes, f"the file was not tried at other sizes: {error}"), {}
     stated = [output.shape for output in session.get_outputs()]
     other: dict[int, set[int]] = {}
-    tied: set[sympy.Symbol] = set()
+    settled: set[sympy.Symbol] = set()
     for trial in trials[1:]:
-        if trial.symbol not in axes.values.keys() - tied:
+        symbol = trial.symbol
+        if symbol not in axes.values or symbol in settled:
             continue
         wrong = _difference(session, trial)
         if wrong:
             alike = _difference(session, trials[0])
             if alike:
                 return few(axes, f"already at the example's size the file {alike}"), {}
-            together = axes.tied(trial.symbol)
+            together = _tied(session, module, axes, trial)
             if together is None:
-                axes = axes.without(trial.symbol, f"at size {trial.size} the file {wrong}")
+                axes = axes.without(symbol, f"at size {trial.values[symbol]} the file {wrong}")
             else:
                 axes = together
-                tied.add(trial.symbol)
+                settled.add(symbol)
         for output, (tensor, shape) in enumerate(zip(trial.outputs, stated, strict=True)):
             sizes = zip(tensor.shape, shape, strict=True)
             other.setdefault(output, set()).update(
                 axis for axis, (size, known) in enumerate(sizes) if isinstance(known, int) and known != size
             )
     return axes, other
+
+
+def _tied(session: ort.InferenceSession, module: nn.Module, axes: Axes, trial: Trial) -> Axes | None:
+    """Return axes of which others change with the symbol of a trial, and both model and file do that."""
+    assert trial.symbol is not None
+    for tied in axes.ties(trial.symbol):
+        again = _try(module, tied, trial.values, trial.symbol)
+        if isinstance(again, Trial) and not _difference(session, again):
+            return tied
+    return None
 
 
 def _other_sizes(
@@ -167,7 +185,7 @@ def _try(
             outputs = tuple(tensor for _, tensor in output_tensors(inputs.call(module)))
     except Exception as error:  # whatever the module raises
         return first_line(error)
-    return Trial(symbol, 0 if symbol is None else values[symbol], inputs, outputs)
+    return Trial(symbol, values, inputs, outputs)
 
 
 def _difference(session: ort.InferenceSession, trial: Trial) -> str:

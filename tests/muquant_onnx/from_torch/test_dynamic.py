@@ -398,3 +398,47 @@ def test_sizes_of_different_names_are_not_put_together(tmp_path: Path) -> None:
     example = {"ids": torch.randint(0, 40, (2, 7)), "mask": torch.ones(2, 7)}
     with pytest.raises(mq.InputError, match=r"axis 1 of \w+ was asked to be dynamic, but cannot: at size"):
         export_onnx(compressed(Masked()), tmp_path / "m.onnx", example, dynamic_shapes=asked)
+
+
+class Keys:
+    """What a layer remembers; torch knows its parts, and that it makes copies of what it is given."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values.clone() if isinstance(values, Tensor) else values
+
+
+_pytree.register_pytree_node(
+    Keys,
+    lambda keys: ([keys.values], None),
+    lambda values, _: Keys(next(iter(values))),
+    flatten_with_keys_fn=lambda keys: ([(_pytree.GetAttrKey("values"), keys.values)], None),
+    serialized_type_name="test_dynamic.Keys",
+)
+
+
+class Continues(nn.Module):
+    """Looks up whether it may see what it remembers and what is new in a mask of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(40, 16), nn.Linear(16, 4)
+
+    def forward(self, ids: Tensor, mask: Tensor, past: Keys) -> dict[str, Any]:
+        seen = torch.cat([past.values, self.embed(ids)], 1)
+        rows, columns = (torch.arange(size) for size in seen.shape[:2])
+        kept = seen * mask[rows[:, None], columns][..., None]
+        return {"logits": self.head(kept), "present": Keys(seen)}
+
+
+def test_a_mask_over_what_is_remembered_and_what_is_new(tmp_path: Path) -> None:
+    def example(batch: int, past: int, new: int) -> dict[str, Any]:
+        ids, mask = torch.randint(0, 40, (batch, new)), torch.rand(batch, past + new).round()
+        return {"ids": ids, "mask": mask, "past": Keys(torch.rand(batch, past, 16))}
+
+    model, path = compressed(Continues()), tmp_path / "m.onnx"
+    report = export_onnx(model, path, example(2, 5, 3))
+    assert [axis.input for axis in report.axes if axis.reason] == ["past.values"]  # its width
+    session = load_session(path)
+    assert [output.name for output in session.get_outputs()] == ["logits", "present.values"]
+    for sizes in [(1, 1, 1), (3, 5, 1), (2, 9, 4)]:
+        agrees(path, model, example(*sizes))

@@ -178,7 +178,7 @@ def test_what_cannot_be_an_output_or_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(mq.InputError, match=r"could not export .*Linear for inputs of shape {x: \(2, 8\)}"):
         export_onnx(model, tmp_path / "a.onnx", {"x": torch.zeros(2, 8)})
     with pytest.raises(mq.InputError, match="example inputs: expected a tensor"):
-        export_onnx(model, tmp_path / "a.onnx", [torch.zeros(2, 8), 3])
+        export_onnx(model, tmp_path / "a.onnx", [torch.zeros(2, 8), "3"])
     assert list(tmp_path.iterdir()) == []
 
 
