@@ -2,12 +2,14 @@
 
 Two tasks: the next byte of Python sources (test files are files of their own), and the sum of two of 60
 numbers that a second input marks, which takes memory over all steps. The recurrent weights are compressed to
-2 to 8 bits, all others to 8, and the other way round, at `compress_onnx`'s defaults, without samples.
+2 to 8 bits, all others to 8, and the other way round, at `compress_onnx`'s defaults, without samples. So are
+those of Silero VAD, on speech, where the packages of zoo.py are installed.
 
-    python benchmarks/recurrent.py [--steps 900]
+    python benchmarks/recurrent.py [--steps 900] [--packages FOLDER]
 """
 
 import argparse
+import os
 import sysconfig
 import tempfile
 import warnings
@@ -19,6 +21,10 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from packaged import tasks
+from packaged.networks import NETWORKS
+from packaged.packages import VARIABLE
+from packaged.tasks import Answer
 from provenance import write_results
 from torch import Tensor, nn
 from torch.nn import functional
@@ -136,16 +142,48 @@ def measure(network: Network, x: Tensor, y: Tensor) -> list[dict[str, float]]:
     return rows
 
 
+def speech() -> list[dict[str, float]]:
+    """The same of Silero VAD: SQNR, and the share of frames in which it hears speech and the float one does
+    too, or neither."""
+    network, rows = NETWORKS["silero-vad-16k-op15"], []
+    rng = np.random.default_rng(SEED)
+    inputs = [network.inputs(rng) for _ in range(network.count)]
+
+    def answers(path: Path) -> list[Answer]:
+        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return [network.answer(session, feed) for feed in inputs]
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert callable(network.source)
+        source, small = network.source(Path(folder)), Path(folder, "small.onnx")
+        exact = answers(source)
+        for recurrent, others in WIDTHS:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                report = compress_onnx(source, small, mq.MuLawSpec(bits=others), overrides={"rnn": recurrent})
+            found = answers(small)
+            row = {"sqnr": tasks.sqnr(exact, found)["output"] or np.inf, **network.task(exact, found)}
+            rows.append({"recurrent_bits": recurrent, "other_bits": others, "bytes": report.nbytes, **row})
+    return rows
+
+
 def main() -> None:
     """Train, measure and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=900)
-    steps = parser.parse_args().steps
+    parser.add_argument("--packages", type=Path, help="folder that zoo.py has installed packages into")
+    options = parser.parse_args()
+    steps = options.steps
     torch.set_num_threads(1)
     train, test = sources()
     document: dict[str, Any] = {"steps": steps, "tests": TESTS}
+    if options.packages:
+        os.environ[VARIABLE] = str(options.packages)
+        document["speech, silero-vad"] = speech()
+        for row in document["speech, silero-vad"]:
+            print("speech", "silero-vad", {key: round(value, 5) for key, value in row.items()}, flush=True)
     for task, kinds, tokens, hidden, outputs, batch, held_out in (
         ("bytes", ("LSTM", "GRU", "RNN"), 256, 160, 256, texts(train), texts(test)),
         ("sums", ("LSTM", "GRU"), 0, 64, 1, sums, sums),
