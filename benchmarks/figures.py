@@ -210,6 +210,29 @@ def paper(document: dict[str, Any]) -> str:
     return markdown_table(head, "lrrrrl", rows)
 
 
+def zoo(document: dict[str, Any]) -> str:
+    """Return the table of what the defaults do to networks that others trained."""
+    head = ("network", "bytes", "compressed", "left float", "SQNR, dB", "answers", "load", "answer", "memory")
+    rows = []
+    for name, row in document["networks"].items():
+        outputs = [db for db in row["sqnr"].values() if db is not None]
+        rows.append(
+            (
+                name,
+                byte_size(row["source_nbytes"]),
+                f"{byte_size(row['nbytes'])} ({row['ratio']:.2f})",
+                f"{row['left_float_share']:.1%}",
+                " to ".join(f"{db:.1f}" for db in sorted({min(outputs), max(outputs)})),
+                ", ".join(f"{figure} {value:.3f}" for figure, value in row["task"].items()),
+                *(
+                    f"{row[measure]['ratio']:.2f}"
+                    for measure in ("load_cpu_seconds", "answer_cpu_seconds", "load_peak_bytes")
+                ),
+            )
+        )
+    return markdown_table(head, "lrrrllrrr", rows)
+
+
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "README.md": {
         "mnist_cnn4": mnist_cnn4,
@@ -218,7 +241,7 @@ FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "runtime_peers": runtime_peers,
         "compress_peers": compress_peers,
     },
-    "benchmarks/README.md": {"paper_cnn4": paper, "paper_wrn-16-2": paper},
+    "benchmarks/README.md": {"paper_cnn4": paper, "paper_wrn-16-2": paper, "zoo": zoo},
 }
 """Page -> name of a file in `results/`, and of a place in the page -> what makes one of the other."""
 
