@@ -33,8 +33,17 @@ def peeled(module: nn.Module) -> nn.Module:
 
 def plain_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Yield all modules of `model` but wrappers with the paths that they have without those, in order; a
-    module that has several paths with each of them."""
+    module that has several paths with each of them.
+
+    Raises:
+        InputError: torch.jit has compiled one, whose layers are no modules any more.
+    """
     module = peeled(model)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            f"{path or 'the model'} is a {module.original_name} that torch.jit compiled; expected it as it was "
+            "before; give that, or the ONNX file that torch.onnx.export(..., dynamo=False) makes of it"
+        )
     yield path, module
     for name, child in module._modules.items():
         if child is not None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,8 @@ from muquant_cli.sources.timm_model import is_timm, load_timm
 from muquant_cli.sources.torchvision_model import is_torchvision, load_torchvision
 
 _SEED = 0
+_WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}
+"""Endings of files that mostly hold weights without the model."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +77,5 @@ def read_source(
                 load_state(source.module, state)
             source.module.eval()
             return replace(source, kind=name, text=text)
-    raise InputError(f"cannot tell what {text} is; expected {source_forms(others)}")
+    weights = "" if Path(text).suffix not in _WEIGHTS else "; weights alone go by --state, with their model"
+    raise InputError(f"cannot tell what {text} is; expected {source_forms(others)}{weights}")

@@ -98,8 +98,8 @@ def trace(module: nn.Module, inputs: Inputs, places: Collection[Place]) -> ir.Mo
         except Exception as error:
             raise InputError(
                 f"torch could not export {type(module).__name__} for inputs of shape {inputs.shapes}: "
-                f"{reason(error)}; check that the model runs on the example and that torch.export can trace "
-                "it"
+                f"{reason(error)}; check that the model runs on the example; where torch.export cannot trace "
+                "it, compress the ONNX file that torch.onnx.export(..., dynamo=False) makes of it"
             ) from error
     if not names:
         raise InputError(f"{type(module).__name__} returns no tensor; expected at least one; export another")
@@ -173,7 +173,8 @@ def trace_program(program: torch.export.ExportedProgram) -> ir.Model:
 def _quietly() -> Iterator[None]:
     """Let torch export without deprecations, notes of the exporter and listings of what it could not trace.
 
-    The one fused operator of torch's attention that has no ONNX form is off. Failures raise.
+    The one fused operator of torch's attention that has no ONNX form is off, and whether a mask is a causal
+    one, which a branch on its values finds out, is not asked: the mask says all. Failures raise.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -181,12 +182,24 @@ def _quietly() -> Iterator[None]:
     level = notes.level
     notes.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), _causal_as_told():
             warnings.simplefilter("ignore")
             yield
     finally:
         notes.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextmanager
+def _causal_as_told() -> Iterator[None]:
+    """Let nn.Transformer take a mask for what it is, and for causal only where it was told so."""
+    place: Any = torch.nn.modules.transformer
+    detect = place._detect_is_causal_mask
+    place._detect_is_causal_mask = lambda mask, is_causal=None, size=None: is_causal is True
+    try:
+        yield
+    finally:
+        place._detect_is_causal_mask = detect
 
 
 def _bare(model: ir.Model) -> ir.Model:

@@ -259,3 +259,22 @@ def test_a_float_state_with_nan_is_refused() -> None:
     state = states() | {"2.weight": torch.full((16, 16), torch.nan)}
     with pytest.raises(InputError, match=r"2.weight"):
         mq.prepare_qat(net()).load_state_dict(state)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("place", ["the model", "1"])
+def test_what_torch_jit_compiled_is_refused_by_its_place(place: str, tmp_path: Path) -> None:
+    layer = torch.jit.script(nn.Linear(4, 4))
+    model = layer if place == "the model" else nn.Sequential(nn.Linear(4, 4), layer)
+    mq.compress(nn.Linear(4, 4)).save(tmp_path / "a.mq")
+    for use in (
+        mq.compress,
+        mq.prepare_qat,
+        mq.left_float,
+        lambda model: mq.plan_widths(model, max_bytes=100),
+        lambda model: mq.load(tmp_path / "a.mq", model),
+    ):
+        with pytest.raises(
+            InputError, match=rf"{place} is a Linear that torch.jit compiled; .* give that, or"
+        ):
+            use(model)

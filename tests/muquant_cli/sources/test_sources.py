@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import muquant
+from muquant import InputError
 from muquant_cli.sources import read_source
 from muquant_onnx import decode_file
 
@@ -280,3 +281,11 @@ def test_bench_attacks_models_by_their_source() -> None:
     assert wrapped["clean"] == served["clean"]
     assert wrapped["worst_case"] == served["worst_case"]
     assert "expected a model of one input, found 2" in fails("bench", ENCODER, *few)
+
+
+def test_a_file_of_weights_alone_is_told_how_it_is_taken() -> None:
+    Path("net.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"cannot tell what net.pt is; .*; weights alone go by --state"):
+        read_source("net.pt")
+    with pytest.raises(InputError, match=r"\.pt2 file$"):
+        read_source("net.txt")

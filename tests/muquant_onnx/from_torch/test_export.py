@@ -335,3 +335,27 @@ def test_layers_of_one_weight_keep_their_own_biases(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = compressed.module(x).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+
+
+class Translates(nn.Module):
+    """A transformer that is given a mask, whose values torch looks at to know a causal one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Transformer(16, 2, 1, 1, 32, batch_first=True)
+
+    def forward(self, source: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        output: Tensor = self.layers(source, target, tgt_mask=mask)
+        return output
+
+
+def test_masks_of_torch_s_transformer(tmp_path: Path) -> None:
+    compressed, path = mq.compress(Translates(), SPEC, observer="absmax"), tmp_path / "m.onnx"
+    source, target = torch.randn(2, 5, 16), torch.randn(2, 4, 16)
+    causal = nn.Transformer.generate_square_subsequent_mask(4)
+    export_onnx(compressed, path, {"source": source, "target": target, "mask": causal}, "float")
+    for mask in (causal, causal.flip(0)):
+        feed = {"source": source.numpy(), "target": target.numpy(), "mask": mask.numpy()}
+        (found,) = load_session(path).run(None, feed)
+        wanted = compressed.module(source, target, mask).detach().numpy()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
