@@ -41,8 +41,8 @@ def plain_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Mo
     module = peeled(model)
     if isinstance(module, torch.jit.ScriptModule):
         raise InputError(
-            f"{path or 'the model'} is a {module.original_name} that torch.jit compiled; expected it as it was "
-            "before; give that, or the ONNX file that torch.onnx.export(..., dynamo=False) makes of it"
+            f"{path or 'the model'} is a {module.original_name} that torch.jit compiled; expected what it "
+            "was before; give that, or the ONNX file that torch.onnx.export(..., dynamo=False) makes of it"
         )
     yield path, module
     for name, child in module._modules.items():

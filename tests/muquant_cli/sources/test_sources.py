@@ -287,5 +287,5 @@ def test_a_file_of_weights_alone_is_told_how_it_is_taken() -> None:
     Path("net.pt").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot tell what net.pt is; .*; weights alone go by --state"):
         read_source("net.pt")
-    with pytest.raises(InputError, match=r"\.pt2 file$"):
+    with pytest.raises(InputError, match=r"pkg.module:factory$"):
         read_source("net.txt")
