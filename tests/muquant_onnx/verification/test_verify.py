@@ -49,7 +49,7 @@ def compressed() -> mq.CompressedModel:
     torch.manual_seed(1)
     net = Net()
     nn.init.uniform_(net.norm.running_var, 0.5, 2)  # type: ignore[arg-type]
-    nn.init.eye_(net.head.weight)
+    net.head.weight.data = torch.eye(4, 32) + 0.01 * torch.randn(4, 32)
     net.head.bias.data = torch.tensor([2.0, 0.0, 0.0, 0.0])  # no near ties: 8-bit kernels keep every argmax
     return mq.compress(net, mq.MuLawSpec(mu=20.0), observer="absmax")
 
@@ -66,7 +66,7 @@ def files(compressed: mq.CompressedModel, tmp_path_factory: pytest.TempPathFacto
 def compressed_int4() -> mq.CompressedModel:
     torch.manual_seed(1)
     net = Net()
-    nn.init.eye_(net.head.weight)
+    net.head.weight.data = torch.eye(4, 32) + 0.01 * torch.randn(4, 32)
     net.head.bias.data = torch.tensor([2.0, 0.0, 0.0, 0.0])
     return mq.compress(net, mq.MuLawSpec(mu=5.0, grid="int4"), observer="absmax")
 
