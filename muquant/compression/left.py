@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from muquant.compression.computed import frozen_copy, is_computed
+from muquant.compression.computed import Trained, frozen_copy, is_computed
 from muquant.compression.layers import Uses, Weight, quantizable_weights, trained_weights
 from muquant.models.wrappers import plain_modules
 
@@ -46,10 +46,10 @@ def left_float(
         reason: why its other weights that could be in few bits are not.
         uses: what `find_uses` found in the model; None where it was not run.
     """
-    if weights is None:
-        model, trained = frozen_copy(model) if is_computed(model) else (model, {})
-        weights = trained_weights(model, trained)
-    weights = list(weights)
+    trained: dict[nn.Parameter, Trained] = {}
+    if not weights and is_computed(model):
+        model, trained = frozen_copy(model)
+    weights = trained_weights(model, trained) if weights is None else list(weights)
     names = {owner.name: owner.channels for weight in weights for owner in weight.owners}
     known = {
         owner.stored: weight
