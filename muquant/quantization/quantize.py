@@ -1,7 +1,9 @@
 """One weight, from float to codes: observe, round, and keep the best of what was tried."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,8 +58,17 @@ def quantize(
     Raises:
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
+    in_unit = partial(
+        _quantize,
+        spec=spec,
+        channels=channels,
+        observer=observer,
+        rounding=rounding,
+        samples=samples,
+        biased=biased,
+    )
     if finished is None:
-        return _in_range(weight, spec, channels, observer, rounding, samples, biased)
+        return _in_range(weight, in_unit)
     key = finished.key(
         weight,
         samples,
@@ -69,26 +80,18 @@ def quantize(
     )
     outcome = finished.get(key)
     if outcome is None:
-        outcome = _in_range(weight, spec, channels, observer, rounding, samples, biased)
+        outcome = _in_range(weight, in_unit)
         finished.put(key, outcome)
     return outcome
 
 
-def _in_range(
-    weight: Tensor,
-    spec: MuLawSpec,
-    channels: Channels,
-    observer: str,
-    rounding: str,
-    samples: InputMoments | None,
-    biased: bool,
-) -> Outcome:
-    """`_quantize`, in another unit where the squares of weights are no numbers of float32."""
+def _in_range(weight: Tensor, in_unit: Callable[[Tensor], Outcome]) -> Outcome:
+    """Quantize by `in_unit`, in another unit where the squares of weights are no numbers of float32."""
     largest = float(torch.stack(torch.aminmax(weight)).abs().max()) if weight.numel() else 0.0
     unit = unit_of(largest) if math.isfinite(largest) else 1.0
     if unit == 1:
-        return _quantize(weight, spec, channels, observer, rounding, samples, biased)
-    found = _quantize(weight * (1 / unit), spec, channels, observer, rounding, samples, biased)
+        return in_unit(weight)
+    found = in_unit(weight * (1 / unit))
     tensor = replace(found.tensor, step=found.tensor.step * unit)
     return replace(found, tensor=tensor, shift=None if found.shift is None else found.shift * unit)
 
