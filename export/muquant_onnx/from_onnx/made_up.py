@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from muquant_onnx.from_onnx.constants import whole_numbers
 from muquant_onnx.from_onnx.feeds import Feed
+from muquant_onnx.serving.sessions import silent_run
 
 Array = NDArray[Any]
 Answered = tuple[Feed, list[Any]]
@@ -150,8 +151,7 @@ def made_up(
         fits: whether the first outputs will do; else other sizes are tried.
         zeros: inputs that are zero: states, as they are before the first run.
     """
-    quiet = ort.RunOptions()
-    quiet.log_severity_level = 4  # a size that does not fit is no news
+    quiet = silent_run()  # a size that does not fit is no news
     for sizes in _SIZES:
         random, number = np.random.default_rng(0), 0
         for _ in range(count):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from muquant.base.errors import InputError, first_line
 from muquant.models.calls import Inputs, evaluation_mode, output_tensors
 from muquant_onnx.from_torch.axes import Axes, few
-from muquant_onnx.serving.sessions import load_session
+from muquant_onnx.serving.sessions import load_session, silent_run
 
 _EXAMPLES = 2
 _VALUES = 1 << 20
@@ -193,7 +193,10 @@ def _difference(session: ort.InferenceSession, trial: Trial) -> str:
     names = trial.inputs.names or tuple(entry.name for entry in session.get_inputs())
     try:
         feed = {name: tensor.numpy() for name, tensor in zip(names, trial.inputs.tensors, strict=True)}
-        answers, expected = session.run(None, feed, _silent()), [tensor.numpy() for tensor in trial.outputs]
+        answers, expected = (
+            session.run(None, feed, silent_run()),
+            [tensor.numpy() for tensor in trial.outputs],
+        )
     except Exception as error:  # of onnxruntime, or a type that numpy does not have
         return f"does not run: {first_line(error)}"
     for found, wanted in zip(answers, expected, strict=True):
@@ -202,13 +205,6 @@ def _difference(session: ort.InferenceSession, trial: Trial) -> str:
         if not _close(found, wanted):
             return "answers otherwise than the model"
     return ""
-
-
-def _silent() -> ort.RunOptions:
-    """Return options of a run that may fail without a word of onnxruntime's on the console."""
-    options = ort.RunOptions()
-    options.log_severity_level = 4
-    return options
 
 
 def _close(found: NDArray[np.generic], wanted: NDArray[np.generic]) -> bool:

@@ -116,6 +116,13 @@ def load_session(
     return cached_session(cache, cache_key(path, setting, policy), open_new, open_optimized)
 
 
+def silent_run() -> ort.RunOptions:
+    """Return options of a run that may fail without a word of onnxruntime's on the console."""
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
 def _options(
     setting: RuntimeSetting, threads: int, optimized: str | os.PathLike[str] | None
 ) -> ort.SessionOptions:
