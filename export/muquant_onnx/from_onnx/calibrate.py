@@ -68,9 +68,12 @@ def _collect(
         matrix = weight.channels.count(weight.shape), weight.channels.inputs(weight.shape)
         sums[weight.name] = MomentSums(weight.name, matrix)
         for use in weight.uses:
+            order = input_order(use.view, use.seen)
             assert use.activation is not None
+            assert order is not None
             name = label("muquant", "shown", len(shown))
-            shown.append(_Shown(weight.name, use, show(use.activation, use.node, around, name)))
+            value = show(use.activation, use.node, around, name)
+            shown.append(_Shown(weight.name, use, value, torch.from_numpy(order)))
     model.graph.outputs.clear()
     model.graph.outputs.extend(each.value.output for each in shown)
     model.graph.sort()
@@ -97,11 +100,13 @@ class _Shown(NamedTuple):
         weight: its name.
         use: of the weight.
         value: the other operand.
+        order: for each input of the weight, as it is stored, which one of its vectors it is.
     """
 
     weight: str
     use: Use
     value: Shown
+    order: Tensor
 
 
 def _run(
@@ -119,7 +124,7 @@ def _run(
                     if found is None or (len(found) > 1 and not each.use.in_order):
                         reasons[each.weight] = f"{each.use.kind} shows no vectors that it is multiplied by"
                     else:
-                        sums[each.weight].add(found[..., _order(each.use)])
+                        sums[each.weight].add(found[..., each.order])
     return reasons
 
 
@@ -130,12 +135,6 @@ def _steps(output: Tensor, loops: int) -> Iterator[Tensor]:
             yield from _steps(step, loops - 1)
     elif output.numel():
         yield output
-
-
-def _order(use: Use) -> Tensor:
-    order = input_order(use.view, use.seen)
-    assert order is not None
-    return torch.from_numpy(order)
 
 
 def _unseen(weight: FoundWeight, use: Use, around: Mapping[ir.Graph, ir.Node]) -> str:

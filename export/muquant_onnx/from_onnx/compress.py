@@ -119,7 +119,8 @@ def compress_file(
     read = read_graph(source.path)
     model = read.model
     options = options.taken_by(graph_arguments(model.graph))
-    feeds = None if options.samples is None else Feeds.of(model.graph, options.samples[0], source.path)
+    fit = None if options.samples is None else options.samples[0]
+    zeros = () if fit is None else Feeds.of(model.graph, fit, source.path).zeros
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
@@ -171,7 +172,7 @@ def compress_file(
         left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
         raised_from=source.opset,
         answers=None if exact is None else check_file(destination, exact),
-        zero_inputs=() if feeds is None else feeds.zeros,
+        zero_inputs=zeros,
     )
 
 
