@@ -164,15 +164,14 @@ def test_an_interrupted_command_goes_on(run: Path, tmp_path: Path, monkeypatch: 
     done: list[object] = []
     rounded = quantize._quantize
 
-    def count(*given: Any) -> Any:
+    def count(*given: Any, **named: Any) -> Any:
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(given)
-        return rounded(*given)
+        return unbroken(*given, **named)
 
-    def unbroken(*given: Any) -> Any:
+    def unbroken(*given: Any, **named: Any) -> Any:
         done.append(given)
-        return rounded(*given)
+        return rounded(*given, **named)
 
     monkeypatch.setattr(quantize, "_quantize", count)
     stopped = invoke(*arguments)
