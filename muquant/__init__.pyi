@@ -13,7 +13,6 @@ from .compression.artifact import (
 )
 from .compression.budget import (
     Plan as Plan,
-    plan_widths as plan_widths,
     read_plan as read_plan,
 )
 from .compression.left import (
@@ -21,6 +20,7 @@ from .compression.left import (
     left_float as left_float,
 )
 from .compression.pipeline import compress as compress
+from .compression.planning import plan_widths as plan_widths
 from .compression.qat import (
     mulaw_qconfig as mulaw_qconfig,
     prepare_qat as prepare_qat,

@@ -10,7 +10,7 @@ from muquant.base.text import byte_size
 from muquant.compression.artifact import LayerReport
 from muquant.compression.auto import CRITERION
 from muquant.compression.left import LeftFloat
-from muquant.compression.weight_bytes import WeightBytes
+from muquant.compression.weight_bytes import AverageBits, WeightBytes
 from muquant.quantization.outcome import WeightSummary
 from muquant_cli.output import Output
 from muquant_onnx import ExportReport, InputAxis, LeftAlone, Served
@@ -57,6 +57,12 @@ def summary_cells(weight: WeightSummary) -> tuple[object, ...]:
         _output_quality(weight),
         f"{weight.rounding}, bias" if weight.bias_corrected else weight.rounding,
     )
+
+
+def show_average_bits(output: Output, average: AverageBits) -> dict[str, Any]:
+    """Say how many bits a weight has on average, and return the same as a document."""
+    output.say(average.words)
+    return {"average_bits": asdict(average)}
 
 
 def show_exceptions(output: Output, report: Sequence[WeightSummary]) -> None:

@@ -1,6 +1,7 @@
 """One model: its layers picked, their weights quantized, the result in memory and as a file.
 
 pipeline.py       `compress`
+planning.py       `plan_widths`
 options.py        what `compress`, `plan_widths` and their ONNX twins can be asked for
 layers.py         which modules have weights; a weight and the layers that share it
 computed.py       weights that parametrizations or hooks compute, made plain ones

@@ -19,7 +19,7 @@ from muquant.compression.computed import unwrap
 from muquant.compression.layers import Uses, quantizable_weights, replace_weight, weight_owners
 from muquant.compression.left import LeftFloat, left_float
 from muquant.compression.sensitivity import Norms
-from muquant.compression.weight_bytes import WeightBytes
+from muquant.compression.weight_bytes import AverageBits, WeightBytes
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
 from muquant.models import Architecture, build
@@ -81,6 +81,11 @@ class CompressedModel:
     source: str | None = None
     left_alone: tuple[LeftFloat, ...] = ()
     answers: AnswersCheck | None = None
+
+    @property
+    def average_bits(self) -> AverageBits:
+        """Bits that a compressed weight has on average."""
+        return AverageBits.of(self.report)
 
     @property
     def weight_bytes(self) -> WeightBytes:

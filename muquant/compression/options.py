@@ -30,6 +30,7 @@ class CompressionOptions:
 
     Attributes:
         spec: the format; None for the default, 3 bits, mu searched, a scale for each channel.
+        flat: whether every weight that no override picks has the width of `spec`; else that is their average.
         layers: which weights to compress, in the forms that the function documents.
         overrides: layers, in the same forms, or "=NAME", one weight -> another width or format. The last one
             that picks a weight counts.
@@ -46,6 +47,7 @@ class CompressionOptions:
     """
 
     spec: MuLawSpec | None = None
+    flat: bool = False
     layers: str = "all"
     overrides: Mapping[str, Override] = field(default_factory=dict)
     rounding: str | None = None
@@ -72,6 +74,11 @@ class CompressionOptions:
         if recurrent and self.format.bits < RECURRENT_BITS:
             return self.format.with_bits(RECURRENT_BITS), RECURRENT_NOTE
         return self.format, ""
+
+    @property
+    def spreads(self) -> bool:
+        """Whether widths are chosen for the weights that no override picks."""
+        return not self.flat and self.layers != "auto" and self.format.domain == "decoded"
 
     @property
     def method(self) -> str:

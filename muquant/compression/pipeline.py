@@ -1,7 +1,7 @@
 """The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,8 @@ from muquant.compression.answers.modules import ask_module, check_module
 from muquant.compression.artifact import CompressedModel, LayerReport
 from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
 from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
+from muquant.compression.budget.measure import OnStep, measure_module
+from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration, samples_of
 from muquant.compression.calibration.uses import find_uses
 from muquant.compression.computed import Trained, frozen_copy
@@ -40,6 +42,7 @@ def compress(
     model: nn.Module,
     spec: MuLawSpec | None = None,
     *,
+    flat: bool = False,
     layers: str = "all",
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
@@ -59,8 +62,11 @@ def compress(
             if it takes no other. Wrappers around it or its parts, such as torch.compile's, are left out of
             the result. Where it was prepared by `prepare_qat`, its fake-quantized weights are frozen as
             trained, and `spec`, `layers`, `overrides`, `rounding`, `observer`, `calibration` must stay unset.
-        spec: the format; 3 bits, mu searched, a scale for each channel by default. Weights of LSTM, GRU and
-            RNN have at least 8 bits where no override picks them.
+        spec: the format; 3 bits, mu searched, a scale for each channel by default. Its width is the average
+            over the weights that no override picks: each has 2 to 8 bits, by what its error does to the
+            answers of the model on `calibration` or `example`; without either by its error alone. Weights of
+            LSTM, GRU and RNN have at least 8 bits where no override picks them, and are not in the average.
+        flat: whether each of them has this width instead.
         layers: "all", "last:K" or a regular expression, see `select_weights`; or "auto": all, each in the
             first format of `candidates(spec)` in which ||dW||_2 is at most 1, and float32 where there is
             none. `choices` of the result says what was tried.
@@ -94,6 +100,7 @@ def compress(
     """
     options = CompressionOptions(
         spec=spec,
+        flat=flat,
         layers=layers,
         overrides=overrides or {},
         rounding=rounding,
@@ -130,12 +137,10 @@ def compress_module(
     watched = example if shown is None else shown
     uses = None if watched is None else find_uses(module, watched)
     picked = _picked(module, options, trained, uses)
-    quantizer = _Quantizer(
-        options,
-        trained,
-        {} if trained else override_formats(picked, options.format, options.overrides),
-        input_shapes(module, example),
-    )
+    own = {} if trained else override_formats(picked, options.format, options.overrides)
+    if options.spreads and not trained:
+        own |= _spread(module, [weight for weight in picked if weight not in own], options, watched, on_layer)
+    quantizer = _Quantizer(options, trained, own, input_shapes(module, example))
     done: dict[Weight, _Compressed] = {}
     choices: list[Choice] = []
     for index, (weight, samples, unseen) in enumerate(samples_of(module, picked, options.samples)):
@@ -177,6 +182,23 @@ def _picked(
             "call compress(model) with no option to freeze it"
         )
     return trained_weights(module, trained)
+
+
+def _spread(
+    module: nn.Module,
+    weights: Sequence[Weight],
+    options: CompressionOptions,
+    example: Example | None,
+    on_step: OnStep | None,
+) -> dict[Weight, MuLawSpec]:
+    """Return formats of the weights whose width may be chosen."""
+    free = [weight for weight in weights if options.default_format(recurrent=weight.recurrent)[1] == ""]
+    if len(free) < 2:
+        return {}
+    widths = spread(
+        measure_module(module, dict.fromkeys(free), options, example, on_step), options.format.bits
+    )
+    return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,50 @@
-"""How many bytes the weights of a model take, and how many of them compression could not touch."""
+"""How many bits and bytes the weights of a model take, and how many of them compression could not touch."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
+
+from muquant.quantization.outcome import WeightSummary
+
+
+@dataclass(frozen=True)
+class AverageBits:
+    """How many bits a compressed weight has, over all of them.
+
+    Attributes:
+        codes: bits of codes for each number.
+        stored: with steps, and the ends of packed bytes.
+        narrowest: bits of the narrowest codes.
+        widest: of the widest.
+    """
+
+    codes: float
+    stored: float
+    narrowest: int
+    widest: int
+
+    @classmethod
+    def of(cls, report: Sequence[WeightSummary]) -> Self:
+        """Average over the numbers of all weights, of which there is at least one."""
+        sizes = [math.prod(weight.shape) for weight in report]
+        numbers = max(1, sum(sizes))
+        return cls(
+            sum(size * weight.bits for size, weight in zip(sizes, report, strict=True)) / numbers,
+            8 * sum(weight.nbytes for weight in report) / numbers,
+            min(weight.bits for weight in report),
+            max(weight.bits for weight in report),
+        )
+
+    @property
+    def words(self) -> str:
+        """The same for people, in a line."""
+        if self.narrowest == self.widest:
+            return f"{self.widest} bits a weight; {self.stored:.2f} with its share of the steps"
+        return (
+            f"{self.codes:.2f} bits a weight on average, {self.narrowest} to {self.widest}; "
+            f"{self.stored:.2f} with its share of the steps"
+        )
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,11 @@ class MuLawSpec:
         return LEVEL_GRIDS[self.grid_name, self.levels]
 
     @property
+    def widest(self) -> int:
+        """Bits of the widest codes that the grid allows, whatever the width is."""
+        return 8 if self.grid == "auto" else LEVEL_GRIDS[self.grid, self.levels].widest
+
+    @property
     def positive_steps(self) -> int:
         """The n of y = i / n: i runs over -n..n, by two for mid-rise (2^bits - 1), by one for mid-tread."""
         return (1 << self.bits) - 1 if self.levels == "mid-rise" else (1 << (self.bits - 1)) - 1

@@ -14,10 +14,10 @@ import muquant
 from muquant.compression.answers.modules import ask_module, check_module
 from muquant.compression.auto import Choice, TriedFormat
 from muquant.compression.batch_norm import Reestimation
-from muquant.compression.budget.modules import plan_module
 from muquant.compression.calibration import read_samples
 from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
+from muquant.compression.planning import plan_module
 from muquant.data import DATASETS
 from muquant.format.spec import Domain, Grid, Levels
 from muquant.quantization.outcome import finite
@@ -47,6 +47,7 @@ from muquant_cli.tables import (
     layer_rows,
     layers_document,
     report_export,
+    show_average_bits,
     show_exceptions,
     show_layers,
     show_left_alone,
@@ -78,6 +79,7 @@ def compress(
     out: Path,
     state: str | None,
     bits: str,
+    flat: bool,
     mu: str,
     domain: Domain,
     granularity: str,
@@ -122,6 +124,7 @@ def compress(
     width, overrides = parse_bits(bits)
     options = CompressionOptions(
         spec=muquant.MuLawSpec(width, parse_mu(mu), domain, granularity, levels, grid),
+        flat=flat,
         layers=layers,
         overrides=overrides,
         observer=observer,
@@ -194,10 +197,10 @@ def _compress_module(
     bits = " to ".join(map(str, dict.fromkeys((widths[0], widths[-1]))))
     what = f"{source.text} as it was trained" if trained else f"{source.text} at {bits} bits"
     show_layers(output, what, layer_rows(compressed.report))
+    document: dict[str, Any] = show_average_bits(output, compressed.average_bits)
     if not trained:
         warn_without_samples(output, options)
     show_exceptions(output, compressed.report)
-    document: dict[str, Any] = {}
     if compressed.choices:
         document["choices"] = show_choices(output, compressed.choices)
     if compressed.batch_norm is not None:

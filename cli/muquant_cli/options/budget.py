@@ -14,8 +14,8 @@ from muquant.base.errors import InputError
 from muquant.base.files import scratch_folder
 from muquant.base.text import byte_size
 from muquant.compression.budget import WidthCurve
-from muquant.compression.budget.choose import OnStep
 from muquant.compression.budget.limits import Limits
+from muquant.compression.budget.measure import OnStep
 from muquant.compression.options import CompressionOptions
 from muquant_cli.output import Output
 

@@ -55,7 +55,11 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--bits",
                 default="3",
                 metavar="N[,REGEX=N...]",
-                help="Width of a code, 2 to 8; then widths of the layers whose name a REGEX is found in.",
+                help="Bits of a code, 2 to 8, on average: weights whose errors matter more to the answers "
+                "have more; then widths of the layers whose name a REGEX is found in.",
+            ),
+            click.option(
+                "--flat", is_flag=True, help="Give all layers the width of --bits, whatever they matter."
             ),
             click.option(
                 "--mu", default="auto", metavar="NUMBER|auto", help="Companding parameter; 0: uniform levels."

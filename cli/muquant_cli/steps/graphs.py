@@ -16,6 +16,7 @@ from muquant_cli.options.calibration import warn_without_samples
 from muquant_cli.output import Output
 from muquant_cli.tables import (
     SUMMARY,
+    show_average_bits,
     show_exceptions,
     show_left_alone,
     show_served,
@@ -92,12 +93,15 @@ def compress_graph(
         for weight in report.weights
     ]
     output.table(str(source), _HEADER, rows)
+    average = show_average_bits(output, report.average_bits)
     warn_without_samples(output, options)
     show_exceptions(output, report.weights)
     show_served(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)
     )
     output.say(f"Wrote {out}: {report.nbytes:,} bytes, of {report.source_nbytes:,}")
-    document = asdict(report) | ({} if plan is None else keep_plan(output, plan, out, report.nbytes))
+    document = (
+        asdict(report) | average | ({} if plan is None else keep_plan(output, plan, out, report.nbytes))
+    )
     document |= show_left_alone(output, report.left_alone) | wanted.show(output, report.answers)
     return document | show_weight_bytes(output, report.weight_bytes), report.answers

@@ -3,6 +3,7 @@ samples, to check its answers, and where its opset is raised.
 
 compress.py     `compress_onnx`: one weight at a time
 plan.py         `plan_onnx`: widths within a budget
+measure.py      what weights cost and lose at each width, and what that does to the answers
 given.py        a model in memory, as a file for a while
 opset.py        an older file, raised to opset 13 for a while
 read.py         the file, checked, in order, its large tensors left where they are

@@ -51,7 +51,7 @@ def ask_file(path: Path, graph: ir.Graph, nbytes: int, options: CompressionOptio
         )
     held_out = None if options.samples is None else Feeds.of(graph, options.samples[1], path)
     try:
-        run = _Run(load_session(path))
+        run = SessionRun(load_session(path))
         if held_out is None:
             states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
             made = made_up(run.session, _MADE_UP, whole_inputs(graph), run.tells, states)
@@ -72,7 +72,7 @@ def check_file(path: Path, exact: FloatAnswers[Batch]) -> AnswersCheck:
     if exact.not_checked:
         return AnswersCheck(not_checked=exact.not_checked)
     try:
-        return exact.beside(_Run(load_session(path)))
+        return exact.beside(SessionRun(load_session(path)))
     except Exception as error:  # likewise
         raise InputError(
             f"{path} was written, but onnxruntime does not run it on {exact.inputs}, and the float file it "
@@ -81,12 +81,13 @@ def check_file(path: Path, exact: FloatAnswers[Batch]) -> AnswersCheck:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class SessionRun:
     """Runs a session as `FloatAnswers` wants it."""
 
     session: ort.InferenceSession
 
     def __call__(self, batch: Batch) -> list[tuple[str, Tensor]]:
+        """Return the outputs for a batch, of its own samples alone."""
         return self.named(batch.own(self.session.run(None, batch.feed)))
 
     def named(self, outputs: Sequence[Any]) -> list[tuple[str, Tensor]]:

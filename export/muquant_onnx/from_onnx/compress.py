@@ -10,6 +10,8 @@ from torch import Tensor
 
 from muquant.base.errors import naming
 from muquant.base.files import scratch_folder
+from muquant.compression.budget.measure import OnStep
+from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration
 from muquant.compression.options import CompressionOptions
 from muquant.compression.selection import Override, override_specs, pick
@@ -27,6 +29,7 @@ from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
+from muquant_onnx.from_onnx.measure import measure_file
 from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
@@ -39,6 +42,7 @@ def compress_onnx(
     destination: str | os.PathLike[str],
     spec: MuLawSpec | None = None,
     *,
+    flat: bool = False,
     layers: str = "all",
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
@@ -62,7 +66,10 @@ def compress_onnx(
             the file, as bytes or as an `onnx.ModelProto`. An opset below 13 is raised to 13, and onnxruntime
             has to give the same outputs before and after.
         destination: of the new file; may be `source`.
-        spec: the format; 3 bits, mu searched, a scale for each channel by default.
+        spec: the format; 3 bits, mu searched, a scale for each channel by default. Its width is the average
+            over the weights that no override picks, but recurrent ones: each has 2 to 8 bits, by what its
+            error does to the answers of the graph, run on `calibration` or on inputs that are made up.
+        flat: whether each of them has this width instead.
         layers: "all", "last:K" (of the weights, in the order in which the graph uses them) or a regular
             expression, searched in the name of the weight and in those of the nodes that use it.
         overrides: layers, in these forms, or "=NAME", one weight -> another width or format: {"conv1": 8}.
@@ -90,6 +97,7 @@ def compress_onnx(
     """
     options = CompressionOptions(
         spec=spec,
+        flat=flat,
         layers=layers,
         overrides=overrides or {},
         rounding=rounding,
@@ -124,10 +132,11 @@ def compress_file(
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
+    widths = _spread(source.path, [weight for weight in picked if weight not in own], options, on_layer)
     chosen, notes = dict[FoundWeight, MuLawSpec](), dict[FoundWeight, str]()
     for weight in picked:
         default, note = options.default_format(recurrent=weight.recurrent)
-        chosen[weight] = own.get(weight, default)
+        chosen[weight] = own.get(weight) or widths.get(weight, default)
         notes[weight] = "" if weight in own else note
     not_picked = (weight for weight in found if weight not in chosen)
     exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
@@ -179,6 +188,17 @@ def compress_file(
 def pick_weights(found: Sequence[FoundWeight], layers: str) -> list[FoundWeight]:
     """Return the weights that `layers` picks, at least one, in their order."""
     return [found[place] for place in pick([weight.labels for weight in found], layers, "layers")]
+
+
+def _spread(
+    source: Path, weights: Sequence[FoundWeight], options: CompressionOptions, on_step: OnStep | None
+) -> dict[FoundWeight, MuLawSpec]:
+    """Return formats of the weights whose width may be chosen."""
+    free = [weight for weight in weights if not options.default_format(recurrent=weight.recurrent)[1]]
+    if not options.spreads or len(free) < 2:
+        return {}
+    widths = spread(measure_file(source, dict.fromkeys(free), options, on_step), options.format.bits)
+    return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
 
 
 def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> dict[FoundWeight, MuLawSpec]:

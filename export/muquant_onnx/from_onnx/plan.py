@@ -9,22 +9,21 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from muquant.base.errors import InputError, first_line, naming
+from muquant.base.errors import InputError, first_line
 from muquant.compression.budget import Drop, Plan
 from muquant.compression.budget.answers import answers, count_changed
-from muquant.compression.budget.choose import OnStep, TryPlan, choose
-from muquant.compression.budget.curve import WidthCurve, measure
+from muquant.compression.budget.choose import TryPlan, choose
 from muquant.compression.budget.limits import Limits
+from muquant.compression.budget.measure import OnStep
 from muquant.compression.calibration import Calibration
 from muquant.compression.options import CompressionOptions
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.resume import FinishedWeights
-from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.compress import compress_file, own_formats, pick_weights
 from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import require_weights
-from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
+from muquant_onnx.from_onnx.measure import measure_file
 from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.lowering.lower import Policy, check_policy
@@ -98,23 +97,8 @@ def plan_file(
     options = options.taken_by(graph_arguments(model.graph))
     picked = pick_weights(require_weights(model, source.path)[0], options.layers)
     pinned = own_formats(picked, options)
-    curves: list[WidthCurve] = []
-    for weight, samples, _ in graph_samples(source.path, picked, options.samples):
-        if on_step is not None:
-            on_step(f"measuring {weight.name}", len(curves), len(picked))
-        own = pinned.get(weight)
-        with naming(weight.name):
-            curves.append(
-                measure(
-                    weight.name,
-                    read_float(weight.tensor),
-                    options.format,
-                    weight.channels,
-                    options.observer,
-                    samples,
-                    None if own is None else own.bits,
-                )
-            )
+    widths = {weight: pinned[weight].bits if weight in pinned else None for weight in picked}
+    curves = measure_file(source.path, widths, options, on_step)
     trial = None if limits.max_drop is None else _trial(source, model.graph, options, policy)
     return choose(curves, limits, options.layers, trial, on_step)
 

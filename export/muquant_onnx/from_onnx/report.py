@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from muquant.compression.answers.report import AnswersCheck
-from muquant.compression.weight_bytes import WeightBytes
+from muquant.compression.weight_bytes import AverageBits, WeightBytes
 from muquant.quantization.outcome import WeightSummary
 from muquant_onnx.lowering.lower import Policy, Served
 
@@ -69,6 +69,11 @@ class CompressReport:
     raised_from: int | None = None
     zero_inputs: tuple[str, ...] = ()
     answers: AnswersCheck | None = None
+
+    @property
+    def average_bits(self) -> AverageBits:
+        """Bits that a compressed weight has on average."""
+        return AverageBits.of(self.weights)
 
     @property
     def weight_bytes(self) -> WeightBytes:

@@ -21,18 +21,40 @@ def class_axis(shape: Sequence[int]) -> int | None:
     return axis if len(shape) >= 2 and shape[axis] >= 2 else None
 
 
-def said(name: str, exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return what two floating-point outputs of one shape answer, or None where they look like no logits.
+def classes_of(name: str, exact: Tensor) -> int | None:
+    """Return the axis of classes of a floating-point output that looks like logits or probabilities of them;
+    None where it looks like neither.
 
     An output looks like logits where it is called logits, scores, probabilities or classes; where it is
     [N, classes] and not called a state, an embedding or the like; or where `exact` has probabilities that add
-    up to 1 over its classes, see `class_axis`. The answer is the class with the largest value. Without
-    classes, where all that `exact` has lies between 0 and 1, it is whether a value is above one half.
+    up to 1 over its classes, see `class_axis`.
     """
-    axis, probable = class_axis(exact.shape), exact.numel() and bool(((exact >= 0) & (exact <= 1)).all())
+    axis = class_axis(exact.shape)
     if axis is None:
-        return (exact > 0.5, found > 0.5) if probable else None
+        return None
     flat = exact.dim() == 2 and not _NO_CLASSES.search(name)
-    if flat or _CLASSES.search(name) or (probable and bool(((exact.sum(axis) - 1).abs() < _ONE).all())):
+    return axis if flat or _CLASSES.search(name) or adds_up(exact, axis) else None
+
+
+def adds_up(exact: Tensor, axis: int) -> bool:
+    """Whether values are probabilities over the classes along `axis`."""
+    return are_probable(exact) and bool(((exact.sum(axis) - 1).abs() < _ONE).all())
+
+
+def are_probable(exact: Tensor) -> bool:
+    """Whether there are values, and all of them lie between 0 and 1."""
+    return bool(exact.numel()) and bool(((exact >= 0) & (exact <= 1)).all())
+
+
+def said(name: str, exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return what two floating-point outputs of one shape answer, or None where they look like no logits.
+
+    The answer is the class with the largest value, see `classes_of`. Without classes, where all that `exact`
+    has lies between 0 and 1, it is whether a value is above one half.
+    """
+    axis = classes_of(name, exact)
+    if axis is not None:
         return exact.argmax(axis), found.argmax(axis)
+    if class_axis(exact.shape) is None and are_probable(exact):
+        return exact > 0.5, found > 0.5
     return None

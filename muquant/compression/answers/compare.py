@@ -1,6 +1,7 @@
 """The float model's outputs, kept until the compressed one has answered too."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from muquant.compression.answers.classes import said
+from muquant.compression.answers.distortion import distortion
 from muquant.compression.answers.report import AnswersCheck, OutputCheck
 from muquant.quantization.quality import decibels
 
@@ -44,14 +46,21 @@ class FloatAnswers(Generic[B]):
     not_checked: str = ""
 
     @classmethod
-    def of(cls, answered: Iterable[tuple[B, Outputs, int]], again: Run[B], inputs: str) -> "FloatAnswers[B]":
+    def of(
+        cls,
+        answered: Iterable[tuple[B, Outputs, int]],
+        again: Run[B],
+        inputs: str,
+        seconds: float = SECONDS,
+    ) -> "FloatAnswers[B]":
         """Keep what the float model answers.
 
         Args:
             answered: the inputs of each run, the outputs, and how many inputs they count for.
-                They are taken within `SECONDS` and `MEMORY`.
+                They are taken within `seconds` and `MEMORY`.
             again: runs the float model once more.
             inputs: what they are.
+            seconds: after which no further run is begun.
         """
         kept: list[tuple[B, Outputs]] = []
         count = nbytes = 0
@@ -60,7 +69,7 @@ class FloatAnswers(Generic[B]):
             kept.append((batch, outputs))
             count += size
             nbytes += sum(tensor.nbytes for _, tensor in outputs)
-            if time.monotonic() - start > SECONDS or nbytes > MEMORY:
+            if time.monotonic() - start > seconds or nbytes > MEMORY:
                 break
         if not kept:
             return cls(not_checked=f"the model runs on none of the {inputs}; give samples")
@@ -71,6 +80,17 @@ class FloatAnswers(Generic[B]):
         if sqnr is not None and sqnr < _REPEATED:
             return cls(not_checked="the model answers the same inputs differently each time")
         return cls(inputs, count, kept)
+
+    def distortion(self, run: Run[B]) -> float:
+        """Run another model on the same inputs, and return the mean of `distortion` over inputs and outputs;
+        0 where no output can be compared."""
+        figures = [
+            figure
+            for batch, exact in self.batches
+            for (name, before), (_, after) in zip(exact, run(batch), strict=True)
+            if (figure := distortion(name, before, after)) is not None
+        ]
+        return statistics.fmean(figures) if figures else 0.0
 
     def beside(self, run: Run[B]) -> AnswersCheck:
         """Run the compressed model on the same inputs, and compare."""

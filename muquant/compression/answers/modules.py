@@ -1,6 +1,7 @@
 """The answers of a PyTorch module, before and after compression."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from muquant.base.errors import InputError, first_line
 from muquant.compression.answers.compare import FloatAnswers
-from muquant.compression.answers.report import EXAMPLE, HELD_OUT, SYNTHETIC, AnswersCheck
+from muquant.compression.answers.report import EXAMPLE, FIT, HELD_OUT, SYNTHETIC, AnswersCheck
 from muquant.compression.calibration.batches import BATCH_SIZE, rows_of
 from muquant.compression.options import CompressionOptions
 from muquant.models import Architecture
@@ -40,12 +41,47 @@ def ask_module(
         return FloatAnswers(not_checked="nothing is known to run the model on; give an example or samples")
     module = plain_copy(model)
     try:
-        answered = ((batch, _run(module, batch), size) for batch, size in batches)
-        return FloatAnswers.of(answered, lambda batch: _run(module, batch), inputs)
+        answered = ((batch, run_module(module, batch), size) for batch, size in batches)
+        return FloatAnswers.of(answered, lambda batch: run_module(module, batch), inputs)
     except Exception as error:  # whatever the module raises
         return FloatAnswers(
             not_checked=f"{type(model).__name__} does not run on {inputs}: {first_line(error)}"
         )
+
+
+def ask_to_probe(
+    module: nn.Module, options: CompressionOptions, example: Example | None, most: int
+) -> FloatAnswers[Inputs]:
+    """Run a float module on inputs on which widths may be chosen: samples to fit to, never those held out;
+    without samples as `ask_module` does.
+
+    Args:
+        module: in evaluation mode, on the CPU; it is not changed.
+        options: of its compression.
+        example: its inputs [N, ...] each, or None.
+        most: how many of them to take.
+    """
+    if options.samples is not None:
+        some = options.samples[0].some(most).batches(BATCH_SIZE)
+        batches: Iterable[tuple[Inputs, int]] = [(batch, rows_of(batch)) for batch in some]
+        inputs, most = FIT, options.samples[0].count
+    else:
+        batches, inputs = _batches(module, options, example)
+    if not inputs:
+        return FloatAnswers(not_checked="nothing is known to run the model on")
+
+    def answered() -> Iterator[tuple[Inputs, list[tuple[str, Tensor]], int]]:
+        done = 0
+        for batch, size in batches:
+            if done and done + size > most:
+                return
+            yield batch, run_module(module, batch), size
+            done += size
+
+    try:
+        return FloatAnswers.of(answered(), lambda batch: run_module(module, batch), inputs, math.inf)
+    except Exception as error:  # whatever the module raises
+        return FloatAnswers(not_checked=f"{type(module).__name__} does not run: {first_line(error)}")
 
 
 def check_module(module: nn.Module, exact: FloatAnswers[Inputs]) -> AnswersCheck:
@@ -56,7 +92,7 @@ def check_module(module: nn.Module, exact: FloatAnswers[Inputs]) -> AnswersCheck
     """
     own = copy.deepcopy(module)
     try:
-        return exact.beside(lambda batch: _run(own, batch))
+        return exact.beside(lambda batch: run_module(own, batch))
     except Exception as error:  # whatever the module raises
         raise InputError(
             f"the compressed {type(module).__name__} does not run on {exact.inputs}, and the float one does: "
@@ -105,7 +141,7 @@ def _says_no_more_than_a_shape(tensors: Sequence[Tensor]) -> bool:
     return bool(floating) and alike and all(bool((each == each.reshape(-1)[0]).all()) for each in floating)
 
 
-def _run(module: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]]:
+def run_module(module: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]]:
     """Return the tensors of a result; who draws random numbers draws the same ones each time."""
     dtype = next((value.dtype for value in module.parameters() if value.is_floating_point()), torch.float32)
     own = inputs.map(

@@ -10,6 +10,8 @@ from muquant.quantization.outcome import finite
 
 HELD_OUT, EXAMPLE, SYNTHETIC = "held-out samples", "the example", "synthetic inputs"
 """What a check can be on."""
+FIT = "samples to fit to"
+"""What widths may be chosen on beside the example and synthetic inputs."""
 MIN_SQNR, MIN_AGREEMENT = 10.0, 0.9
 """What is worth a warning below, in dB and as a share."""
 _FEW = 3

@@ -9,13 +9,11 @@ from muquant.base.errors import InputError
 from muquant.compression.budget.curve import WidthCurve
 from muquant.compression.budget.front import Front
 from muquant.compression.budget.limits import Limits
+from muquant.compression.budget.measure import OnStep
 from muquant.compression.budget.plan import Drop, Plan
 
 TryPlan = Callable[[Plan], Drop]
 """Compresses by a plan, runs the outcome on held-out samples and says what that does to the answers."""
-
-OnStep = Callable[[str, int, int], None]
-"""(what is done next, its place, their number), for progress."""
 
 
 def choose(

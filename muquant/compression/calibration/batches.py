@@ -62,6 +62,20 @@ class Samples:
         for group in self.joined():
             yield from group.batches(size)
 
+    def some(self, most: int) -> Self:
+        """Return about so many of the samples, spread over all; batches that cannot be cut stay whole, and
+        one is always there."""
+        if self.count <= most:
+            return self
+        if self.whole:
+            return replace(self, parts=(self.parts[0].take(_spread_over(self.count, most)),))
+        size = max(1, self.count // len(self.parts))
+        places = _spread_over(len(self.parts), max(1, min(most // size, len(self.parts))))
+        parts = tuple(self.parts[place] for place in places.tolist())
+        if len(parts) == 1 and rows_of(parts[0]) > most:
+            parts = (parts[0].take(_spread_over(rows_of(parts[0]), most)),)
+        return replace(self, parts=parts)
+
     def split(self) -> tuple[Self, Self]:
         """Return the samples to fit to, and those held out.
 
@@ -109,6 +123,10 @@ class Samples:
                     f"calibration: input {name}: expected finite numbers, found NaN or infinity in {found}; "
                     "mend or leave out"
                 )
+
+
+def _spread_over(count: int, most: int) -> Tensor:
+    return torch.arange(most) * count // most
 
 
 def rows_of(inputs: Inputs) -> int:

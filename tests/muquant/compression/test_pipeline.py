@@ -55,7 +55,7 @@ def test_the_report_is_what_numpy_finds(spec: MuLawSpec) -> None:
     model = mlp()
     before = copy.deepcopy(model.state_dict())
     calls: list[tuple[str, int, int]] = []
-    compressed = mq.compress(model, spec, on_layer=lambda *call: calls.append(call))
+    compressed = mq.compress(model, spec, flat=True, on_layer=lambda *call: calls.append(call))
     assert calls == [("0.weight", 0, 3), ("2.weight", 1, 3), ("4.weight", 2, 3)]
     assert not compressed.module.training
     for name, value in model.state_dict().items():  # the model itself is as it was

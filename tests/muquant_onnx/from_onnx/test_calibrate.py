@@ -395,7 +395,7 @@ def test_a_plan_measures_a_stacked_weight_by_its_output(tmp_path: Path) -> None:
     plan = plan_onnx(
         tmp_path / "model.onnx", max_bytes=400, calibration=torch.from_numpy(samples([COUNT, 12]))
     )
-    assert [curve.measured_on for curve in plan.curves] == ["output"]
+    assert [curve.measured_on for curve in plan.curves] == ["answers"]
 
 
 def test_no_block_of_a_stack_is_fitted_to_another_s_vectors(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from muquant.compression.options import CompressionOptions
 
 CURVES = [
     WidthCurve(
-        name, "output", None, tuple(WidthPoint(bits, size * bits, power * 4.0**-bits) for bits in range(2, 9))
+        name,
+        "answers",
+        None,
+        tuple(WidthPoint(bits, size * bits, power * 4.0**-bits) for bits in range(2, 9)),
     )
     for name, size, power in (("a", 100, 1.0), ("b", 1000, 1.0), ("c", 10, 100.0))
 ]

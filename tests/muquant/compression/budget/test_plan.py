@@ -11,7 +11,7 @@ from muquant import InputError, Plan, read_plan
 from muquant.compression.budget import Drop, WidthCurve, WidthPoint
 
 POINTS = tuple(WidthPoint(bits, 100 * bits, 4.0**-bits) for bits in range(2, 9))
-CURVES = (WidthCurve("a.weight", "output", None, POINTS), WidthCurve("b.weight", "weight", 8, POINTS))
+CURVES = (WidthCurve("a.weight", "answers", None, POINTS), WidthCurve("b.weight", "weight", 8, POINTS))
 PLAN = Plan({"a.weight": 3, "b.weight": 8}, "all", 1200, 1.5, Drop(2, 150), CURVES)
 
 
@@ -85,7 +85,7 @@ def changed(*keys: Any, value: Any) -> Any:
         (changed("curves", 0, "measured_on", value="input"), "measured_on is 'input'"),
         (changed("curves", 0, "pinned", value=12), "pinned is 12"),
         (changed("curves", 0, "points", value=None), "points is None; expected a list"),
-        (changed("curves", 0, "points", 6, value=...), "points: expected one for each width"),
+        (changed("curves", 0, "points", 5, value=...), "points: expected one for each width"),
         (changed("curves", 0, "points", 0, "bits", value=3), "points: expected one for each width"),
         (changed("curves", 0, "points", 0, "bits", value="2"), "bits is '2'"),
         (changed("curves", 0, "points", 0, "nbytes", value=-1), "nbytes is -1"),

@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from muquant.base.errors import InputError, naming
+from muquant.base.errors import InputError
 from muquant.compression.budget.answers import answers, count_changed
-from muquant.compression.budget.choose import OnStep, TryPlan, choose
-from muquant.compression.budget.curve import WidthCurve, measure
+from muquant.compression.budget.choose import TryPlan, choose
 from muquant.compression.budget.limits import Limits
+from muquant.compression.budget.measure import OnStep, measure_module
 from muquant.compression.budget.plan import Drop, Plan
-from muquant.compression.calibration import Calibration, Samples, samples_of
+from muquant.compression.calibration import Calibration, Samples
 from muquant.compression.calibration.batches import BATCH_SIZE
 from muquant.compression.calibration.collect import run_samples
 from muquant.compression.calibration.uses import find_uses
@@ -44,10 +44,9 @@ def plan_widths(
     """Choose the width of each weight of `model`, 2 to 8 bits, by how much its noise matters.
 
     `compress(model, spec, layers=plan.layers, overrides=plan.overrides, ...)` then follows the plan. The
-    noise of a weight is the ratio of noise to signal of its layer's output on held-out samples, with every
-    weight at its nearest level; without samples that of the weight itself. The plan makes the sum of these
-    ratios small, which by Lin, Talathi, Annapureddy, "Fixed Point Quantization of Deep Convolutional
-    Networks", ICML 2016, is that of the network's output: a rough guide, which `max_drop` does not rely on.
+    noise of a weight is what its error does to the answers of the network, run on a few samples or on the
+    example; where it cannot be run, the error's power over the weight's. The plan makes the sum of these
+    small, see `probed`: a guide, which `max_drop` does not rely on.
 
     Args:
         model: any module, not prepared by `prepare_qat`; it is not changed.
@@ -109,23 +108,8 @@ def plan_module(
     uses = None if example is None else find_uses(module, example)
     picked = select_weights(module, options.layers, uses)
     pinned = override_formats(picked, options.format, options.overrides)
-    curves: list[WidthCurve] = []
-    for weight, samples, _ in samples_of(module, picked, options.samples):
-        if on_step is not None:
-            on_step(f"measuring {weight.name}", len(curves), len(picked))
-        own = pinned.get(weight)
-        with naming(weight.name):
-            curves.append(
-                measure(
-                    weight.name,
-                    weight.value.detach(),
-                    options.format,
-                    weight.channels,
-                    options.observer,
-                    samples,
-                    None if own is None else own.bits,
-                )
-            )
+    widths = {weight: pinned[weight].bits if weight in pinned else None for weight in picked}
+    curves = measure_module(module, widths, options, example, on_step)
     trial = None if limits.max_drop is None else _trial(model, module, options, example)
     return choose(curves, limits, options.layers, trial, on_step)
 

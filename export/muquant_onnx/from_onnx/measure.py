@@ -1,0 +1,125 @@
+"""What the weights of a graph cost and lose at each width, and what that does to its answers."""
+
+import math
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import psutil
+from torch import Tensor
+
+from muquant.compression.answers.compare import FloatAnswers
+from muquant.compression.answers.report import FIT, SYNTHETIC
+from muquant.compression.budget.curve import WidthCurve
+from muquant.compression.budget.measure import Measured, OnStep, measure_all
+from muquant.compression.budget.probe import Probe, probed_samples
+from muquant.compression.options import CompressionOptions
+from muquant_onnx.files.write import write_graph
+from muquant_onnx.format.names import label
+from muquant_onnx.from_onnx.check import SessionRun
+from muquant_onnx.from_onnx.feeds import Batch, Feeds
+from muquant_onnx.from_onnx.find import FoundWeight, find_weights
+from muquant_onnx.from_onnx.floats import read_float
+from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
+from muquant_onnx.from_onnx.read import read_graph
+from muquant_onnx.from_onnx.states import is_state
+from muquant_onnx.serving.sessions import load_session
+
+_MADE_UP = 4
+_MEMORY = 4
+"""onnxruntime may take so many times a file's bytes to run it with weights that can be replaced."""
+_SETTABLE = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
+_OLDEST_IR = 4
+"""The first with constants that callers may set."""
+
+
+def measure_file(
+    source: Path,
+    weights: Mapping[FoundWeight, int | None],
+    options: CompressionOptions,
+    on_step: OnStep | None = None,
+) -> list[WidthCurve]:
+    """Return the curves of weights of a graph, which onnxruntime runs on a few of the samples to fit to, or
+    on inputs that are made up where there are none.
+
+    Args:
+        source: the ONNX file in which `weights` were found.
+        weights: -> the width that was asked for, or None.
+        options: of its compression.
+        on_step: called before each weight.
+
+    Raises:
+        InputError: the samples do not fit the graph's inputs.
+    """
+    given = (
+        Measured(weight.name, read_float(weight.tensor), weight.channels, pinned)
+        for weight, pinned in weights.items()
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        probe = _probe(source, [weight.name for weight in weights], options, Path(folder))
+        return measure_all(given, len(weights), options, probe, on_step)
+
+
+def _probe(source: Path, names: list[str], options: CompressionOptions, folder: Path) -> Probe | None:
+    """Return what runs the graph with one of the named weights replaced; None where it cannot be run."""
+    read = read_graph(source)
+    if _MEMORY * read.nbytes > psutil.virtual_memory().available:
+        return None
+    samples = None if options.samples is None else options.samples[0].some(probed_samples(len(names)))
+    feeds = None if samples is None else Feeds.of(read.model.graph, samples, source)
+    whole = whole_inputs(read.model.graph)
+    states = [str(value.name) for value in read.model.graph.inputs if is_state(value, read.model.graph)]
+    try:
+        run = SessionRun(load_session(source))
+        if feeds is None:
+            made = made_up(run.session, _MADE_UP, whole, run.tells, states)
+            batches = [Batch(feed, 1) for feed, _ in made]
+        else:
+            batches = list(feeds.batches)
+        inputs = _settable(read.model, names)
+        path = folder / "settable.onnx"
+        write_graph(read.model, path, folder)
+        settable = SessionRun(load_session(path))
+        exact = FloatAnswers.of(
+            ((batch, settable(batch), batch.count) for batch in batches),
+            settable,
+            SYNTHETIC if feeds is None else FIT,
+            math.inf,
+        )
+    except Exception:  # onnxruntime's errors have no common base; the check of the answers says what failed
+        return None
+    if exact.not_checked:
+        return None
+
+    def distortion(name: str, value: Tensor) -> float:
+        if name not in inputs:
+            return 0.0
+        target, dtype = inputs[name]
+        array = value.numpy().astype(dtype)
+        return exact.distortion(lambda batch: settable(replace(batch, feed={**batch.feed, target: array})))
+
+    return distortion
+
+
+def _settable(model: ir.Model, names: Collection[str]) -> dict[str, tuple[str, np.dtype[Any]]]:
+    """Let callers set the named weights, in place, and return of each the input for that, and its type. Those
+    of types that numpy does not have are left out."""
+    model.ir_version = max(model.ir_version, _OLDEST_IR)
+    inputs: dict[str, tuple[str, np.dtype[Any]]] = {}
+    for place, weight in enumerate(find_weights(model)[0]):
+        tensor = weight.tensor
+        if weight.name not in names or tensor.dtype not in _SETTABLE:
+            continue
+        name = label("muquant", "set", place)
+        value = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(weight.shape), const_value=tensor
+        )
+        ir.convenience.replace_all_uses_with(weight.value, value)
+        model.graph.inputs.append(value)
+        model.graph.initializers[name] = value
+        inputs[weight.name] = name, tensor.dtype.numpy()
+    return inputs
