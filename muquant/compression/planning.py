@@ -109,7 +109,7 @@ def plan_module(
     picked = select_weights(module, options.layers, uses)
     pinned = override_formats(picked, options.format, options.overrides)
     widths = {weight: pinned[weight].bits if weight in pinned else None for weight in picked}
-    curves = measure_module(module, widths, options, example, on_step)
+    curves = measure_module(module, widths, options, example, on_step).trusted()
     trial = None if limits.max_drop is None else _trial(model, module, options, example)
     return choose(curves, limits, options.layers, trial, on_step)
 

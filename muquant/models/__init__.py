@@ -8,6 +8,7 @@ calls.py         inputs in every form, outputs, evaluation mode; of any module
 arguments.py     what a model can be called with, by its signature
 caches.py        what decoders of transformers remember, as inputs
 wrappers.py      modules around modules, such as torch.compile's, and the names that they leave
+leaves.py        pictures of nothing, for networks that are to be tried on something
 logits.py        the logits in what any classifier returns
 evaluation.py    accuracy and logits on a data set
 """

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from muquant.models.leaves import leaves
 from muquant_onnx.from_onnx.constants import whole_numbers
 from muquant_onnx.from_onnx.feeds import Feed
 from muquant_onnx.serving.sessions import silent_run
@@ -141,8 +142,8 @@ def made_up(
 ) -> Iterator[Answered]:
     """Yield inputs that a model runs on, and its outputs; nothing where it runs on none that are made up.
 
-    Floats are normal, but for masks, which are ones, as those of integers are. Integers are what `whole`
-    says, else any byte, 0 or 1.
+    Floats of four axes with one or three channels are pictures (`leaves`); others are normal, but for masks,
+    which are ones, as those of integers are. Integers are what `whole` says, else any byte, 0 or 1.
 
     Args:
         session: of the model.
@@ -200,12 +201,27 @@ def _array(
     elif "mask" in given.name.lower():
         values = np.ones(shape)
     elif np.issubdtype(dtype, np.floating):
-        values = random.standard_normal(shape)
+        values = _picture(shape, random) if _is_picture(shape) else random.standard_normal(shape)
     elif whole is not None:
         values = random.choice(np.asarray(whole), size=shape)
     else:
         values = random.integers(256 if dtype == np.uint8 else 2, size=shape)
     return np.asarray(values).astype(dtype)
+
+
+def _is_picture(shape: Sequence[int]) -> bool:
+    """Whether a shape is that of pictures in grey or colour, with channels first or last."""
+    return len(shape) == 4 and min(shape[1:3]) > 0 and bool({shape[1], shape[3]} & {1, 3})
+
+
+def _picture(shape: Sequence[int], random: np.random.Generator) -> Array:
+    """Return pictures of shapes; from 0 to 1, or of mean 0 and deviation 1: networks take either."""
+    last = shape[1] not in (1, 3)
+    count, channels, height, width = (shape[0], shape[3], *shape[1:3]) if last else shape
+    drawn: Array = leaves(random, count, channels, height, width)
+    if random.random() < 0.5:
+        drawn = (drawn / 4 + 0.5).clip(0, 1)
+    return drawn.transpose(0, 2, 3, 1) if last else drawn
 
 
 def _is_stated(size: object) -> bool:

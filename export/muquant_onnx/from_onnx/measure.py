@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from torch import Tensor
 
 from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.answers.report import FIT, SYNTHETIC
-from muquant.compression.budget.curve import WidthCurve
-from muquant.compression.budget.measure import Measured, OnStep, measure_all
+from muquant.compression.budget.measure import Measured, Measurement, OnStep, measure_all
 from muquant.compression.budget.probe import Probe, probed_samples
 from muquant.compression.options import CompressionOptions
 from muquant_onnx.files.write import write_graph
@@ -42,8 +42,8 @@ def measure_file(
     weights: Mapping[FoundWeight, int | None],
     options: CompressionOptions,
     on_step: OnStep | None = None,
-) -> list[WidthCurve]:
-    """Return the curves of weights of a graph, which onnxruntime runs on a few of the samples to fit to, or
+) -> Measurement:
+    """Measure weights of a graph, which onnxruntime runs on a few of the samples to fit to, or
     on inputs that are made up where there are none.
 
     Args:
@@ -55,16 +55,15 @@ def measure_file(
     Raises:
         InputError: the samples do not fit the graph's inputs.
     """
-    given = (
-        Measured(weight.name, read_float(weight.tensor), weight.channels, pinned)
+    given = [
+        Measured(weight.name, partial(read_float, weight.tensor), weight.channels, pinned)
         for weight, pinned in weights.items()
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        probe = _probe(source, [weight.name for weight in weights], options, Path(folder))
-        return measure_all(given, len(weights), options, probe, on_step)
+    ]
+    probe = _probe(source, [weight.name for weight in weights], options)
+    return measure_all(given, options, probe, on_step)
 
 
-def _probe(source: Path, names: list[str], options: CompressionOptions, folder: Path) -> Probe | None:
+def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe | None:
     """Return what runs the graph with one of the named weights replaced; None where it cannot be run."""
     read = read_graph(source)
     if _MEMORY * read.nbytes > psutil.virtual_memory().available:
@@ -81,9 +80,10 @@ def _probe(source: Path, names: list[str], options: CompressionOptions, folder: 
         else:
             batches = list(feeds.batches)
         inputs = _settable(read.model, names)
-        path = folder / "settable.onnx"
-        write_graph(read.model, path, folder)
-        settable = SessionRun(load_session(path))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "settable.onnx")
+            write_graph(read.model, path, Path(folder))
+            settable = SessionRun(load_session(path))
         exact = FloatAnswers.of(
             ((batch, settable(batch), batch.count) for batch in batches),
             settable,
@@ -95,14 +95,15 @@ def _probe(source: Path, names: list[str], options: CompressionOptions, folder: 
     if exact.not_checked:
         return None
 
-    def distortion(name: str, value: Tensor) -> float:
-        if name not in inputs:
-            return 0.0
-        target, dtype = inputs[name]
-        array = value.numpy().astype(dtype)
-        return exact.distortion(lambda batch: settable(replace(batch, feed={**batch.feed, target: array})))
+    def probe(values: Mapping[str, Tensor]) -> float:
+        set_to = {
+            inputs[name][0]: value.numpy().astype(inputs[name][1])
+            for name, value in values.items()
+            if name in inputs
+        }
+        return exact.distortion(lambda batch: settable(replace(batch, feed={**batch.feed, **set_to})))
 
-    return distortion
+    return probe
 
 
 def _settable(model: ir.Model, names: Collection[str]) -> dict[str, tuple[str, np.dtype[Any]]]:

@@ -98,7 +98,7 @@ def plan_file(
     picked = pick_weights(require_weights(model, source.path)[0], options.layers)
     pinned = own_formats(picked, options)
     widths = {weight: pinned[weight].bits if weight in pinned else None for weight in picked}
-    curves = measure_file(source.path, widths, options, on_step)
+    curves = measure_file(source.path, widths, options, on_step).trusted()
     trial = None if limits.max_drop is None else _trial(source, model.graph, options, policy)
     return choose(curves, limits, options.layers, trial, on_step)
 

@@ -1,6 +1,7 @@
 """What a weight costs and loses at each width."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
@@ -20,10 +21,6 @@ WIDTHS = tuple(range(2, WIDEST + 1))
 WIDER_MU = 1.5
 """Codes wider than those that mu was searched for are measured with so many times that mu: within 0.3 dB of
 their own best on normal, Laplace and Student's weights, where a bit is six. Only one search is done."""
-
-PROBE_BITS = 4
-"""The width at which a weight's error is shown to the network: large enough to be seen in its answers, and
-small enough for these to follow it."""
 
 MeasuredOn = Literal["answers", "weight"]
 
@@ -111,9 +108,10 @@ class WidthCurve:
         narrow, wide = self.at(bits - 1), self.at(bits)
         return (narrow.noise - wide.noise) / max(wide.nbytes - narrow.nbytes, 1)
 
-    def times(self, factor: float, measured_on: MeasuredOn) -> Self:
-        """The same widths with `factor` times the noise, measured on something else."""
-        points = tuple(replace(point, noise=point.noise * factor) for point in self.points)
+    def times(self, factors: Sequence[float], measured_on: MeasuredOn) -> Self:
+        """The same widths, each with so many times the noise, measured on something else."""
+        pairs = zip(self.points, factors, strict=True)
+        points = tuple(replace(point, noise=point.noise * factor) for point, factor in pairs)
         return replace(self, measured_on=measured_on, points=points)
 
     @classmethod
@@ -127,6 +125,23 @@ class WidthCurve:
         return cls(**values)
 
 
+def coded(
+    weight: Tensor, spec: MuLawSpec, bits: int, mu: float, channels: Channels, observer: str
+) -> QuantizedTensor:
+    """Return `weight` at a width, each number at its nearest level.
+
+    Args:
+        weight: float32, any shape.
+        spec: the format but for its width.
+        bits: the width.
+        mu: that was searched for the width of `spec`.
+        channels: which of its weights are one output channel.
+        observer: a name of `OBSERVERS`: how scales are chosen.
+    """
+    own = min(MAX_MU, mu * WIDER_MU) if bits > spec.bits and spec.mu == "auto" else mu
+    return quantize(weight, spec.with_bits(bits).with_mu(own), channels, observer, "nearest").tensor
+
+
 def measure(
     name: str,
     weight: Tensor,
@@ -134,9 +149,8 @@ def measure(
     channels: Channels,
     observer: str,
     pinned: int | None = None,
-) -> tuple[WidthCurve, QuantizedTensor]:
-    """Return what `weight` costs and loses at each width, every weight at its nearest level; and what becomes
-    of it at `PROBE_BITS`.
+) -> tuple[WidthCurve, float]:
+    """Return what `weight` costs and loses at each width, every weight at its nearest level; and its mu.
 
     Better rounding lowers the noise of all widths by much the same factor, and takes far longer.
 
@@ -152,14 +166,9 @@ def measure(
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
     mu = float(quantize(weight, spec, channels, observer, "nearest").tensor.spec.mu)
-    wider = min(MAX_MU, mu * WIDER_MU) if spec.mu == "auto" else mu
-    points, probe = [], None
+    points = []
     for bits in range(WIDTHS[0], spec.widest + 1):
-        own = spec.with_bits(bits).with_mu(wider if bits > spec.bits else mu)
-        tensor = quantize(weight, own, channels, observer, "nearest").tensor
+        tensor = coded(weight, spec, bits, mu, channels, observer)
         ratio = weight_sqnr(weight, tensor)
         points.append(WidthPoint(bits, tensor.nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10)))
-        if bits == PROBE_BITS:
-            probe = tensor
-    assert probe is not None
-    return WidthCurve(name, "weight", pinned, tuple(points)), probe
+    return WidthCurve(name, "weight", pinned, tuple(points)), mu

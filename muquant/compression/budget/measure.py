@@ -1,17 +1,20 @@
 """What the weights of a network cost and lose at each width, and what that does to its answers."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from muquant.base.errors import naming
 from muquant.compression.answers.modules import ask_to_probe, run_module
-from muquant.compression.budget.curve import WidthCurve, measure
-from muquant.compression.budget.probe import Probe, probed, probed_samples
+from muquant.compression.budget.curve import WidthCurve, coded, measure
+from muquant.compression.budget.probe import PROBED, TRUST, Probe, probed, probed_samples
 from muquant.compression.layers import Weight
 from muquant.compression.options import CompressionOptions
 from muquant.format.channels import Channels
+from muquant.format.tensor import QuantizedTensor
 from muquant.models.calls import Example
 
 OnStep = Callable[[str, int, int], None]
@@ -23,43 +26,87 @@ class Measured(NamedTuple):
 
     Attributes:
         name: of it.
-        value: float32, any shape.
+        read: returns its values, float32, any shape.
         channels: which of its numbers are one output channel.
         pinned: the width that was asked for, or None.
     """
 
     name: str
-    value: Tensor
+    read: Callable[[], Tensor]
     channels: Channels
     pinned: int | None
 
 
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What weights cost and lose at each width, and what that does to the answers of the network.
+
+    Attributes:
+        weights: them.
+        curves: measured on weights alone.
+        mus: mu of each.
+        options: of the compression.
+        probe: what the answers of the network do; None where it cannot be run.
+        distortions: for each weight width -> that of the answers; empty without `probe`.
+    """
+
+    weights: Sequence[Measured]
+    curves: Sequence[WidthCurve]
+    mus: Sequence[float]
+    options: CompressionOptions
+    probe: Probe | None
+    distortions: Sequence[Mapping[int, float]]
+
+    def trusted(self, trust: float = TRUST) -> list[WidthCurve]:
+        """Return curves measured on the answers, as far as they are to be trusted; see `probed`."""
+        return list(self.curves) if self.probe is None else probed(self.curves, self.distortions, trust)
+
+    def distortion(self, widths: Mapping[str, int]) -> float:
+        """Return that of the answers with all weights at these widths at once; there has to be a probe."""
+        assert self.probe is not None
+        return self.probe(
+            {
+                weight.name: _coded(weight, self.options, widths[weight.name], mu).dequantize()
+                for weight, mu in zip(self.weights, self.mus, strict=True)
+            }
+        )
+
+
 def measure_all(
-    weights: Iterable[Measured],
-    count: int,
+    weights: Sequence[Measured],
     options: CompressionOptions,
     probe: Probe | None,
     on_step: OnStep | None = None,
-) -> list[WidthCurve]:
-    """Return the curves of `count` weights.
+) -> Measurement:
+    """Measure weights, one at a time in memory.
 
     Args:
-        weights: them, one at a time in memory.
-        count: how many they are.
+        weights: them.
         options: of the compression.
         probe: what the answers of the network do; None where it cannot be run.
         on_step: called before each weight.
     """
-    curves, distortions = [], []
-    for place, (name, value, channels, pinned) in enumerate(weights):
+    curves, mus, distortions = [], [], []
+    for place, weight in enumerate(weights):
         if on_step is not None:
-            on_step(f"measuring {name}", place, count)
-        with naming(name):
-            curve, coded = measure(name, value, options.format, channels, options.observer, pinned)
-        curves.append(curve)
-        if probe is not None:
-            distortions.append(probe(name, coded.dequantize()))
-    return curves if probe is None else probed(curves, distortions)
+            on_step(f"measuring {weight.name}", place, len(weights))
+        with naming(weight.name):
+            value = weight.read()
+            curve, mu = measure(
+                weight.name, value, options.format, weight.channels, options.observer, weight.pinned
+            )
+            curves.append(curve)
+            mus.append(mu)
+            if probe is not None and weight.pinned is None:
+                tried = {bits: _coded(weight, options, bits, mu).dequantize() for bits in PROBED}
+                distortions.append({bits: probe({weight.name: own}) for bits, own in tried.items()})
+            else:
+                distortions.append({})
+    return Measurement(weights, curves, mus, options, probe, distortions)
+
+
+def _coded(weight: Measured, options: CompressionOptions, bits: int, mu: float) -> QuantizedTensor:
+    return coded(weight.read(), options.format, bits, mu, weight.channels, options.observer)
 
 
 def measure_module(
@@ -68,8 +115,8 @@ def measure_module(
     options: CompressionOptions,
     example: Example | None,
     on_step: OnStep | None = None,
-) -> list[WidthCurve]:
-    """Return the curves of weights of a module, which is run on a few of the samples to fit to, or of the
+) -> Measurement:
+    """Measure weights of a module, which is run on a few of the samples to fit to, or of the
     example where there are none.
 
     Args:
@@ -82,17 +129,22 @@ def measure_module(
     exact = ask_to_probe(module, options, example, probed_samples(len(weights)))
     by_name = {weight.name: weight for weight in weights}
 
-    def probe(name: str, value: Tensor) -> float:
-        weight = by_name[name]
-        before = weight.value.detach()
-        weight.value.data = value.reshape(before.shape)
+    def probe(values: Mapping[str, Tensor]) -> float:
+        before = {name: by_name[name].value.detach() for name in values}
         try:
+            for name, value in values.items():
+                by_name[name].value.data = value.reshape(before[name].shape)
             return exact.distortion(lambda batch: run_module(module, batch))
         finally:
-            weight.value.data = before
+            for name, value in before.items():
+                by_name[name].value.data = value
 
-    given = (
-        Measured(weight.name, weight.value.detach(), weight.channels, pinned)
+    given = [
+        Measured(weight.name, partial(_value, weight), weight.channels, pinned)
         for weight, pinned in weights.items()
-    )
-    return measure_all(given, len(weights), options, None if exact.not_checked else probe, on_step)
+    ]
+    return measure_all(given, options, None if exact.not_checked else probe, on_step)
+
+
+def _value(weight: Weight) -> Tensor:
+    return weight.value.detach()

@@ -1,19 +1,26 @@
 """What a weight's error does to the answers of the network."""
 
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from muquant.compression.budget.curve import PROBE_BITS, WidthCurve
+from muquant.compression.budget.curve import WidthCurve
 
+PROBED = (2, 4)
+"""The widths at which the error of a weight is shown to the network. Between them, and beyond, the answers
+follow the weight's own error as they do there."""
 MOST_PROBED = 8
 """Samples that a network is run on for each weight."""
-MOST_RUNS = 2**10
-"""Runs of one sample for all weights together; a network with many weights is run on fewer samples."""
+MOST_RUNS = 2**9
+"""Runs of one sample for all weights together, at each width: a network with many is run on fewer samples."""
+TRUST = 0.75
+"""How far a measurement is trusted, where the network is not asked: a power of it. Errors of a few samples,
+and of one weight alone, are not those of all weights together."""
 
-Probe = Callable[[str, Tensor], float]
-"""(name of a weight, float32 value to take its place) -> the distortion of the answers, 0 or more."""
+Probe = Callable[[Mapping[str, Tensor]], float]
+"""Values of weights by name, float32, to take the place of theirs -> the distortion of the answers, to 1."""
 
 
 def probed_samples(weights: int) -> int:
@@ -21,30 +28,49 @@ def probed_samples(weights: int) -> int:
     return max(1, min(MOST_PROBED, MOST_RUNS // max(weights, 1)))
 
 
-def probed(curves: Sequence[WidthCurve], distortions: Sequence[float]) -> list[WidthCurve]:
-    """Return curves whose noise is the distortion of the network's answers, as that at one width says.
+def probed(
+    curves: Sequence[WidthCurve], distortions: Sequence[Mapping[int, float]], trust: float = TRUST
+) -> list[WidthCurve]:
+    """Return curves whose noise is the distortion of the network's answers.
 
     Errors of different weights are independent, so that to first order their distortions add up (Lin,
-    Talathi, Annapureddy, "Fixed Point Quantization of Deep Convolutional Networks", ICML 2016), and each is
-    proportional to the power of its weight's error. A weight of which no error was seen, in a branch that no
-    sample takes, is as sensitive as the median of the others.
+    Talathi, Annapureddy, "Fixed Point Quantization of Deep Convolutional Networks", ICML 2016). At each width
+    the weight's own noise is multiplied by what the answers lose for each of it, interpolated by its
+    logarithm. A weight of which no error was seen, in a branch that no sample takes, is as sensitive as the
+    median of the others.
 
     Args:
         curves: measured on weights alone.
-        distortions: for each of them that of the answers with this weight at `PROBE_BITS`.
+        distortions: for each of them, width -> that of the answers with this weight at that width.
+        trust: 0 to 1; the power of what the answers lose for each noise that is taken.
     """
-    own = [curve.at(PROBE_BITS).noise for curve in curves]
-    known = [
-        distortion / noise
-        for distortion, noise in zip(distortions, own, strict=True)
-        if distortion > 0 and noise > 0
-    ]
+    seen = [_logarithms(curve, own) for curve, own in zip(curves, distortions, strict=True)]
+    known = [statistics.fmean(own.values()) for own in seen if own]
     if not known:
         return list(curves)
     usual = statistics.median(known)
-    return [
-        curve.times(distortion / noise, "answers")
-        if distortion > 0 and noise > 0
-        else curve.times(usual, "weight")
-        for curve, distortion, noise in zip(curves, distortions, own, strict=True)
-    ]
+    found = []
+    for curve, own in zip(curves, seen, strict=True):
+        losses = own or dict.fromkeys(PROBED[:1], usual)
+        factors = [math.exp(trust * _between(losses, point.bits)) for point in curve.points]
+        found.append(curve.times(factors, "answers" if own else "weight"))
+    return found
+
+
+def _logarithms(curve: WidthCurve, distortions: Mapping[int, float]) -> dict[int, float]:
+    """Width -> log of what the answers lose for each noise of the weight, where they lose anything."""
+    return {
+        bits: math.log(lost / curve.at(bits).noise)
+        for bits, lost in distortions.items()
+        if lost > 0 and curve.at(bits).noise > 0
+    }
+
+
+def _between(losses: Mapping[int, float], bits: int) -> float:
+    """Interpolate, and beyond the ends take theirs."""
+    below, above = (
+        max((b for b in losses if b <= bits), default=min(losses)),
+        min((b for b in losses if b >= bits), default=max(losses)),
+    )
+    share = (bits - below) / (above - below) if above > below else 0.0
+    return losses[below] + share * (losses[above] - losses[below])

@@ -4,16 +4,40 @@ from collections.abc import Sequence
 
 from muquant.compression.budget.curve import WidthCurve
 from muquant.compression.budget.front import Front
+from muquant.compression.budget.measure import Measurement
+
+TRUSTS = (0.0, 0.5, 0.75, 1.0)
+"""How far measurements of one weight at a time are trusted; the network, run with all of them, decides."""
 
 
-def spread(curves: Sequence[WidthCurve], bits: int) -> dict[str, int]:
+def spread(measured: Measurement, bits: int) -> dict[str, int]:
     """Return a width for each weight: those with the least noise in all that take no more bytes than if all
     that may be chosen had `bits`. What is pinned is not counted.
 
+    Where the network can be run, it is the judge: of such widths for several `TRUSTS`, and `bits` for all,
+    those are taken with which its answers are distorted least.
+
     Args:
-        curves: of the weights.
+        measured: the weights.
         bits: on average, 2 to 8.
     """
-    allowed = sum(curve.at(bits if curve.pinned is None else curve.pinned).nbytes for curve in curves)
+    if measured.probe is None:
+        return widths_within(measured.curves, bits)
+    tried = [widths_within(measured.trusted(trust), bits) for trust in TRUSTS]
+    tried.append(_flat(measured.curves, bits))
+    return min(
+        (each for place, each in enumerate(tried) if each not in tried[:place]), key=measured.distortion
+    )
+
+
+def widths_within(curves: Sequence[WidthCurve], bits: int) -> dict[str, int]:
+    """Return the widths with the least noise in all, see `spread`."""
+    allowed = sum(
+        curve.at(width).nbytes for curve, width in zip(curves, _flat(curves, bits).values(), strict=True)
+    )
     front = Front.of(curves).within(allowed)
     return {curve.name: int(width) for curve, width in zip(curves, front.bits[-1], strict=True)}
+
+
+def _flat(curves: Sequence[WidthCurve], bits: int) -> dict[str, int]:
+    return {curve.name: bits if curve.pinned is None else curve.pinned for curve in curves}

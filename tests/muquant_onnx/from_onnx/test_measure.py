@@ -71,7 +71,8 @@ def test_the_noise_is_what_the_answers_lose(kind: int, sampled: bool, tmp_path: 
     source = save(tmp_path / "model.onnx", kind)
     options = CompressionOptions(spec=MuLawSpec(mu=1.5), calibration=X if sampled else None)
     weights = find_weights(read_graph(source).model)[0]
-    curves = {each.name: each for each in measure_file(source, dict.fromkeys(weights), options)}
+    measured = measure_file(source, dict.fromkeys(weights), options)
+    curves = {each.name: each for each in measured.trusted(1.0)}
     assert curves["loud"].measured_on == curves["quiet"].measured_on == "answers"
     assert curves["rare"].measured_on == ("weight" if sampled else "answers")  # any branch is made up
     ratio = curves["loud"].at(4).noise / curves["quiet"].at(4).noise
@@ -93,5 +94,6 @@ def test_what_no_runtime_can_set_is_measured_on_itself(tmp_path: Path) -> None:
     source = save(tmp_path / "model.onnx", TensorProto.BFLOAT16)
     weights = find_weights(read_graph(source).model)[0]
     assert {each.tensor.dtype for each in weights} == {ir.DataType.BFLOAT16}
-    curves = measure_file(source, dict.fromkeys(weights), CompressionOptions(spec=MuLawSpec(mu=1.5)))
+    options = CompressionOptions(spec=MuLawSpec(mu=1.5))
+    curves = measure_file(source, dict.fromkeys(weights), options).trusted()
     assert {curve.measured_on for curve in curves} == {"weight"}

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import muquant
 from muquant import MuLawSpec
 from muquant.compression.budget import WidthCurve, WidthPoint
-from muquant.compression.budget.curve import PROBE_BITS, WIDTHS
+from muquant.compression.budget.curve import WIDTHS
 from muquant.compression.budget.probe import probed
-from muquant.compression.budget.spread import spread
+from muquant.compression.budget.spread import widths_within
 
 
 def curve(name: str, size: int, power: float, pinned: int | None = None) -> WidthCurve:
@@ -25,7 +25,7 @@ def curve(name: str, size: int, power: float, pinned: int | None = None) -> Widt
 )
 def test_no_other_widths_of_that_average_have_less_noise(weights: list[tuple[int, float]], bits: int) -> None:
     curves = [curve(str(place), *weight) for place, weight in enumerate(weights)]
-    found = spread(curves, bits)
+    found = widths_within(curves, bits)
     budget = bits * sum(size for size, _ in weights)
     best = min(
         sum(power * 4.0**-width for (_, power), width in zip(weights, widths, strict=True))
@@ -38,19 +38,24 @@ def test_no_other_widths_of_that_average_have_less_noise(weights: list[tuple[int
 
 
 def test_what_was_asked_for_is_not_in_the_average() -> None:
-    found = spread([curve("a", 10, 1.0), curve("b", 10, 1.0), curve("c", 1000, 1.0, pinned=8)], 3)
+    found = widths_within([curve("a", 10, 1.0), curve("b", 10, 1.0), curve("c", 1000, 1.0, pinned=8)], 3)
     assert found == {"a": 3, "b": 3, "c": 8}
 
 
 def test_distortions_scale_the_noise_of_all_widths() -> None:
     curves = [curve("a", 10, 1.0), curve("b", 10, 4.0), curve("unseen", 10, 1.0)]
-    seen, other, unseen = probed(curves, [0.5, 0.1, 0.0])
-    assert [each.measured_on for each in (seen, other, unseen)] == ["answers", "answers", "weight"]
-    assert seen.at(PROBE_BITS).noise == pytest.approx(0.5)
-    assert other.at(PROBE_BITS + 1).noise == pytest.approx(0.1 / 4)
-    ratios = [0.5 / 4.0**-PROBE_BITS, 0.1 / (4 * 4.0**-PROBE_BITS)]
-    assert unseen.at(2).noise == pytest.approx(sum(ratios) / 2 / 16)
-    assert probed(curves, [0.0, 0.0, 0.0]) == curves
+    lost = [{2: 0.5, 4: 0.5 / 64}, {2: 0.25, 4: 0.25 / 16}, {2: 0.0, 4: 0.0}]
+    steep, plain, unseen = probed(curves, lost, 1.0)
+    assert [each.measured_on for each in (steep, plain, unseen)] == ["answers", "answers", "weight"]
+    for bits, expected in ((2, 0.5), (3, 0.5 / 8), (4, 0.5 / 64), (5, 0.5 / 256)):
+        assert steep.at(bits).noise == pytest.approx(expected)
+    for bits in WIDTHS:
+        assert plain.at(bits).noise == pytest.approx(0.25 * 4.0 ** (2 - bits))
+    means = [(8 * 4) ** 0.5 * 2 / 2**0.5, 1.0]
+    assert unseen.at(2).noise == pytest.approx((means[0] * means[1]) ** 0.5 / 16, rel=1)
+    assert probed(curves, [{}, {}, {}], 1.0) == curves
+    nothing = probed(curves, lost, 0.0)
+    assert [each.points for each in nothing] == [each.points for each in curves]
 
 
 class Uneven(nn.Module):
