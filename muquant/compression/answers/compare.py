@@ -13,6 +13,7 @@ from torch import Tensor
 from muquant.compression.answers.classes import said
 from muquant.compression.answers.distortion import distortion
 from muquant.compression.answers.report import AnswersCheck, OutputCheck
+from muquant.compression.answers.units import balanced, powers, unit_axis
 from muquant.quantization.quality import decibels
 
 B = TypeVar("B")
@@ -131,6 +132,7 @@ class _Sums:
     shape: tuple[int, ...]
     signal: float = 0.0
     noise: float = 0.0
+    units: "_Units | None" = None
     values: int = 0
     equal: int = 0
     answers: int = 0
@@ -144,8 +146,10 @@ class _Sums:
             exact, found = torch.view_as_real(exact), torch.view_as_real(found)
         answers: tuple[Tensor, Tensor] | None = (exact, found)
         if exact.is_floating_point():
-            self._add_noise(exact, found)
             answers = said(self.name, exact, found)
+            self._add_noise(exact, found)
+            if answers is None:
+                self._add_units(exact, found)
         if answers is not None:
             self.equal += int(torch.count_nonzero(answers[0] == answers[1]))
             self.answers += answers[0].numel()
@@ -159,6 +163,13 @@ class _Sums:
         self.noise += math.inf if math.isnan(noise) else noise
         self.values += exact.numel()
 
+    def _add_units(self, exact: Tensor, found: Tensor) -> None:
+        tells = exact.isfinite()
+        exact, found = torch.where(tells, exact, 0.0), torch.where(tells, found, 0.0)
+        if self.units is None:
+            self.units = _Units(unit_axis(exact))
+        self.units.add(exact, found)
+
     def check(self) -> OutputCheck:
         return OutputCheck(
             self.name,
@@ -171,4 +182,33 @@ class _Sums:
     def _sqnr(self) -> float:
         if not self.noise:
             return math.inf
-        return decibels(self.signal, self.noise) if self.signal and math.isfinite(self.noise) else -math.inf
+        if not self.signal or not math.isfinite(self.noise):
+            return -math.inf
+        whole = decibels(self.signal, self.noise)
+        return whole if self.units is None else min(whole, self.units.sqnr())
+
+
+@dataclass
+class _Units:
+    """Powers of an output's units, see `unit_axis`; of none without an axis, or where sizes along it change."""
+
+    axis: int | None
+    signal: Tensor | None = None
+    noise: Tensor | None = None
+
+    def add(self, exact: Tensor, found: Tensor) -> None:
+        if self.axis is None:
+            return
+        signal, noise = powers(exact, self.axis), powers(exact - found, self.axis)
+        if self.signal is None or self.noise is None:
+            self.signal, self.noise = signal, noise
+        elif len(signal) == len(self.signal):
+            self.signal, self.noise = self.signal + signal, self.noise + noise
+        else:
+            self.axis = None
+
+    def sqnr(self) -> float:
+        """In dB; infinite where there are no units."""
+        if self.axis is None or self.signal is None or self.noise is None:
+            return math.inf
+        return decibels(1.0, balanced(self.signal, self.noise))

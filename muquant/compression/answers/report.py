@@ -35,9 +35,11 @@ class OutputCheck:
     Attributes:
         name: of the output; "output 0" and so on where it has none.
         shape: of it, on the first inputs.
-        sqnr: of all its values, in dB; infinite where nothing was lost, minus infinity where the compressed
-            model answers NaN or infinity and the float one does not, or all zeros were right. None for what
-            is no floating point, and where there is nothing to compare.
+        sqnr: of all its values, in dB; or the mean over its units, as boxes and scores are, where some are
+            far weaker than others and that mean is less (`unit_axis`, `balanced`). Infinite where nothing was
+            lost, minus infinity where the compressed model answers NaN or infinity and the float one does
+            not, or all zeros were right. None for what is no floating point, and where there is nothing to
+            compare.
         agreement: the share of equal answers where it looks like logits, see `said`, and
             of equal values where it is no floating point; else None.
         other_shapes: inputs, or batches of them, on which its shape differs, as behind a non-maximum

@@ -155,3 +155,25 @@ def test_time_and_memory_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "MEMORY", 3000)
     assert kept() == 3
     assert kept(seconds=-1.0) == 1
+
+
+def test_weak_units_beside_strong_ones_are_seen() -> None:
+    random = np.random.default_rng(0)
+    boxes, scores = 300 * random.standard_normal((2, 4, 50)), 0.01 * random.standard_normal((2, 18, 50))
+    exact = [torch.from_numpy(np.concatenate([boxes, scores], 1))] * 2
+    lost = [torch.from_numpy(np.concatenate([boxes * 1.01, 0 * scores], 1))] * 2
+    (output,) = check(exact, lost).outputs
+    expected = (4 * 0.01**2 + 18) / 22
+    assert output.sqnr == pytest.approx(-10 * math.log10(expected))
+    (output,) = check(exact, [each * 1.1 for each in exact]).outputs
+    assert output.sqnr == pytest.approx(20)
+    (scored,) = check(exact, lost, "scores").outputs  # classes are judged by what they answer
+    assert scored.sqnr == pytest.approx(40, abs=0.1)
+
+
+def test_units_whose_number_changes_have_one_figure() -> None:
+    random = np.random.default_rng(0)
+    strong = [1, 100, 1, 1]
+    exact = [torch.from_numpy(random.standard_normal((2, 3, size)) * strong[:size]) for size in (4, 3)]
+    (output,) = check(exact, [each * 1.1 for each in exact], "hidden").outputs
+    assert output.sqnr == pytest.approx(20)
