@@ -16,7 +16,7 @@ from torch import Tensor
 from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.answers.report import FIT, SYNTHETIC
 from muquant.compression.budget.measure import Measured, Measurement, OnStep, measure_all
-from muquant.compression.budget.probe import Probe, probed_samples
+from muquant.compression.budget.probe import MOST_JUDGED, Probe, probed_samples
 from muquant.compression.options import CompressionOptions
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.names import label
@@ -29,7 +29,7 @@ from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
-_MADE_UP = 4
+_MADE_UP = 8
 _MEMORY = 4
 """onnxruntime may take so many times a file's bytes to run it with weights that can be replaced."""
 _SETTABLE = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
@@ -68,7 +68,8 @@ def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe
     read = read_graph(source)
     if _MEMORY * read.nbytes > psutil.virtual_memory().available:
         return None
-    samples = None if options.samples is None else options.samples[0].some(probed_samples(len(names)))
+    size = probed_samples(len(names))
+    samples = None if options.samples is None else options.samples[0].some(MOST_JUDGED).cut(size)
     feeds = None if samples is None else Feeds.of(read.model.graph, samples, source)
     whole = whole_inputs(read.model.graph)
     states = [str(value.name) for value in read.model.graph.inputs if is_state(value, read.model.graph)]
@@ -95,13 +96,13 @@ def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe
     if exact.not_checked:
         return None
 
-    def probe(values: Mapping[str, Tensor]) -> float:
+    def probe(values: Mapping[str, Tensor], most: int) -> float:
         set_to = {
             inputs[name][0]: value.numpy().astype(inputs[name][1])
             for name, value in values.items()
             if name in inputs
         }
-        return exact.distortion(lambda batch: settable(replace(batch, feed={**batch.feed, **set_to})))
+        return exact.distortion(lambda batch: settable(replace(batch, feed={**batch.feed, **set_to})), most)
 
     return probe
 

@@ -37,13 +37,13 @@ class FloatAnswers(Generic[B]):
     Attributes:
         inputs: what they are, as in `AnswersCheck`.
         count: how many there are.
-        batches: the inputs of each run, and the outputs.
+        batches: the inputs of each run, the outputs, and how many inputs they count for.
         not_checked: why there are none.
     """
 
     inputs: str = ""
     count: int = 0
-    batches: Sequence[tuple[B, Outputs]] = ()
+    batches: Sequence[tuple[B, Outputs, int]] = ()
     not_checked: str = ""
 
     @classmethod
@@ -63,18 +63,18 @@ class FloatAnswers(Generic[B]):
             inputs: what they are.
             seconds: after which no further run is begun.
         """
-        kept: list[tuple[B, Outputs]] = []
+        kept: list[tuple[B, Outputs, int]] = []
         count = nbytes = 0
         start = time.monotonic()
         for batch, outputs, size in answered:
-            kept.append((batch, outputs))
+            kept.append((batch, outputs, size))
             count += size
             nbytes += sum(tensor.nbytes for _, tensor in outputs)
             if time.monotonic() - start > seconds or nbytes > MEMORY:
                 break
         if not kept:
             return cls(not_checked=f"the model runs on none of the {inputs}; give samples")
-        first, exact = kept[0]
+        first, exact, _ = kept[0]
         if not exact:
             return cls(not_checked="the model returns no tensors")
         sqnr = _compared([exact], [again(first)]).sqnr
@@ -82,22 +82,32 @@ class FloatAnswers(Generic[B]):
             return cls(not_checked="the model answers the same inputs differently each time")
         return cls(inputs, count, kept)
 
-    def distortion(self, run: Run[B]) -> float:
-        """Run another model on the same inputs, and return the mean of `distortion` over inputs and outputs;
-        0 where no output can be compared."""
-        figures = [
-            figure
-            for batch, exact in self.batches
-            for (name, before), (_, after) in zip(exact, run(batch), strict=True)
-            if (figure := distortion(name, before, after)) is not None
-        ]
+    def distortion(self, run: Run[B], most: int | None = None) -> float:
+        """Run another model on the same inputs, and return the mean of `distortion` over runs and outputs;
+        0 where no output can be compared.
+
+        Args:
+            run: runs it.
+            most: of the inputs, after which no further run is begun; None for all.
+        """
+        figures: list[float] = []
+        done = 0
+        for batch, exact, size in self.batches:
+            if most is not None and done >= most:
+                break
+            pairs = zip(exact, run(batch), strict=True)
+            found = (distortion(name, before, after) for (name, before), (_, after) in pairs)
+            figures += [figure for figure in found if figure is not None]
+            done += size
         return statistics.fmean(figures) if figures else 0.0
 
     def beside(self, run: Run[B]) -> AnswersCheck:
         """Run the compressed model on the same inputs, and compare."""
         if self.not_checked:
             return AnswersCheck(not_checked=self.not_checked)
-        outputs = _compared([exact for _, exact in self.batches], (run(batch) for batch, _ in self.batches))
+        outputs = _compared(
+            [exact for _, exact, _ in self.batches], (run(batch) for batch, _, _ in self.batches)
+        )
         if outputs.sqnr is None and outputs.agreement is None:
             return AnswersCheck(
                 not_checked=f"no output can be compared on {self.inputs}: {_why_not(outputs)}"
@@ -190,7 +200,7 @@ class _Sums:
 
 @dataclass
 class _Units:
-    """Powers of an output's units, see `unit_axis`; of none without an axis, or where sizes along it change."""
+    """Powers of an output's units, see `unit_axis`; none without an axis, or if sizes change along it."""
 
     axis: int | None
     signal: Tensor | None = None

@@ -50,7 +50,7 @@ def ask_module(
 
 
 def ask_to_probe(
-    module: nn.Module, options: CompressionOptions, example: Example | None, most: int
+    module: nn.Module, options: CompressionOptions, example: Example | None, most: int, size: int
 ) -> FloatAnswers[Inputs]:
     """Run a float module on inputs on which widths may be chosen: samples to fit to, never those held out;
     without samples as `ask_module` does.
@@ -60,9 +60,10 @@ def ask_to_probe(
         options: of its compression.
         example: its inputs [N, ...] each, or None.
         most: how many of them to take.
+        size: of samples that are run together, where they may be cut.
     """
     if options.samples is not None:
-        some = options.samples[0].some(most).batches(BATCH_SIZE)
+        some = options.samples[0].some(most).batches(size)
         batches: Iterable[tuple[Inputs, int]] = [(batch, rows_of(batch)) for batch in some]
         inputs, most = FIT, options.samples[0].count
     else:

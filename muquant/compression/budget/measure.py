@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from muquant.base.errors import naming
 from muquant.compression.answers.modules import ask_to_probe, run_module
 from muquant.compression.budget.curve import WidthCurve, coded, measure
-from muquant.compression.budget.probe import PROBED, TRUST, Probe, probed, probed_samples
+from muquant.compression.budget.probe import MOST_JUDGED, PROBED, TRUST, Probe, probed, probed_samples
 from muquant.compression.layers import Weight
 from muquant.compression.options import CompressionOptions
 from muquant.format.channels import Channels
@@ -68,7 +68,8 @@ class Measurement:
             {
                 weight.name: _coded(weight, self.options, widths[weight.name], mu).dequantize()
                 for weight, mu in zip(self.weights, self.mus, strict=True)
-            }
+            },
+            MOST_JUDGED,
         )
 
 
@@ -99,7 +100,8 @@ def measure_all(
             mus.append(mu)
             if probe is not None and weight.pinned is None:
                 tried = {bits: _coded(weight, options, bits, mu).dequantize() for bits in PROBED}
-                distortions.append({bits: probe({weight.name: own}) for bits, own in tried.items()})
+                most = probed_samples(len(weights))
+                distortions.append({bits: probe({weight.name: own}, most) for bits, own in tried.items()})
             else:
                 distortions.append({})
     return Measurement(weights, curves, mus, options, probe, distortions)
@@ -126,15 +128,15 @@ def measure_module(
         example: its inputs [N, ...] each, or None.
         on_step: called before each weight.
     """
-    exact = ask_to_probe(module, options, example, probed_samples(len(weights)))
+    exact = ask_to_probe(module, options, example, MOST_JUDGED, probed_samples(len(weights)))
     by_name = {weight.name: weight for weight in weights}
 
-    def probe(values: Mapping[str, Tensor]) -> float:
+    def probe(values: Mapping[str, Tensor], most: int) -> float:
         before = {name: by_name[name].value.detach() for name in values}
         try:
             for name, value in values.items():
                 by_name[name].value.data = value.reshape(before[name].shape)
-            return exact.distortion(lambda batch: run_module(module, batch))
+            return exact.distortion(lambda batch: run_module(module, batch), most)
         finally:
             for name, value in before.items():
                 by_name[name].value.data = value

@@ -19,8 +19,12 @@ TRUST = 0.75
 """How far a measurement is trusted, where the network is not asked: a power of it. Errors of a few samples,
 and of one weight alone, are not those of all weights together."""
 
-Probe = Callable[[Mapping[str, Tensor]], float]
-"""Values of weights by name, float32, to take the place of theirs -> the distortion of the answers, to 1."""
+MOST_JUDGED = 32
+"""Samples that it is run on where all weights are tried at once, which are few runs."""
+
+Probe = Callable[[Mapping[str, Tensor], int], float]
+"""(values of weights by name, float32, to take the place of theirs; samples to run) -> the distortion of the
+answers, 0 to 1."""
 
 
 def probed_samples(weights: int) -> int:

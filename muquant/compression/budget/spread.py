@@ -9,13 +9,16 @@ from muquant.compression.budget.measure import Measurement
 TRUSTS = (0.0, 0.5, 0.75, 1.0)
 """How far measurements of one weight at a time are trusted; the network, run with all of them, decides."""
 
+CLEARLY = 0.9
+"""What a few samples have to promise, as a share of the distortion with one width for all."""
+
 
 def spread(measured: Measurement, bits: int) -> dict[str, int]:
     """Return a width for each weight: those with the least noise in all that take no more bytes than if all
     that may be chosen had `bits`. What is pinned is not counted.
 
-    Where the network can be run, it is the judge: of such widths for several `TRUSTS`, and `bits` for all,
-    those are taken with which its answers are distorted least.
+    Where the network can be run, it is the judge: of such widths for several `TRUSTS` those are taken with
+    which its answers are distorted least; and `bits` for all, unless that is far from it, see `CLEARLY`.
 
     Args:
         measured: the weights.
@@ -23,11 +26,13 @@ def spread(measured: Measurement, bits: int) -> dict[str, int]:
     """
     if measured.probe is None:
         return widths_within(measured.curves, bits)
-    tried = [widths_within(measured.trusted(trust), bits) for trust in TRUSTS]
-    tried.append(_flat(measured.curves, bits))
-    return min(
-        (each for place, each in enumerate(tried) if each not in tried[:place]), key=measured.distortion
-    )
+    flat = _flat(measured.curves, bits)
+    tried: list[dict[str, int]] = []
+    for widths in (widths_within(measured.trusted(trust), bits) for trust in TRUSTS):
+        if widths not in tried:
+            tried.append(widths)
+    lost = [measured.distortion(widths) for widths in tried]
+    return tried[lost.index(min(lost))] if min(lost) < CLEARLY * measured.distortion(flat) else flat
 
 
 def widths_within(curves: Sequence[WidthCurve], bits: int) -> dict[str, int]:

@@ -47,6 +47,10 @@ class Samples:
         were given."""
         return self.parts[0].batches(size) if self.whole else iter(self.parts)
 
+    def cut(self, size: int) -> Self:
+        """The same in batches of at most `size`, where they may be cut."""
+        return replace(self, parts=tuple(self.batches(size)), whole=False)
+
     def joined(self) -> Iterator[Inputs]:
         """Yield neighbouring batches as one where they differ in their number of samples alone."""
         group: list[Inputs] = []
@@ -63,12 +67,10 @@ class Samples:
             yield from group.batches(size)
 
     def some(self, most: int) -> Self:
-        """Return about so many of the samples, spread over all; batches that cannot be cut stay whole, and
-        one is always there."""
-        if self.count <= most:
-            return self
+        """Return about so many of the samples, or all, spread over all and so are any first few of them;
+        batches that cannot be cut stay whole, and one is always there."""
         if self.whole:
-            return replace(self, parts=(self.parts[0].take(_spread_over(self.count, most)),))
+            return replace(self, parts=(self.parts[0].take(_spread_over(self.count, min(most, self.count))),))
         size = max(1, self.count // len(self.parts))
         places = _spread_over(len(self.parts), max(1, min(most // size, len(self.parts))))
         parts = tuple(self.parts[place] for place in places.tolist())
@@ -126,7 +128,9 @@ class Samples:
 
 
 def _spread_over(count: int, most: int) -> Tensor:
-    return torch.arange(most) * count // most
+    """So many places of `count`, spread over all; any first few of them are spread as well."""
+    order = torch.randperm(most, generator=torch.Generator().manual_seed(0))
+    return order * count // most
 
 
 def rows_of(inputs: Inputs) -> int:
