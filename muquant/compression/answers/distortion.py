@@ -13,12 +13,12 @@ _RULED_OUT = -1e4
 
 
 def distortion(name: str, exact: Tensor, found: Tensor) -> float | None:
-    """Return how far an output is from the float network's: the error's power over the signal's, at most 1.
+    """Return how far an output is from the float network's: the error's power over the signal's.
 
     Where it looks like logits or probabilities of classes (`classes_of`) these are powers of logits less
     their mean over the classes, on which no answer depends. Few samples tell that figure better than a
     divergence, to which only the answers count of which the network is least sure. Otherwise each unit counts
-    for itself (`unit_axis`). Of integers it is the share that differs.
+    for itself (`unit_axis`), and is lost at most once. Of integers it is the share that differs.
 
     Args:
         name: of the output.
@@ -26,7 +26,7 @@ def distortion(name: str, exact: Tensor, found: Tensor) -> float | None:
         found: the other's.
 
     Returns:
-        0 to 1; None where the shapes differ, or there is nothing to compare.
+        0 or more; None where the shapes differ, or there is nothing to compare.
     """
     if exact.shape != found.shape or not exact.numel():
         return None
@@ -50,4 +50,5 @@ def distortion(name: str, exact: Tensor, found: Tensor) -> float | None:
 
 def _of_logits(exact: Tensor, found: Tensor, axis: int) -> float:
     exact, found = (each - each.mean(axis, keepdim=True) for each in (exact, found))
-    return balanced(powers(exact, None), powers(exact - found, None))
+    signal, noise = (float(powers(each, None)) for each in (exact, exact - found))
+    return noise / signal if signal else float(noise > 0)

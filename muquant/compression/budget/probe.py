@@ -24,7 +24,7 @@ MOST_JUDGED = 32
 
 Probe = Callable[[Mapping[str, Tensor], int], float]
 """(values of weights by name, float32, to take the place of theirs; samples to run) -> the distortion of the
-answers, 0 to 1."""
+answers, 0 or more."""
 
 
 def probed_samples(weights: int) -> int:
