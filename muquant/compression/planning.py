@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from muquant.base.errors import InputError
-from muquant.compression.budget.answers import answers, count_changed
+from muquant.compression.budget.answers import Answers, answers, count_changed
 from muquant.compression.budget.choose import TryPlan, choose
 from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.measure import OnStep, measure_module
@@ -56,7 +56,8 @@ def plan_widths(
         max_drop: most held-out answers, in percentage points, that may differ from the float model's: the
             accuracy on these samples falls by no more, whatever their labels. Plans are compressed, run and
             compared, and the smallest one that keeps within it is taken. A quarter of the samples is held
-            out; the answer is the class with the largest value, see `answers`.
+            out; the answer is the class with the largest value, and the share is the one to be expected by
+            the margins of all answers, see `count_changed`.
         layers: which to compress: "all", "last:K" or a regular expression, as in `compress`.
         overrides: layers -> a width that is theirs, as in `compress`.
         rounding: as in `compress`, for the plans that are tried.
@@ -136,7 +137,7 @@ def _trial(
     return trial
 
 
-def _answers(module: nn.Module, samples: Samples) -> Iterator[Tensor]:
+def _answers(module: nn.Module, samples: Samples) -> Iterator[Answers]:
     """Yield the answers to the samples, `BATCH_SIZE` at a time."""
     for batch in samples.batches(BATCH_SIZE):
         with torch.inference_mode():

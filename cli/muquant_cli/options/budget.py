@@ -39,7 +39,7 @@ def budget_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 type=float,
                 metavar="POINTS",
                 help="Choose the narrowest widths with which at most so many percent of the answers to "
-                "held-out samples change; needs --calibration.",
+                "held-out samples are to be expected to change; needs --calibration.",
             ),
             click.option(
                 "--plan",
@@ -129,11 +129,7 @@ def keep_plan(output: Output, plan: Plan, out: Path, nbytes: int) -> dict[str, A
     limit = "" if plan.max_bytes is None else f", of at most {plan.max_bytes:,}"
     output.say(f"Packed weights: {plan.nbytes:,} bytes{limit}; the rest of {out}: {nbytes - plan.nbytes:,}")
     if plan.drop is not None:
-        drop = plan.drop
-        output.say(
-            f"Answers that change: {drop.changed:,} of {drop.answers:,} held-out ones, {drop.points:.3g} "
-            f"points of at most {plan.max_drop:g}; one answer is {100 / drop.answers:.3g}"
-        )
+        output.say(f"Answers that change: {plan.drop.words}; at most {plan.max_drop:g} are allowed")
     output.say(f"Wrote {path}")
     return {"plan": plan.to_dict(), "plan_path": str(path)}
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
-from torch import Tensor
 
 from muquant.base.errors import InputError, first_line
 from muquant.compression.budget import Drop, Plan
-from muquant.compression.budget.answers import answers, count_changed
+from muquant.compression.budget.answers import Answers, answers, count_changed
 from muquant.compression.budget.choose import TryPlan, choose
 from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.measure import OnStep
@@ -125,7 +124,7 @@ def _trial(source: RaisedFile, graph: ir.Graph, options: CompressionOptions, pol
     return trial
 
 
-def _answers(feeds: Feeds, path: Path) -> Iterator[Tensor]:
+def _answers(feeds: Feeds, path: Path) -> Iterator[Answers]:
     """Yield the answers of the model at `path`, batch by batch."""
     for outputs in feeds.run(path, "default"):
         try:

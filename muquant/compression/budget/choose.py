@@ -84,7 +84,7 @@ def _smallest(count: int, attempt: Callable[[int], Plan], limits: Limits) -> Pla
         raise InputError(
             f"max_drop is {limits.max_drop:g} points, but with the widest plan{within}, of {best.nbytes:,} "
             f"bytes, {drop.changed:,} of {drop.answers:,} held-out answers change ({drop.points:.3g} "
-            "points); allow more"
+            "points are to be expected); allow more"
         )
     while low < high:
         middle = (low + high) // 2

@@ -20,22 +20,43 @@ class Drop:
 
     Attributes:
         changed: answers that differ from the float model's.
-        answers: all of them; the figure is a multiple of one over this number.
+        answers: all of them.
+        expected: the share that is to be expected to change, by how sure the float model is of each; None
+            where that is not known, as for labels.
+        deviation: standard error of `expected`, over the choice of samples.
+
+    Raises:
+        InputError: a field is outside its range.
     """
 
     changed: int
     answers: int
+    expected: float | None = None
+    deviation: float = 0.0
 
     def __post_init__(self) -> None:
         if any(type(each) is not int for each in (self.changed, self.answers)) or not (
             0 <= self.changed <= self.answers > 0
         ):
             raise InputError(f"drop: {self.changed!r:.30} of {self.answers!r:.30} answers; expected counts")
+        shares = (self.deviation, *(() if self.expected is None else (self.expected,)))
+        if any(type(each) not in (int, float) or not 0 <= each <= 1 for each in shares):
+            raise InputError(f"drop: {self.expected!r:.30}, {self.deviation!r:.30}; expected shares, 0 to 1")
 
     @property
     def points(self) -> float:
-        """In percentage points; the accuracy on these samples falls by no more."""
-        return 100 * self.changed / self.answers
+        """The share that changes in percentage points; the accuracy falls by no more. What is expected, or
+        where that is not known what was counted: a multiple of one over their number."""
+        return 100 * (self.changed / self.answers if self.expected is None else self.expected)
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        counted = f"{self.changed:,} of {self.answers:,} held-out ones"
+        if self.expected is None:
+            return f"{counted}, {self.points:.3g} points; one answer is {100 / self.answers:.3g}"
+        low, high = (max(0.0, self.points + sign * 196 * self.deviation) for sign in (-1, 1))
+        return f"{counted}; by all margins {self.points:.3g} points are expected, {low:.3g} to {high:.3g}"
 
 
 @dataclass(frozen=True)

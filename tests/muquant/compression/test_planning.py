@@ -197,4 +197,4 @@ def test_answers_that_turn_into_no_number_change() -> None:
     assert count_changed([answers(exact)], [answers(exact)]).changed == 0
     pictures = torch.zeros(2, 3, 4, 5)
     pictures[0, 1, 2, 3] = torch.nan
-    assert int(answers(pictures).isnan().sum()) == 1
+    assert int(answers(pictures).said.isnan().sum()) == 1

@@ -1,9 +1,11 @@
 """The plan that keeps within the limits, with made-up curves and answers."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
 from muquant import InputError, MuLawSpec, Plan
 from muquant.compression.budget import Drop, WidthCurve, WidthPoint
@@ -69,7 +71,7 @@ def test_both_limits_hold_or_it_is_said() -> None:
 def test_limits_that_nothing_keeps_are_told_with_what_there_is() -> None:
     with pytest.raises(InputError, match=r"max_bytes is 100; .* take 2,220 bytes, .* 8,880; give at least"):
         choose(CURVES, Limits(100), "all")
-    message = r"max_drop is 0 points, but with the widest plan, of 8,880 bytes, 5 of 1,000 .* \(0.5 points\)"
+    message = r"max_drop is 0 points, but with the widest plan, of 8,880 bytes, 5 of 1,000 .* \(0.5 points are"
     with pytest.raises(InputError, match=message):
         choose(CURVES, Limits(max_drop=0), "all", by_bytes(0, []))
 
@@ -107,16 +109,44 @@ def test_what_does_not_go_together() -> None:
 
 def test_answers_are_classes() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0]])
-    assert answers(logits).tolist() == [1, 0]
-    assert answers(logits[None]).tolist() == [[1, 0]]
-    assert answers(logits.T[None, :, :, None]).tolist() == [[[1], [0]]]  # axis 1 of pictures
-    assert answers(logits.half()).tolist() == [1, 0]
-    assert answers(torch.tensor([4, 2])).tolist() == [4, 2]
+    assert answers(logits).said.tolist() == [1, 0]
+    assert answers(logits[None]).said.tolist() == [[1, 0]]
+    assert answers(logits.T[None, :, :, None]).said.tolist() == [[[1], [0]]]  # axis 1 of pictures
+    assert answers(logits.half()).said.tolist() == [1, 0]
+    assert answers(torch.tensor([4, 2])).said.tolist() == [4, 2]
     for shape in ((3,), (3, 1), (2, 1, 4, 4)):
         with pytest.raises(InputError, match="max_drop compares which class"):
             answers(torch.zeros(shape))
 
 
 def test_changed_answers_are_counted_over_batches() -> None:
-    exact = [torch.tensor([0, 1, 2]), torch.tensor([3])]
-    assert count_changed(exact, [torch.tensor([0, 2, 2]), torch.tensor([3])]) == Drop(1, 4)
+    exact = [answers(torch.tensor(labels)) for labels in ([0, 1, 2], [3])]
+    found = [answers(torch.tensor(labels)) for labels in ([0, 2, 2], [3])]
+    assert count_changed(exact, found) == Drop(1, 4)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 2))
+def test_what_is_to_be_expected_is_what_more_samples_would_show(seed: int, noise: float) -> None:
+    random = torch.Generator().manual_seed(seed)
+    exact, errors = (torch.randn(4000, 5, generator=random) for _ in range(2))
+    many = count_changed([answers(exact)], [answers(exact + noise * errors)])
+    few = count_changed([answers(exact[:400])], [answers((exact + noise * errors)[:400])])
+    assert few.expected is not None
+    assert many.expected is not None
+    share = many.changed / many.answers
+    assert few.expected == pytest.approx(share, abs=0.35 * share + 0.02)
+    assert few.expected == pytest.approx(many.expected, abs=5 * few.deviation + 0.02)
+    assert few.deviation < 0.02
+    probable = count_changed([answers(exact.softmax(1))], [answers((exact + noise * errors).softmax(1))])
+    assert probable.expected == pytest.approx(many.expected, rel=1e-3)
+
+
+def test_few_answers_can_be_expected_to_change_a_little() -> None:
+    exact = torch.tensor([[3.0, 0.0], [0.0, 2.0], [4.0, 0.0], [0.0, 5.0]])
+    drop = count_changed([answers(exact)], [answers(exact + torch.tensor([[0.0, 1.0]]))])
+    assert drop.changed == 0
+    expected = sum(0.5 * math.erfc(margin / 2**0.5) for margin in (3, 2, 4, 5)) / 4
+    assert drop.expected == pytest.approx(expected)
+    assert drop.points == pytest.approx(100 * expected)
+    same = count_changed([answers(exact)], [answers(exact)])
+    assert (same.changed, same.expected) == (0, 0.0)
