@@ -1,7 +1,9 @@
 """`Moments` of a layer's inputs, of which the second turns a weight's error into its output's."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from muquant.base.errors import InputError
 
+WIDE = 256
+"""Inputs from which half of a symmetric product is computed."""
 LEAST_SHRINKAGE = 0.003
 """Patches of one image are no independent samples, which the estimate of the shrinkage takes them for."""
 
@@ -46,13 +50,21 @@ class Moments:
         """View a matrix [channels, inputs] as [blocks, channels / blocks, inputs]."""
         return matrix.reshape(len(self.second), -1, self.inputs)
 
-    def power(self, matrix: Tensor) -> Tensor:
-        """E[(m x)^2] for each row m of a weight matrix, float32 [channels], x as in `mean`.
+    def power(self, matrix: Tensor, center: Tensor | None = None) -> Tensor:
+        """E[(m (x - c))^2] for each row m of a weight matrix, float32 [channels], x as in `mean`.
 
         Of the difference between a weight and its quantized form this is the squared error of the output.
+
+        Args:
+            matrix: [channels, inputs].
+            center: c, float32 [blocks, inputs]; None for zero.
         """
         rows = self.blocks(matrix)
-        return ((rows @ self.second) * rows).sum(2).reshape(-1)
+        power = ((rows @ self.second) * rows).sum(2)
+        if center is not None:
+            along, mean = ((rows @ each[:, :, None]).squeeze(2) for each in (center, self.mean))
+            power = power + along * (along - 2 * mean)
+        return power.reshape(-1)
 
     def about(self, center: Tensor) -> "Moments":
         """The moments of x - center, with float32 [blocks, inputs] in the same unit.
@@ -89,6 +101,7 @@ class Moments:
         first, second, third, fourth = (each * share**power for power, each in enumerate(sums, 1))
         return Moments(first, second, third, fourth, self.count, unit)
 
+    @cached_property
     def shrunk(self) -> Tensor:
         """The second moment as it should be believed of so few samples, invertible: [blocks, inputs, inputs].
 
@@ -98,11 +111,37 @@ class Moments:
         """
         second = self.second
         mean = _trace(second) / self.inputs
-        round_matrix = torch.where(mean > 0, mean, 1)[:, None, None] * torch.eye(self.inputs)
+        level = torch.where(mean > 0, mean, 1)
         error = (self.fourth - second.square().sum((1, 2))).clamp(min=0) / self.count
-        distance = (second - round_matrix).square().sum((1, 2))
-        share = (error / distance.clamp(min=1e-30)).clamp(LEAST_SHRINKAGE, 1)[:, None, None]
-        return torch.lerp(second, round_matrix, share)
+        distance = second.square().sum((1, 2)) - 2 * level * _trace(second) + self.inputs * level.square()
+        share = (error / distance.clamp(min=1e-30)).clamp(LEAST_SHRINKAGE, 1)
+        shrunk = second * (1 - share[:, None, None])
+        shrunk.diagonal(dim1=1, dim2=2).add_((share * level)[:, None])
+        return shrunk
+
+    @cached_property
+    def factor(self) -> tuple[Tensor, Tensor]:
+        """The inputs by their power, the largest first, int64 [blocks, inputs]; and U, unit upper triangular,
+        with `shrunk` in that order = U D U^T, D diagonal: [blocks, inputs, inputs]."""
+        order = self.shrunk.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
+        back = order.flip(1)[:, :, None].expand_as(self.shrunk)
+        turned = self.shrunk.gather(1, back).gather(2, back.mT)
+        upper = torch.linalg.cholesky(turned).flip(1, 2)
+        return order, upper / upper.diagonal(dim1=1, dim2=2)[:, None]
+
+
+def _products(vectors: Tensor) -> Tensor:
+    """The sum of x x^T over [blocks, n, inputs]: one of the two halves, and its reflection."""
+    inputs = vectors.shape[2]
+    if inputs < WIDE:
+        return vectors.mT @ vectors
+    sums = vectors.new_empty(len(vectors), inputs, inputs)
+    width = -(-inputs // 4)
+    for begin in range(0, inputs, width):
+        part = slice(begin, begin + width)
+        sums[:, part, begin:] = vectors[:, :, part].mT @ vectors[:, :, begin:]
+        sums[:, begin + width :, part] = sums[:, part, begin + width :].mT
+    return sums
 
 
 def _trace(matrices: Tensor) -> Tensor:
@@ -117,6 +156,45 @@ def unit_of(largest: float) -> float:
     return 2.0 ** min(max(math.frexp(largest)[1], -126), 126)
 
 
+@dataclass(frozen=True, eq=False)
+class VectorSums:
+    """Sums over some vectors x, in the unit of the largest number among them.
+
+    Attributes:
+        sums: of x, x x^T, x^T x x and (x^T x)^2, float32 as in `Moments`; None where there are no numbers, or
+            a vector holds NaN or infinity.
+        count: the vectors.
+        largest: magnitude of a number.
+        bad: vectors that hold NaN or infinity.
+    """
+
+    sums: tuple[Tensor, Tensor, Tensor, Tensor] | None
+    count: int
+    largest: float = 0.0
+    bad: int = 0
+
+    @classmethod
+    def of(cls, vectors: Tensor) -> Self:
+        """Sum up float32 [blocks, n, inputs]."""
+        count = vectors.shape[1]
+        if not vectors.numel():
+            return cls(None, count)
+        largest = float(torch.stack(torch.aminmax(vectors)).abs().max())
+        if not math.isfinite(largest):
+            return cls(None, count, bad=int((~vectors.isfinite()).any(2).any(0).sum()))
+        unit = unit_of(largest)
+        if unit != 1:
+            vectors = vectors * (1 / unit)
+        square = torch.linalg.vecdot(vectors, vectors)
+        sums = (
+            vectors.sum(1),
+            _products(vectors),
+            (square[:, None] @ vectors).squeeze(1),
+            square.square().sum(1),
+        )
+        return cls(sums, count, largest)
+
+
 @dataclass
 class MomentSums:
     """Sums over the vectors that one weight is multiplied by.
@@ -124,7 +202,7 @@ class MomentSums:
     Attributes:
         name: of the weight.
         shape: of its matrix, [channels, inputs].
-        first: sum of x so far, in the unit of `largest`; those of the other moments likewise.
+        sums: of x, x x^T, x^T x x and (x^T x)^2 so far, in the unit of `largest`.
         count: vectors that were seen.
         largest: magnitude of an input so far.
         bad: vectors among them that hold NaN or infinity.
@@ -132,42 +210,25 @@ class MomentSums:
 
     name: str
     shape: tuple[int, ...]
-    first: Tensor | float = 0.0
-    second: Tensor | float = 0.0
-    third: Tensor | float = 0.0
-    fourth: Tensor | float = 0.0
+    sums: tuple[Tensor, ...] | None = None
     count: int = 0
     largest: float = 0.0
     bad: int = 0
 
-    def add(self, vectors: Tensor) -> None:
-        """Take in float32 [blocks, n, inputs]."""
-        self.count += vectors.shape[1]
-        if not vectors.numel():
+    def add(self, vectors: Tensor | VectorSums) -> None:
+        """Take in float32 [blocks, n, inputs], or the sums over them."""
+        part = vectors if isinstance(vectors, VectorSums) else VectorSums.of(vectors)
+        self.count += part.count
+        self.bad += part.bad
+        if part.sums is None:
             return
-        largest = float(vectors.abs().max())
-        if not math.isfinite(largest):
-            self.bad += int((~vectors.isfinite()).any(2).any(0).sum())
-            return
-        self._grow(largest)
-        unit = unit_of(self.largest)
-        if unit != 1:
-            vectors = vectors * (1 / unit)
-        square = vectors.square().sum(2)
-        self.first = vectors.sum(1) + self.first
-        self.second = vectors.mT @ vectors + self.second
-        self.third = (square[:, None] @ vectors).squeeze(1) + self.third
-        self.fourth = square.square().sum(1) + self.fourth
-
-    def _grow(self, largest: float) -> None:
-        """Let the unit be that of the largest number; what was summed so far follows it exactly."""
-        before, self.largest = self.largest, max(self.largest, largest)
-        share = unit_of(before) / unit_of(self.largest)
-        if share != 1 and before != 0:
-            self.first *= share
-            self.second *= share**2
-            self.third *= share**3
-            self.fourth *= share**4
+        before, self.largest = self.largest, max(self.largest, part.largest)
+        new = _in_unit(part.sums, part.largest, self.largest)
+        if self.sums is None:
+            self.sums = new
+        else:
+            old = _in_unit(self.sums, before, self.largest)
+            self.sums = tuple(one + other for one, other in zip(old, new, strict=True))
 
     def moments(self) -> Moments:
         """Divide by the number of vectors, which must not be 0.
@@ -181,9 +242,15 @@ class MomentSums:
                 f"{self.bad:,} of {self.count:,} vectors; give samples like those that the model was trained "
                 "on, or leave the layer out"
             )
-        sums = (self.first, self.second, self.third, self.fourth)
-        first, second, third, fourth = (torch.as_tensor(each) / self.count for each in sums)
+        assert self.sums is not None
+        first, second, third, fourth = (each / self.count for each in self.sums)
         return Moments(first, second, third, fourth, self.count, unit_of(self.largest))
+
+
+def _in_unit(sums: Sequence[Tensor], largest: float, other: float) -> tuple[Tensor, ...]:
+    """Sums of the first to fourth powers in the unit of another largest number."""
+    share = unit_of(largest) / unit_of(other) if largest else 1.0
+    return tuple(sums) if share == 1 else tuple(each * share**power for power, each in enumerate(sums, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +270,3 @@ class InputMoments:
         """Bring both into one unit, the larger of theirs."""
         unit = max(fit.unit, held_out.unit)
         return cls(fit.in_unit(unit), held_out.in_unit(unit))
-
-    def about(self, center: Tensor) -> "InputMoments":
-        """The inputs less `center`, [blocks, inputs] in their unit."""
-        return InputMoments(self.fit.about(center), self.held_out.about(center))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError
-from muquant.format.channels import Channels
+from muquant.format.channels import ROWS, Channels
 from muquant.format.rows import to_matrix
 from muquant.format.spec import MAX_MU, MuLawSpec
 from muquant.format.tensor import QuantizedTensor
@@ -18,10 +18,15 @@ from muquant.quantization.observers import observer_class
 from muquant.quantization.outcome import Outcome, OutputQuality
 from muquant.quantization.quality import decibels
 from muquant.quantization.resume import FinishedWeights
-from muquant.quantization.rounding import ROUNDINGS, nearest, refinements
+from muquant.quantization.rounding import ROUNDINGS, compensated, nearest, refinements
+from muquant.quantization.threads import one_thread
 
-OTHER_MUS = (0.5, 2.0)
-"""Besides the mu that suits the weight itself, these multiples are tried on the layer's output."""
+MUS = (0.5, 0.7, 1.0, 1.4, 2.0)
+"""Multiples of the mu that suits the weight itself that are tried on the layer's output."""
+MANY = 2**23
+"""Of so many weights the operators are long enough for more than one thread."""
+ROWS_FOR_MU = 128
+"""Of so many rows."""
 
 
 def quantize(
@@ -89,9 +94,10 @@ def _in_range(weight: Tensor, in_unit: Callable[[Tensor], Outcome]) -> Outcome:
     """Quantize by `in_unit`, in another unit where the squares of weights are no numbers of float32."""
     largest = float(torch.stack(torch.aminmax(weight)).abs().max()) if weight.numel() else 0.0
     unit = unit_of(largest) if math.isfinite(largest) else 1.0
+    with one_thread(alone=weight.numel() < MANY):
+        found = in_unit(weight if unit == 1 else weight * (1 / unit))
     if unit == 1:
-        return in_unit(weight)
-    found = in_unit(weight * (1 / unit))
+        return found
     tensor = replace(found.tensor, step=found.tensor.step * unit)
     return replace(found, tensor=tensor, shift=None if found.shift is None else found.shift * unit)
 
@@ -110,25 +116,49 @@ def _quantize(
     if samples is None:
         return Outcome(start)
     biased = biased and spec.domain == "decoded"  # a mapped weight is not close to the weight
-    seen = samples.about(samples.fit.mean) if biased else samples
-    starts = [start]
-    if spec.mu == "auto" and methods:
-        mus = [min(float(start.spec.mu) * factor, MAX_MU) for factor in OTHER_MUS]
-        starts += [_nearest(weight, spec.with_mu(mu), channels, observer) for mu in mus]
+    center = samples.fit.mean if biased else None
+    seen = samples.fit if center is None else samples.fit.about(center)
     outcomes = [Outcome(start)]
+    if methods and spec.mu == "auto":
+        start = _by_output(weight, start, observer, seen, samples.held_out, center)
     for name, refine in methods.items():
-        tried = [refine(weight, each, seen.fit) for each in starts]
-        starts = [min(tried, key=lambda each: _lost(weight, each, seen.held_out))]
-        outcomes.append(Outcome(starts[0], name))
+        start = refine(weight, start, seen)
+        outcomes.append(Outcome(start, name))
+    losses = [_lost(weight, each.tensor, samples.held_out) for each in outcomes]
+    nearest_loss = losses[0]
     if biased:
+        losses += [_lost(weight, each.tensor, samples.held_out, center) for each in outcomes]
         outcomes += [replace(each, shift=_shift(weight, each.tensor, samples.fit)) for each in outcomes]
-    losses = [
-        _lost(weight, each.tensor, (samples if each.shift is None else seen).held_out) for each in outcomes
-    ]
     best = losses.index(min(losses))
     signal = _power(weight, channels, samples.held_out)
-    quality = OutputQuality(decibels(signal, losses[0]), decibels(signal, losses[best]))
+    quality = OutputQuality(decibels(signal, nearest_loss), decibels(signal, losses[best]))
     return replace(outcomes[best], output=quality)
+
+
+def _by_output(
+    weight: Tensor,
+    start: QuantizedTensor,
+    observer: str,
+    fit: Moments,
+    held_out: Moments,
+    center: Tensor | None,
+) -> QuantizedTensor:
+    """Return `start`, or its like with another mu where that is better for the layer's output: of some rows,
+    compensated, on held-out samples."""
+    rows = fit.blocks(to_matrix(weight, start.channels))
+    rows = rows[:, :: math.ceil(rows.shape[0] * rows.shape[1] / ROWS_FOR_MU)]
+    part = rows.reshape(-1, rows.shape[2])
+    losses: dict[float, float] = {}
+    for factor in MUS:
+        mu = min(float(start.spec.mu) * factor, MAX_MU)
+        tried = compensated(part, _nearest(part, start.spec.with_mu(mu), ROWS, observer), fit)
+        losses.setdefault(mu, _lost(part, tried, held_out, center))
+    best = min(losses, key=losses.__getitem__)
+    return (
+        start
+        if best == start.spec.mu
+        else _nearest(weight, start.spec.with_mu(best), start.channels, observer)
+    )
 
 
 def choose_rounding(name: str | None, *, calibrated: bool) -> str:
@@ -160,11 +190,13 @@ def _shift(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> Tens
     return (rows @ moments.mean[:, :, None]).reshape(-1) * moments.unit
 
 
-def _lost(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> float:
-    """E||(w - q) x||^2, x in the unit of `moments`."""
-    return _power(quantized.dequantize().sub_(weight), quantized.channels, moments)
+def _lost(
+    weight: Tensor, quantized: QuantizedTensor, moments: Moments, center: Tensor | None = None
+) -> float:
+    """E||(w - q) (x - center)||^2, x in the unit of `moments`."""
+    return _power(quantized.dequantize().sub_(weight), quantized.channels, moments, center)
 
 
-def _power(weight: Tensor, channels: Channels, moments: Moments) -> float:
-    """E||w x||^2, likewise."""
-    return float(moments.power(to_matrix(weight, channels)).double().sum())
+def _power(weight: Tensor, channels: Channels, moments: Moments, center: Tensor | None = None) -> float:
+    """E||w (x - center)||^2, likewise."""
+    return float(moments.power(to_matrix(weight, channels), center).double().sum())

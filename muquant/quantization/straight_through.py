@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from muquant.format.channels import Channels
-from muquant.format.law import expand_slope, grid_levels, positions
+from muquant.format.law import expand_slope, positions
 from muquant.format.rows import from_rows, row_chunks, to_rows
 from muquant.format.spec import MuLawSpec
 from muquant.format.tensor import step_of
+from muquant.quantization.places import Places
 
 SAMPLE = 2**18
 """Weights from which the gradient by mu is taken, rows at even distances: one number for the whole tensor."""
@@ -86,24 +87,20 @@ class StraightThrough(torch.autograd.Function):
 
 
 class _Table:
-    """What belongs to a level, for every value of floor(2 w / step) that makes a difference."""
+    """`Places` on a device, with what training wants to know of them."""
 
     def __init__(self, spec: MuLawSpec, device: torch.device) -> None:
-        levels = grid_levels(spec)[: spec.codes].int()
-        borders = levels[1:] + levels[:-1]  # twice the boundaries
-        one = borders.new_ones(1)  # beyond the outermost boundaries one place is enough
-        self._widths = torch.cat((one, borders.diff(), one))
-        self._lowest, self._highest = int(borders[0]) - 1, int(borders[-1])
-        self._spec, self._levels, self._device = spec, levels, device
+        self._spec, self._places, self._device = spec, Places(spec), device
 
     def levels(self) -> Tensor:
         """The level at each place, float32 [places]."""
-        return self._spread(self._levels)
+        return self._places.levels().to(self._device)
 
     def slopes(self) -> Tensor:
         """Its slope by mu in units of the scale, float32 [places]."""
         spec = self._spec
-        return self._spread(expand_slope(positions(spec)[: spec.codes], spec.expansion_mu))
+        by_code = expand_slope(positions(spec)[: spec.codes], spec.expansion_mu)
+        return self._places.spread(by_code).to(self._device)
 
     def look_up(self, values: Tensor, rows: Tensor, step: Tensor) -> Tensor:
         """The entry of `values` at the nearest level, of a tie at the upper one.
@@ -113,13 +110,11 @@ class _Table:
             rows: of weights, [n, m].
             step: [n or 1, 1].
         """
+        lowest, highest = self._places.lowest, self._places.highest
         half = torch.where(step > 0, step / 2, torch.inf)  # all weights of a zero scale count as zero
-        place = (rows / half).floor_().clamp_(self._lowest, self._highest).int().sub_(self._lowest)
+        place = (rows / half).floor_().clamp_(lowest, highest).int().sub_(lowest)
         place.clamp_(min=0)  # a NaN has become the smallest integer
         return values.index_select(0, place.reshape(-1)).reshape(rows.shape)
-
-    def _spread(self, by_code: Tensor) -> Tensor:
-        return by_code.float().repeat_interleave(self._widths).to(self._device)
 
 
 class _Layout:

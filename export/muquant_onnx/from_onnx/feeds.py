@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -62,10 +63,11 @@ class Feeds:
     zeros: tuple[str, ...]
 
     @classmethod
-    def of(cls, graph: ir.Graph, samples: Samples, source: Path) -> "Feeds":
+    def of(cls, graph: ir.Graph, samples: Samples, source: Path, most: int = BATCH_SIZE) -> "Feeds":
         """Fit samples to the inputs of `graph`, by name, or in order where they have none.
 
-        Floats of another width are cast, and so are integers, where no value is lost.
+        Floats of another width are cast, and so are integers, where no value is lost. At most `most` samples
+        are in a batch, where batches may be cut.
 
         Raises:
             InputError: a name, a shape or a type does not fit, or an input is missing; `source` is named.
@@ -73,7 +75,7 @@ class Feeds:
         inputs = _inputs(graph)
         with naming(f"calibration of {source}"):
             samples, size = _sized(samples, inputs)
-            parts = list(_batches(samples, inputs, size))
+            parts = list(_batches(samples, inputs, size, most))
             given = set(_named(parts[0][0], inputs))
             batches = [
                 Batch(_feed(part, graph), count or rows_of(part), size if count else None)
@@ -88,7 +90,10 @@ class Feeds:
         Raises:
             InputError: onnxruntime does not run it.
         """
-        session = load_session(path, setting)
+        return self.answers(load_session(path, setting))
+
+    def answers(self, session: ort.InferenceSession) -> Iterator[list[Any]]:
+        """`run` with a session that is open."""
         for batch in self.batches:
             try:
                 outputs = session.run(None, batch.feed)
@@ -156,12 +161,12 @@ def _sized(samples: Samples, inputs: Mapping[str, ir.Value]) -> tuple[Samples, i
 
 
 def _batches(
-    samples: Samples, inputs: Mapping[str, ir.Value], size: int | None
+    samples: Samples, inputs: Mapping[str, ir.Value], size: int | None, most: int
 ) -> Iterator[tuple[Inputs, int | None]]:
     """Yield what to run, with the number of samples in it where others had to fill it up."""
     as_given = not samples.whole and all(_fits(part, inputs) for part in samples.parts)
     if size is None or as_given:
-        yield from ((part, None) for part in samples.batches(BATCH_SIZE))
+        yield from ((part, None) for part in samples.batches(most))
         return
     for group in samples.joined():
         for start in range(0, group.count, size):

@@ -7,59 +7,60 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor
-from torch.nn import functional
+from torch import Tensor
 
 from muquant.compression.calibration.operators import (
+    Draw,
     drawn,
+    padded,
     patches,
     product_vectors,
     transposed_patches,
 )
 from muquant_onnx.from_onnx.find import Use
 
-VectorsOf = Callable[[Use, Tensor, Generator], Tensor | None]
-"""(use of a weight, the other operand as float32, generator) -> what the weight is multiplied by, drawn from
+VectorsOf = Callable[[Use, Tensor, Draw], Tensor | None]
+"""(use of a weight, the other operand as float32, draw) -> what the weight is multiplied by, drawn from
 it: float32 [blocks, n, inputs], inputs and blocks of channels in the order in which the operator sees them;
 None where the weight is not multiplied by such."""
 
 
-def vectors(use: Use, operand: Tensor, generator: Generator) -> Tensor | None:
+def vectors(use: Use, operand: Tensor, draw: Draw) -> Tensor | None:
     """Return what the weight of `use` is multiplied by, see `VectorsOf`."""
     found = OPERANDS.get(use.kind, {}).get(use.index)
-    return None if found is None else found(use, operand, generator)
+    return None if found is None else found(use, operand, draw)
 
 
-def _right_of_matmul(use: Use, x: Tensor, generator: Generator) -> Tensor:
-    return product_vectors(x, use.view.sizes[:-2], generator)
+def _right_of_matmul(use: Use, x: Tensor, draw: Draw) -> Tensor:
+    return product_vectors(x, use.view.sizes[:-2], draw)
 
 
-def _left_of_matmul(use: Use, x: Tensor, generator: Generator) -> Tensor:
-    return product_vectors(x.mT if x.dim() > 1 else x, use.view.sizes[:-2], generator)
+def _left_of_matmul(use: Use, x: Tensor, draw: Draw) -> Tensor:
+    return product_vectors(x.mT if x.dim() > 1 else x, use.view.sizes[:-2], draw)
 
 
-def _right_of_fused(use: Use, x: Tensor, generator: Generator) -> Tensor | None:
-    return None if _is("transBatchA", use) else _right_of_matmul(use, _turned("transA", use, x), generator)
+def _right_of_fused(use: Use, x: Tensor, draw: Draw) -> Tensor | None:
+    return None if _is("transBatchA", use) else _right_of_matmul(use, _turned("transA", use, x), draw)
 
 
-def _left_of_fused(use: Use, x: Tensor, generator: Generator) -> Tensor | None:
-    return None if _is("transBatchB", use) else _left_of_matmul(use, _turned("transB", use, x), generator)
+def _left_of_fused(use: Use, x: Tensor, draw: Draw) -> Tensor | None:
+    return None if _is("transBatchB", use) else _left_of_matmul(use, _turned("transB", use, x), draw)
 
 
-def _right_of_gemm(use: Use, x: Tensor, generator: Generator) -> Tensor:
-    return drawn(_turned("transA", use, x), generator)[None]
+def _right_of_gemm(use: Use, x: Tensor, draw: Draw) -> Tensor:
+    return drawn(_turned("transA", use, x), draw)[None]
 
 
-def _left_of_gemm(use: Use, x: Tensor, generator: Generator) -> Tensor:
-    return drawn(_turned("transB", use, x).mT, generator)[None]
+def _left_of_gemm(use: Use, x: Tensor, draw: Draw) -> Tensor:
+    return drawn(_turned("transB", use, x).mT, draw)[None]
 
 
-def _rows(use: Use, x: Tensor, generator: Generator) -> Tensor:
+def _rows(use: Use, x: Tensor, draw: Draw) -> Tensor:
     """Of an operator that multiplies all that its operand's last axis holds."""
-    return product_vectors(x, (), generator)
+    return product_vectors(x, (), draw)
 
 
-def _convolution(use: Use, x: Tensor, generator: Generator) -> Tensor:
+def _convolution(use: Use, x: Tensor, draw: Draw) -> Tensor:
     kernel, stride, dilation, pads = _geometry(use)
     how = use.node.attributes.get_string("auto_pad", "NOTSET")
     if how.startswith("SAME"):
@@ -71,10 +72,10 @@ def _convolution(use: Use, x: Tensor, generator: Generator) -> Tensor:
         pads = _shared_out(total, more_behind=how == "SAME_UPPER")
     sides = [side for before, behind in reversed(pads) for side in (before, behind)]
     groups = use.node.attributes.get_int("group", 1)
-    return patches(functional.pad(x, sides), kernel, stride, dilation, groups, generator)
+    return patches(padded(x, sides), kernel, stride, dilation, groups, draw)
 
 
-def _transposed_convolution(use: Use, x: Tensor, generator: Generator) -> Tensor:
+def _transposed_convolution(use: Use, x: Tensor, draw: Draw) -> Tensor:
     kernel, stride, dilation, pads = _geometry(use)
     attributes = use.node.attributes
     extra = attributes.get_ints("output_padding", [0] * len(kernel))
@@ -91,7 +92,7 @@ def _transposed_convolution(use: Use, x: Tensor, generator: Generator) -> Tensor
         pads = _shared_out(total, more_behind=how == "SAME_UPPER")
     cut = [(before, behind - more) for (before, behind), more in zip(pads, extra, strict=True)]
     groups = attributes.get_int("group", 1)
-    return transposed_patches(x, kernel, stride, cut, dilation, groups, generator)
+    return transposed_patches(x, kernel, stride, cut, dilation, groups, draw)
 
 
 def _geometry(use: Use) -> tuple[Sequence[int], Sequence[int], Sequence[int], list[tuple[int, int]]]:
@@ -111,7 +112,7 @@ def _shared_out(total: Sequence[int], *, more_behind: bool) -> list[tuple[int, i
     return halves if more_behind else [(more, less) for less, more in halves]
 
 
-def _einsum(use: Use, x: Tensor, generator: Generator) -> Tensor | None:
+def _einsum(use: Use, x: Tensor, draw: Draw) -> Tensor | None:
     """Of two terms: letters of the weight that the result lacks are summed over, and are in the other."""
     left, _, result = use.node.attributes.get_string("equation", "").replace(" ", "").partition("->")
     terms = left.split(",")
@@ -130,7 +131,7 @@ def _einsum(use: Use, x: Tensor, generator: Generator) -> Tensor | None:
     seen = torch.einsum(f"{other}->{dots}{into.replace('.', '')}", x)
     inputs = math.prod(sizes[letter] for letter in summed)
     rows = seen.reshape(-1, math.prod(sizes[letter] for letter in blocks), inputs)
-    return drawn(rows, generator).transpose(0, 1)
+    return drawn(rows, draw).transpose(0, 1)
 
 
 def _is(name: str, use: Use) -> bool:

@@ -48,7 +48,11 @@ RUNTIME_SETTINGS: dict[str, RuntimeSetting] = {
     "accuracy-1": RuntimeSetting(
         "integer kernels that compute in float32", entries={"session.qdq_matmulnbits_accuracy_level": "1"}
     ),
-    "unoptimized": RuntimeSetting("no graph optimisation: every node as the file states it", optimize=False),
+    "unoptimized": RuntimeSetting(
+        "no graph optimisation: every node as the file states it",
+        optimize=False,
+        entries={"session.intra_op.allow_spinning": "0"},  # what waits leaves the processor to others
+    ),
 }
 
 

@@ -11,12 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from muquant.base.errors import InputError, first_line
 from muquant.compression.calibration.batches import BATCH_SIZE, Samples, rows_of
-from muquant.compression.calibration.operators import OPERATORS, Product
+from muquant.compression.calibration.operators import OPERATORS, Draw, Product
 from muquant.compression.layers import Weight
 from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.models.calls import Inputs
-from muquant.quantization.moments import Moments, MomentSums
+from muquant.quantization.moments import Moments, MomentSums, VectorSums
+from muquant.quantization.threads import one_thread
 
 _Layout = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 
@@ -26,6 +27,7 @@ def collect_moments(
     weights: Sequence[Weight],
     samples: Samples,
     *,
+    total: int | None = None,
     seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[Weight, Moments | str]:
@@ -39,7 +41,9 @@ def collect_moments(
         model: in evaluation mode, on the CPU.
         weights: of `model`.
         samples: run `BATCH_SIZE` at a time where they may be cut.
-        seed: which patches are drawn from large images.
+        total: how many samples there are with those of other calls: where vectors are drawn of all, these get
+            their share. None for no others.
+        seed: which vectors are drawn where there are many.
         on_batch: called after each batch with the samples that were run, and their number.
 
     Raises:
@@ -58,9 +62,10 @@ def collect_moments(
     done = 0
     with torch.no_grad(), slow_attention():
         for batch in samples.batches(BATCH_SIZE):
-            with _Watch(by_memory, by_storage, generator):
+            rows = rows_of(batch)
+            with _Watch(by_memory, by_storage, Draw(generator, rows / (total or samples.count))):
                 run_samples(model, batch)
-            done += rows_of(batch)
+            done += rows
             if on_batch is not None:
                 on_batch(done, samples.count)
     return {
@@ -139,10 +144,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         by_memory: Mapping[int, _Watched],
         by_storage: Mapping[int, _Watched],
-        generator: torch.Generator,
+        draw: Draw,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._by_memory, self._by_storage, self._generator = by_memory, by_storage, generator
+        self._by_memory, self._by_storage, self._draw = by_memory, by_storage, draw
+        self._last: tuple[Tensor, tuple[Any, ...], VectorSums] | None = None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -162,9 +168,28 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _take(self, product: Product) -> None:
         own = self._by_memory.get(product.weight.data_ptr())
         if own is not None and _layout(product.weight, product.channels) == own.layout:
-            own.sums.add(product.vectors(self._generator).float())
+            own.sums.add(self._sums(product))
         elif (part := self._by_storage.get(product.weight.untyped_storage().data_ptr())) is not None:
             part.in_part = True
+
+    def _sums(self, product: Product) -> VectorSums:
+        """Sum up what a weight is multiplied by, once for all weights in a row that share it: query, key and
+        value."""
+        key = (_contents(product.operand), product.how)
+        if self._last is not None and self._last[1] == key:
+            return self._last[2]
+        with one_thread():
+            found = VectorSums.of(product.vectors(self._draw).float())
+        if not product.operand.is_inference():  # else nothing tells whether it was changed in place
+            self._last = product.operand, key, found  # kept, so that nothing else is put in its place
+        return found
+
+
+def _contents(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what says that two tensors are the same numbers, as long as one of them is there."""
+    if tensor.is_inference():
+        return ()
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor._version
 
 
 @contextmanager

@@ -47,13 +47,17 @@ def samples_of(
         InputError: the model does not run on the samples, or makes NaN or infinity of them.
     """
     sizes = {weight: weight.channels.moments(tuple(weight.value.shape)) for weight in weights}
-    return in_parts(sizes, samples, lambda part, own: collect_moments(model, part, own, on_batch=on_batch))
+
+    def collect(part: list[Weight], own: Samples, total: int) -> dict[Weight, Moments | str]:
+        return collect_moments(model, part, own, total=total, on_batch=on_batch)
+
+    return in_parts(sizes, samples, collect)
 
 
 def in_parts(
     sizes: Mapping[W, int],
     samples: tuple[Samples, Samples] | None,
-    collect: Callable[[list[W], Samples], dict[W, Moments | str]],
+    collect: Callable[[list[W], Samples, int], dict[W, Moments | str]],
 ) -> Iterator[tuple[W, InputMoments | None, str]]:
     """Yield weights with what is known of their inputs, collected for a few weights at a time, and where
     nothing is known although there are samples, why.
@@ -61,13 +65,15 @@ def in_parts(
     Args:
         sizes: weight -> numbers of its second moments.
         samples: to fit to and held out, see `split`; or None.
-        collect: returns for each of some weights its moments, or why they cannot be known.
+        collect: returns for each of some weights its moments on some samples, of so many in all, or why they
+            cannot be known.
     """
     if samples is None:
         yield from ((weight, None, "") for weight in sizes)
         return
+    total = sum(own.count for own in samples)
     for part in _parts(sizes):
-        fit, held_out = (collect(part, own) for own in samples)
+        fit, held_out = (collect(part, own, total) for own in samples)
         for weight in part:
             one, other = fit.pop(weight), held_out.pop(weight)
             if isinstance(one, str) or isinstance(other, str):

@@ -4,6 +4,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -17,7 +18,7 @@ from muquant.compression.layers import Owner, Weight, quantizable_weights
 from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.models.calls import Example
-from muquant.quantization.moments import InputMoments, Moments, MomentSums
+from muquant.quantization.moments import InputMoments, Moments, MomentSums, VectorSums
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -228,16 +229,69 @@ def test_what_is_no_matrix_times_vectors_is_left_out() -> None:
 
 
 def test_of_large_images_patches_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "MOST_ROWS", 2000)
+    """As many of all samples as was set, a batch its share of them, and evenly."""
     layer = nn.Conv2d(2, 3, 3, bias=False)
-    x = uniform(8, 2, 40, 40)
-    drawn, again = collect(layer, x)["weight"], collect(layer, x)["weight"]
-    assert drawn.count == 2000
-    torch.testing.assert_close(drawn.second, again.second, rtol=0, atol=0)
-    monkeypatch.undo()
+    x = uniform(40, 2, 40, 40)
     whole = collect(layer, x)["weight"]
-    assert whole.count == 8 * 38 * 38
+    monkeypatch.setattr(operators, "LEAST_VECTORS", 4000)
+    drawn, again = collect(layer, x)["weight"], collect(layer, x)["weight"]
+    assert whole.count == 24_000  # of 57,760: two batches, 32 and 8
+    assert drawn.count == 4000
+    torch.testing.assert_close(drawn.second, again.second, rtol=0, atol=0)
     torch.testing.assert_close(drawn.second, whole.second, rtol=0, atol=0.02)
+    half = collect_moments(layer.eval(), quantizable_weights(layer), read_samples(x), total=80)
+    assert [each.count for each in half.values() if not isinstance(each, str)] == [2000]
+
+
+@settings(deadline=None, max_examples=60)
+@given(count=st.integers(2401, 10**9), seed=st.integers(0, 99))
+def test_draws_are_of_all_parts(count: int, seed: int) -> None:
+    draw = operators.Draw(torch.Generator().manual_seed(seed), 0.1)
+    assert draw(2400, 5) is None
+    places = draw(count, 5)
+    assert places is not None
+    begins = np.arange(2401) * (count / 2400)
+    assert (places.numpy() >= begins[:-1] - 1).all()
+    assert (places.numpy() <= begins[1:]).all()
+    assert int(places.max()) < count
+
+
+class Shared(nn.Module):
+    """Two layers of one input, that is changed in place before a third takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (nn.Linear(6, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        one, two = self.one(y), self.two(y)
+        y.add_(1)
+        return one + two + self.three(y)  # type: ignore[no-any-return]
+
+
+def test_what_layers_share_is_summed_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    of = VectorSums.of
+
+    def counted(vectors: Tensor) -> VectorSums:
+        calls.append(vectors.shape[1])
+        return of(vectors)
+
+    monkeypatch.setattr(VectorSums, "of", counted)
+    x = uniform(70, 6)
+    found = collect(Shared(), x)
+    assert calls == [32, 32, 32, 32, 6, 6]  # of three layers, two share theirs
+    torch.testing.assert_close(found["one.weight"].second, found["two.weight"].second, rtol=0, atol=0)
+    for name, rows in (("one", 2 * x), ("three", 2 * x + 1)):
+        torch.testing.assert_close(found[f"{name}.weight"].second[0], rows.T @ rows / 70)
+
+
+@settings(deadline=None, max_examples=20)
+@given(blocks=st.integers(1, 2), inputs=st.integers(256, 300), seed=st.integers(0, 99))
+def test_half_of_a_wide_second_moment_is_reflected(blocks: int, inputs: int, seed: int) -> None:
+    x = uniform(blocks, 20, inputs, seed=seed)
+    torch.testing.assert_close(sums(x).second, x.mT @ x / 20)
 
 
 def sums(vectors: Tensor) -> Moments:
@@ -265,14 +319,14 @@ def test_the_shrinkage_is_ledoit_and_wolf_s(count: int, inputs: int, seed: int) 
     second = rows.T @ rows / count
     share = max(0.003, float(ledoit_wolf_shrinkage(rows.numpy(), assume_centered=True)))
     expected = (1 - share) * second + share * second.diagonal().mean() * torch.eye(inputs)
-    found = sums(rows[None].float()).shrunk()
+    found = sums(rows[None].float()).shrunk
     torch.testing.assert_close(found[0], expected.float(), rtol=1e-3, atol=1e-5)
 
 
 def test_dead_inputs_leave_it_invertible() -> None:
     x = uniform(50, 6)
     x[:, 2] = 0
-    shrunk = collect(nn.Linear(6, 4), x)["weight"].shrunk()
+    shrunk = collect(nn.Linear(6, 4), x)["weight"].shrunk
     assert math.isfinite(float(torch.linalg.cholesky(shrunk).sum()))
 
 
@@ -285,7 +339,7 @@ def test_a_model_that_does_not_run_is_named() -> None:
 def test_inputs_that_never_change_leave_it_invertible(value: float) -> None:
     known = sums(torch.full((1, 40, 6), value))
     for moments in (known, known.about(known.mean)):
-        assert math.isfinite(float(torch.linalg.cholesky(moments.shrunk()).sum()))
+        assert math.isfinite(float(torch.linalg.cholesky(moments.shrunk).sum()))
 
 
 def bad(value: float, *rows: int) -> Tensor:
@@ -370,7 +424,7 @@ def test_moments_of_large_and_small_inputs_are_those_of_others_in_another_unit(
         torch.testing.assert_close(
             getattr(scaled, name).double() * share**degree, expected, rtol=0, atol=0, msg=name
         )
-    torch.testing.assert_close(scaled.shrunk().double() * share**2, known.shrunk().double(), rtol=0, atol=0)
+    torch.testing.assert_close(scaled.shrunk.double() * share**2, known.shrunk.double(), rtol=0, atol=0)
     assert (known.unit, known.count) == (1, scaled.count)
 
 

@@ -86,10 +86,10 @@ def test_compensation_is_what_its_definition_says(
     begin = start(weight, MuLawSpec(3))
     problem = RoundingProblem.of(weight, begin, moments)
     found = compensated(weight, begin, moments)
-    with_old_steps = problem.quantized(problem.blocks(found.codes), begin.step).dequantize()
+    with_old_steps = problem.quantized(problem.levels(found.codes), begin.step).dequantize()
     expected = by_definition(
         weight.double().numpy(),
-        moments.shrunk()[0].double().numpy(),
+        moments.shrunk[0].double().numpy(),
         codebook(begin),
         begin.step[:, 0].double().numpy(),
     )
@@ -126,11 +126,12 @@ def test_fitted_steps_are_positive_and_no_worse(spec: MuLawSpec, seed: int) -> N
     weight, moments = numbers(seed, 6, 10), layer(seed, 10)
     begin = start(weight, spec)
     problem = RoundingProblem.of(weight, begin, moments)
-    codes = problem.blocks(begin.codes)
-    step = refit(problem, codes, begin.step)
+    levels = problem.levels(begin.codes)
+    step, slope = refit(problem, levels, begin.step, problem.slope(levels, begin.step))
+    torch.testing.assert_close(slope, problem.slope(levels, step), rtol=1e-3, atol=1e-2)
     assert step.shape == begin.step.shape
     assert bool((step > 0).all())
-    assert problem.error(problem.quantized(codes, step)) <= problem.error(begin) * (1 + 1e-5)
+    assert problem.error(problem.quantized(levels, step)) <= problem.error(begin) * (1 + 1e-5)
     if spec.domain == "mapped":
         torch.testing.assert_close(step, begin.step, rtol=0, atol=0)
 
@@ -139,8 +140,9 @@ def test_a_channel_s_step_is_its_least_squares_fit() -> None:
     weight, moments = numbers(1, 6, 10), layer(1, 10)
     begin = start(weight, MuLawSpec(3))
     problem = RoundingProblem.of(weight, begin, moments)
-    found = refit(problem, problem.blocks(begin.codes), begin.step)
-    root = np.linalg.cholesky(moments.shrunk()[0].double().numpy())
+    own = problem.levels(begin.codes)
+    found, _ = refit(problem, own, begin.step, problem.slope(own, begin.step))
+    root = np.linalg.cholesky(moments.shrunk[0].double().numpy())
     for row in range(6):
         levels = begin.levels()[row].double().numpy()
         expected, *_ = np.linalg.lstsq(
