@@ -163,7 +163,7 @@ class SearchObserver(WeightObserver):
 
     def gain(self, sample: "_Histogram", spec: MuLawSpec) -> float:
         """Squared error that `spec` saves on a sample of the rows, against decoding all to zero."""
-        return sample.gain(spec, self.ratios())
+        return sample.gain(spec, self.ratios()[:: 1 + self._finer()])
 
 
 class AbsMaxObserver(SearchObserver):
