@@ -17,6 +17,7 @@ from muquant.base.errors import InputError
 from muquant.compression.calibration import Samples, in_parts
 from muquant.compression.calibration.batches import BATCH_SIZE
 from muquant.compression.calibration.operators import Draw
+from muquant.compression.calibration.padding import filled_positions
 from muquant.quantization.moments import InputMoments, Moments, MomentSums, VectorSums
 from muquant.quantization.threads import one_thread
 from muquant_onnx.files.write import write_graph
@@ -147,7 +148,9 @@ def _run(
         nbytes = sum(output.nbytes for outputs in alone.answers(session) for output in outputs)
         feeds = Feeds.of(model.graph, samples, source, min(max(MEMORY // max(nbytes, 1), 1), BATCH_SIZE))
     for batch, outputs in zip(feeds.batches, feeds.answers(session), strict=True):
-        draw = Draw(generator, batch.count / total)
+        numbers = {name: each for name, each in batch.feed.items() if each.dtype.kind in "biuf"}
+        filled = filled_positions((name, torch.from_numpy(each)) for name, each in numbers.items())
+        draw = Draw(generator, batch.count / total, filled)
         for (value, seen), output in zip(shown, outputs, strict=True):
             for operand in _steps(torch.from_numpy(output), value.loops):
                 found: dict[tuple[Hashable, ...], VectorSums | None] = {}

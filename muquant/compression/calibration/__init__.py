@@ -7,6 +7,7 @@ samples.py    the moments that layers see of both
 collect.py    a model is run on samples, and the moments of its layers' inputs are kept
 uses.py       the parameters that operators multiply by, and their channels
 operators.py  the operators that multiply by a weight, and which vectors they multiply
+padding.py    positions of samples that are padding, which are left out
 """
 
 from muquant.compression.calibration.batches import Samples

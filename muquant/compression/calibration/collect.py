@@ -12,9 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from muquant.base.errors import InputError, first_line
 from muquant.compression.calibration.batches import BATCH_SIZE, Samples, rows_of
 from muquant.compression.calibration.operators import OPERATORS, Draw, Product
+from muquant.compression.calibration.padding import filled_positions
 from muquant.compression.layers import Weight
 from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
+from muquant.models.arguments import Arguments
 from muquant.models.calls import Inputs
 from muquant.quantization.moments import Moments, MomentSums, VectorSums
 from muquant.quantization.threads import one_thread
@@ -59,11 +61,13 @@ def collect_moments(
     by_memory = {weight.value.data_ptr(): own for weight, own in watched.items()}
     by_storage = {weight.value.untyped_storage().data_ptr(): own for weight, own in watched.items()}
     generator = torch.Generator().manual_seed(seed)
-    done = 0
+    names, done = Arguments.of(model).names, 0
     with torch.no_grad(), slow_attention():
         for batch in samples.batches(BATCH_SIZE):
             rows = rows_of(batch)
-            with _Watch(by_memory, by_storage, Draw(generator, rows / (total or samples.count))):
+            filled = filled_positions(zip(batch.names or names, batch.tensors, strict=False))
+            draw = Draw(generator, rows / (total or samples.count), filled)
+            with _Watch(by_memory, by_storage, draw):
                 run_samples(model, batch)
             done += rows
             if on_batch is not None:

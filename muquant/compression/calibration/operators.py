@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from muquant.compression.calibration.padding import without_padding
 from muquant.format.channels import ROWS, Channels
 
 LEAST_VECTORS, FOR_EACH_INPUT = 24_000, 12
@@ -28,10 +29,12 @@ class Draw:
     Attributes:
         generator: what it draws with.
         share: of all samples that are in the batch that is running.
+        filled: its positions that are no padding, see `filled_positions`.
     """
 
     generator: Generator
     share: float = 1.0
+    filled: tuple[Tensor, ...] = ()
 
     def __call__(self, count: int, inputs: int) -> Tensor | None:
         """Return places of some of `count` vectors of `inputs` numbers, ascending and at much the same
@@ -199,8 +202,7 @@ def product_vectors(x: Tensor, stack: Sequence[int], draw: Draw) -> Tensor:
         stack: sizes of the weight's axes in front of its matrices.
         draw: which vectors are taken.
     """
-    if x.dim() == 1:
-        x = x[None]
+    x = without_padding(x[None] if x.dim() == 1 else x, draw.filled)
     outer = [*[1] * (len(stack) - x.dim() + 2), *x.shape[:-2]]
     more = len(outer) - len(stack)
     x = x.reshape(*outer, *x.shape[-2:])
@@ -218,6 +220,7 @@ def product_vectors(x: Tensor, stack: Sequence[int], draw: Draw) -> Tensor:
 
 def drawn(x: Tensor, draw: Draw) -> Tensor:
     """The rows [n, ..., inputs] of a matrix, all or some of them."""
+    x = without_padding(x, draw.filled)
     chosen = draw(len(x), x.shape[-1])
     return x if chosen is None else x[chosen]
 

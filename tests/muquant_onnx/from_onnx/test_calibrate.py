@@ -489,3 +489,28 @@ def test_a_weight_whose_inputs_the_graph_makes_not_finite_is_named(tmp_path: Pat
     ):
         compress_onnx(tmp_path / "model.onnx", tmp_path / "other.onnx", calibration=x)
     assert not (tmp_path / "other.onnx").exists()
+
+
+def test_padding_changes_no_code(tmp_path: Path) -> None:
+    """Of [n, length, 12] beside a mask [n, length]; another input of that shape is no mask."""
+    lengths = np.arange(COUNT) % 5 + 1
+    mask = (np.arange(5) < lengths[:, None]).astype(np.int64)
+    x = samples([COUNT, 5, 12])
+    other = np.where(mask[..., None], x, 100 - x)
+    found: dict[str, list[float | None]] = {}
+    for name in ("attention_mask", "kinds"):
+        model = layer("MatMul", numbers(0, 12, 9), [-1, 5, 12])
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["n", 5]))
+        model.graph.node.append(helper.make_node("Identity", [name], ["m"]))
+        model.graph.output.append(helper.make_tensor_value_info("m", TensorProto.INT64, ["n", 5]))
+        onnx.save(model, tmp_path / "model.onnx")
+        for values in (x, other):
+            report = compress_onnx(
+                tmp_path / "model.onnx",
+                tmp_path / "small.onnx",
+                calibration={"x": values, name: mask},
+                flat=True,
+            )
+            found.setdefault(name, []).append(report.weights[0].output_sqnr)
+    assert found["attention_mask"][0] == found["attention_mask"][1]
+    assert found["kinds"][0] != found["kinds"][1]
