@@ -1,24 +1,25 @@
 """How far the answers of a network are from another's: one figure, to be made small."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from muquant.compression.answers.classes import adds_up, are_probable, classes_of
 from muquant.compression.answers.units import balanced, powers, unit_axis
 
-_LEAST = 1e-7
-"""The smallest probability that is told from zero."""
-_RULED_OUT = -1e4
-"""In the place of logits that are no numbers."""
+_LEAST = 1e-4
+"""The smallest probability that counts."""
 
 
 def distortion(name: str, exact: Tensor, found: Tensor) -> float | None:
     """Return how far an output is from the float network's: the error's power over the signal's.
 
-    Where it looks like logits or probabilities of classes (`classes_of`) these are powers of logits less
-    their mean over the classes, on which no answer depends. Few samples tell that figure better than a
-    divergence, to which only the answers count of which the network is least sure. Otherwise each unit counts
-    for itself (`unit_axis`), and is lost at most once. Of integers it is the share that differs.
+    Where it looks like logits or probabilities of classes (`classes_of`) these are powers of the logarithms
+    of probabilities over the least one that counts: the many classes that nobody expects do not matter. Few
+    samples tell that figure better than a divergence, to which only the answers count of which the network is
+    least sure. Otherwise each unit counts for itself (`unit_axis`), and is lost at most once. Of integers it
+    is the share that differs.
 
     Args:
         name: of the output.
@@ -41,14 +42,15 @@ def distortion(name: str, exact: Tensor, found: Tensor) -> float | None:
     exact, found = torch.where(tells, exact, 0.0), torch.where(tells, found, 0.0)
     axis = classes_of(name, exact)
     if axis is not None and adds_up(exact, axis):
-        return _of_logits(exact.clamp(min=_LEAST).log(), found.nan_to_num(0.0).clamp(min=_LEAST).log(), axis)
+        return _of_classes(exact.log(), found.clamp(min=0).log())
     if axis is not None and not are_probable(exact):
-        return _of_logits(exact, found.nan_to_num(_RULED_OUT, -_RULED_OUT, _RULED_OUT), axis)
+        return _of_classes(exact.log_softmax(axis), found.log_softmax(axis))
     units = unit_axis(exact)
     return balanced(powers(exact, units), powers((exact - found).nan_to_num(torch.inf), units))
 
 
-def _of_logits(exact: Tensor, found: Tensor, axis: int) -> float:
-    exact, found = (each - each.mean(axis, keepdim=True) for each in (exact, found))
+def _of_classes(exact: Tensor, found: Tensor) -> float:
+    """That of logarithms of probabilities; what is no number is as if nothing was expected."""
+    exact, found = ((each - math.log(_LEAST)).nan_to_num(0.0).clamp(min=0) for each in (exact, found))
     signal, noise = (float(powers(each, None)) for each in (exact, exact - found))
-    return noise / signal if signal else float(noise > 0)
+    return noise / signal

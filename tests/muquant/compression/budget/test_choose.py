@@ -71,7 +71,7 @@ def test_both_limits_hold_or_it_is_said() -> None:
 def test_limits_that_nothing_keeps_are_told_with_what_there_is() -> None:
     with pytest.raises(InputError, match=r"max_bytes is 100; .* take 2,220 bytes, .* 8,880; give at least"):
         choose(CURVES, Limits(100), "all")
-    message = r"max_drop is 0 points, but with the widest plan, of 8,880 bytes, 5 of 1,000 .* \(0.5 points are"
+    message = r"max_drop is 0 points, but with the widest plan, of 8,880 bytes, 5 of 1,000 .* \(0.5 points"
     with pytest.raises(InputError, match=message):
         choose(CURVES, Limits(max_drop=0), "all", by_bytes(0, []))
 
