@@ -4,7 +4,7 @@ A new operator is one function here and one line in `OPERANDS`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from torch import Tensor
 from muquant.compression.calibration.operators import (
     Draw,
     drawn,
-    padded,
     patches,
     product_vectors,
     transposed_patches,
 )
 from muquant_onnx.from_onnx.find import Use
+from muquant_onnx.torch_copy.geometry import Geometry, padded, transposed_pads
 
 VectorsOf = Callable[[Use, Tensor, Draw], Tensor | None]
 """(use of a weight, the other operand as float32, draw) -> what the weight is multiplied by, drawn from
@@ -61,55 +61,16 @@ def _rows(use: Use, x: Tensor, draw: Draw) -> Tensor:
 
 
 def _convolution(use: Use, x: Tensor, draw: Draw) -> Tensor:
-    kernel, stride, dilation, pads = _geometry(use)
-    how = use.node.attributes.get_string("auto_pad", "NOTSET")
-    if how.startswith("SAME"):
-        sizes = zip(x.shape[2:], kernel, stride, dilation, strict=True)
-        total = [
-            max((math.ceil(size / step) - 1) * step + (width - 1) * apart + 1 - size, 0)
-            for size, width, step, apart in sizes
-        ]
-        pads = _shared_out(total, more_behind=how == "SAME_UPPER")
-    sides = [side for before, behind in reversed(pads) for side in (before, behind)]
-    groups = use.node.attributes.get_int("group", 1)
-    return patches(padded(x, sides), kernel, stride, dilation, groups, draw)
+    geometry = Geometry(use.node, x.shape[2:], use.view.sizes[2:])
+    groups, wide = use.node.attributes.get_int("group", 1), padded(x, geometry.pads)
+    return patches(wide, geometry.kernel, geometry.strides, geometry.dilations, groups, draw)
 
 
 def _transposed_convolution(use: Use, x: Tensor, draw: Draw) -> Tensor:
-    kernel, stride, dilation, pads = _geometry(use)
-    attributes = use.node.attributes
-    extra = attributes.get_ints("output_padding", [0] * len(kernel))
-    how, wanted = attributes.get_string("auto_pad", "NOTSET"), attributes.get_ints("output_shape", [])
-    if wanted or how.startswith("SAME"):
-        sizes = wanted[-len(kernel) :] or [
-            size * step for size, step in zip(x.shape[2:], stride, strict=True)
-        ]
-        geometry = zip(x.shape[2:], sizes, kernel, stride, dilation, extra, strict=True)
-        total = [
-            max((size - 1) * step + more + (width - 1) * apart + 1 - size_after, 0)
-            for size, size_after, width, step, apart, more in geometry
-        ]
-        pads = _shared_out(total, more_behind=how == "SAME_UPPER")
-    cut = [(before, behind - more) for (before, behind), more in zip(pads, extra, strict=True)]
-    groups = attributes.get_int("group", 1)
-    return transposed_patches(x, kernel, stride, cut, dilation, groups, draw)
-
-
-def _geometry(use: Use) -> tuple[Sequence[int], Sequence[int], Sequence[int], list[tuple[int, int]]]:
-    """Kernel, strides, dilations, and what is padded before and behind along each axis."""
-    attributes, kernel = use.node.attributes, use.view.sizes[2:]
-    ones = [1] * len(kernel)
-    pads = attributes.get_ints("pads", [0] * 2 * len(kernel))
-    if attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
-        pads = [0] * 2 * len(kernel)
-    sides = list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
-    return kernel, attributes.get_ints("strides", ones), attributes.get_ints("dilations", ones), sides
-
-
-def _shared_out(total: Sequence[int], *, more_behind: bool) -> list[tuple[int, int]]:
-    """Padding before and behind, which differ by one where it is odd."""
-    halves = [(each // 2, each - each // 2) for each in total]
-    return halves if more_behind else [(more, less) for less, more in halves]
+    geometry = Geometry(use.node, x.shape[2:], use.view.sizes[2:])
+    kernel, strides, dilations = geometry.kernel, geometry.strides, geometry.dilations
+    cut, groups = transposed_pads(use.node, x.shape[2:], kernel), use.node.attributes.get_int("group", 1)
+    return transposed_patches(x, kernel, strides, cut, dilations, groups, draw)
 
 
 def _einsum(use: Use, x: Tensor, draw: Draw) -> Tensor | None:
