@@ -51,8 +51,8 @@ def test_gradients_are_those_of_the_same_network_in_torch() -> None:
         parameter.requires_grad_(True)
     plain = [parameter.detach().clone().requires_grad_(True) for parameter in own]
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    copy(x=x)["y"].square().sum().backward()  # type: ignore[no-untyped-call]
-    (functional.relu(x @ plain[0] + plain[1]) @ plain[2]).square().sum().backward()
+    copy(x=x)["y"].square().sum().backward()
+    (functional.relu(x @ plain[0] + plain[1]) @ plain[2]).square().sum().backward()  # type: ignore[no-untyped-call]
     for one, other in zip(own, plain, strict=True):
         assert one.grad is not None
         torch.testing.assert_close(one.grad, other.grad)
