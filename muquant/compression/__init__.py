@@ -16,6 +16,7 @@ answers/          whether the compressed model answers like the float one
 calibration/      what the inputs of layers are like, from samples
 sensitivity/      norms of a weight's error in its layer
 budget/           a width for each weight, within limits
+tuning/           all weights trained together towards the float model, for a few minutes
 amplification.py  how errors grow from layer to layer
 pictures.py       plots of weights and of errors
 """

@@ -21,11 +21,13 @@ from muquant.quantization.outcome import Outcome, OutputQuality
 SCHEMA = "muquant.finished/1"
 _WEIGHT = "weight"
 """Its name in its file."""
-_NAME = re.compile("[0-9a-f]{64}")
+TUNING = "tuning-"
+"""What the name of a file begins with that keeps a training of all weights together."""
+_NAME = re.compile(f"({TUNING})?[0-9a-f]{{64}}")
 
 
 class FinishedWeights:
-    """A folder of finished weights, a file for each.
+    """A folder of finished weights, a file for each; and of a training that is under way, if there is one.
 
     A file's name is a digest of the float weight, of what was asked for and of what was known of the layer's
     inputs. So one that is found is the right one, whatever has changed since it was written.
@@ -37,10 +39,10 @@ class FinishedWeights:
     @property
     def count(self) -> int:
         """How many there are."""
-        return len(self._files())
+        return sum(not path.name.startswith(TUNING) for path in self._files())
 
     def clear(self) -> None:
-        """Delete them, and the folder where nothing else is in it."""
+        """Delete all files, and the folder where nothing else is in it."""
         for path in self._files():
             path.unlink()
         with suppress(OSError):
