@@ -19,6 +19,7 @@ from muquant.compression.computed import unwrap
 from muquant.compression.layers import Uses, quantizable_weights, replace_weight, weight_owners
 from muquant.compression.left import LeftFloat, left_float
 from muquant.compression.sensitivity import Norms
+from muquant.compression.tuning.report import TuningReport
 from muquant.compression.weight_bytes import AverageBits, WeightBytes
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
@@ -64,6 +65,7 @@ class CompressedModel:
         report: one entry for each of `tensors`.
         choices: with layers="auto", what was tried for each weight; not kept in a file.
         batch_norm: what became of BatchNorm statistics, where there are any and samples; not kept in a file.
+        tuning: how the training of the whole went, with rounding="tuned"; not kept in a file.
         source: the text that names the model, such as "torchvision:resnet18", where it is known.
             It is kept for models that are not of `muquant.models`, and never run.
         left_alone: what of the module stays float, and why, the most bytes first. Not kept in a file: `load`
@@ -78,6 +80,7 @@ class CompressedModel:
     report: tuple[LayerReport, ...] = ()
     choices: tuple[Choice, ...] = ()
     batch_norm: Reestimation | None = None
+    tuning: TuningReport | None = None
     source: str | None = None
     left_alone: tuple[LeftFloat, ...] = ()
     answers: AnswersCheck | None = None

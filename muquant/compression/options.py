@@ -7,6 +7,8 @@ from typing import Self
 
 from torch import nn
 
+from muquant.base.errors import InputError
+from muquant.base.registry import look_up
 from muquant.compression.calibration.batches import Samples
 from muquant.compression.calibration.given import Calibration, read_samples
 from muquant.compression.calibration.taken import in_float32, taken_by
@@ -16,7 +18,10 @@ from muquant.models.arguments import Arguments
 from muquant.quantization.observers import observer_class
 from muquant.quantization.quantize import choose_rounding
 from muquant.quantization.resume import FinishedWeights
+from muquant.quantization.rounding import ROUNDINGS
 
+TUNED = "tuned"
+"""The rounding that goes on from the best of `ROUNDINGS`: a short distillation of the whole network."""
 RECURRENT_BITS = 8
 """What the weights of LSTM, GRU and RNN have at least where no override says otherwise."""
 RECURRENT_NOTE = (
@@ -34,7 +39,8 @@ class CompressionOptions:
         layers: which weights to compress, in the forms that the function documents.
         overrides: layers, in the same forms, or "=NAME", one weight -> another width or format. The last one
             that picks a weight counts.
-        rounding: a name of `ROUNDINGS`; None for the best that can be had.
+        rounding: a name of `ROUNDINGS`, or `TUNED`; None for the best that can be had without training.
+        max_seconds: how long tuning may take; None for as long as its steps take.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples, 4 or more, in a form of `Calibration`; a quarter of them is held out. None
             for no samples. It is read at once and kept as `Samples`.
@@ -43,7 +49,7 @@ class CompressionOptions:
 
     Raises:
         InputError: a name is unknown, samples are too few, disagree in number or hold NaN or infinity, or
-            `rounding` needs samples that are not there.
+            `rounding` needs samples that are not there, or does not go with the rest.
     """
 
     spec: MuLawSpec | None = None
@@ -51,6 +57,7 @@ class CompressionOptions:
     layers: str = "all"
     overrides: Mapping[str, Override] = field(default_factory=dict)
     rounding: str | None = None
+    max_seconds: float | None = None
     observer: str = "search"
     calibration: Calibration | Samples | None = None
     corrections: bool = True
@@ -60,6 +67,18 @@ class CompressionOptions:
         observer_class(self.observer)
         if self.calibration is not None:  # a generator can be read but once
             object.__setattr__(self, "calibration", read_samples(self.calibration))
+        if self.rounding is not None:
+            look_up("rounding", self.rounding, {**ROUNDINGS, TUNED: None})
+        if self.tuned and self.format.domain != "decoded":
+            raise InputError(
+                f'rounding "{TUNED}" trains a network towards what it was, which domain "mapped" changes; '
+                'take domain "decoded"'
+            )
+        if self.max_seconds is not None and (not self.tuned or not self.max_seconds > 0):
+            raise InputError(
+                f"max_seconds is {self.max_seconds:g} and rounding {self.rounding or 'not given'}; expected "
+                f'a number above 0, and rounding "{TUNED}", whose training it bounds'
+            )
         _ = self.method
         if self._given is not None and not self._given.lone:
             _ = self.samples  # refuse what is none
@@ -82,8 +101,24 @@ class CompressionOptions:
 
     @property
     def method(self) -> str:
-        """The rounding method that is meant."""
+        """The rounding method that is meant; before tuning the best that there is."""
+        if self.tuned and self.calibration is None:
+            raise InputError(
+                f'rounding "{TUNED}" trains on samples; give a calibration, or take rounding "nearest"'
+            )
+        if self.tuned:
+            return choose_rounding(None, calibrated=True)
         return choose_rounding(self.rounding, calibrated=self.calibration is not None)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the network is trained once its weights are in few bits."""
+        return self.rounding == TUNED
+
+    @property
+    def untuned(self) -> Self:
+        """The options of plans that are tried, which are rounded alone."""
+        return replace(self, rounding=None, max_seconds=None) if self.tuned else self
 
     @cached_property
     def samples(self) -> tuple[Samples, Samples] | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from muquant.base.errors import InputError, naming
 from muquant.compression.answers.modules import ask_module, check_module
@@ -25,9 +25,10 @@ from muquant.compression.layers import (
     trained_weights,
 )
 from muquant.compression.left import left_float
-from muquant.compression.options import CompressionOptions
+from muquant.compression.options import TUNED, CompressionOptions
 from muquant.compression.selection import Override
 from muquant.compression.sensitivity import Shape, input_shapes, layer_norms
+from muquant.compression.tuning import TuningReport, batches_of, subject_of, tune
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example
 from muquant.quantization.moments import InputMoments
@@ -46,6 +47,7 @@ def compress(
     layers: str = "all",
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
+    max_seconds: float | None = None,
     observer: str = "search",
     calibration: Calibration | None = None,
     corrections: bool = True,
@@ -73,7 +75,10 @@ def compress(
         overrides: layers, in the forms above but "auto", or "=NAME", one weight -> another width or format:
             {"conv1": 8}. The last one that picks a weight counts; with "auto" these layers are not tried.
         rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
-            methods up to it each weight takes the one that is best on held-out samples.
+            methods up to it each weight takes the one that is best on held-out samples. "tuned" goes on from
+            there: codes, steps, biases and norms are trained together for some minutes, so that the model
+            answers like the float one; `tuning` of the result tells how that went.
+        max_seconds: how long that training may take at most.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples of what the model will be given, 4 or more, see `Calibration`: a tensor,
             arrays by name, a list of batches, a DataLoader, a generator, a data set; labels are left out. A
@@ -91,7 +96,8 @@ def compress(
         check: whether the model answers before and after, and `answers` of the result tells how alike: on
             the held-out samples, or without samples on the example, or on random numbers where that is
             constant. An `AnswersWarning` says so where the answers are no longer those of the float model.
-        on_layer: called before each weight with its name, its place and their number, for progress.
+        on_layer: called before each weight with its name, its place and their number, for progress; and
+            after each step of tuning, with "tuning", the step and their number.
 
     Raises:
         InputError: no layer is picked, a weight holds NaN or infinity or has no size yet, a name is
@@ -104,6 +110,7 @@ def compress(
         layers=layers,
         overrides=overrides or {},
         rounding=rounding,
+        max_seconds=max_seconds,
         observer=observer,
         calibration=calibration,
         corrections=corrections,
@@ -156,7 +163,9 @@ def compress_module(
         raise InputError(
             'layers "auto": of no layer is ||dW||_2 at most 1, even at 8 bits; name the layers to compress'
         )
+    reference = copy.deepcopy(module) if options.tuned else None
     batch_norm = _put_in_place(module, done, options)
+    tuning = None if reference is None else _tune(module, reference, done, quantizer, on_layer)
     return CompressedModel(
         module,
         {weight.name: each.outcome.tensor for weight, each in done.items()},
@@ -164,6 +173,7 @@ def compress_module(
         tuple(each.report for each in done.values()),
         tuple(choices),
         batch_norm,
+        tuning,
         left_alone=left_float(module, done, _NO_FORMAT if options.layers == "auto" else "not picked", uses),
     )
 
@@ -245,8 +255,15 @@ class _Quantizer:
     def _compressed(
         self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None, unseen: str, note: str = ""
     ) -> _Compressed:
-        outcome = self._outcome(weight, spec, samples)
-        before, after = weight.value.detach(), outcome.tensor.dequantize()
+        return self.reported(
+            weight, weight.value.detach(), self._outcome(weight, spec, samples), unseen, note
+        )
+
+    def reported(
+        self, weight: Weight, before: Tensor, outcome: Outcome, unseen: str, note: str
+    ) -> _Compressed:
+        """Return an outcome with what is said of it; the float weight was `before`."""
+        after = outcome.tensor.dequantize()
         matrix, operator = layer_norms(weight.owners, after - before, self.shapes)
         report = LayerReport(
             **outcome.summary(weight.name, before, unseen),
@@ -289,3 +306,37 @@ def _put_in_place(
     if reference is None or samples is None:
         return None
     return reestimate_batch_norms(module, reference, *samples)
+
+
+def _tune(
+    module: nn.Module,
+    reference: nn.Module,
+    done: dict[Weight, _Compressed],
+    quantizer: _Quantizer,
+    on_layer: Callable[[str, int, int], None] | None,
+) -> TuningReport:
+    """Train `module`, whose weights are in place, towards the float `reference`; `done` and the module are
+    changed."""
+    options = quantizer.options
+    assert options.samples is not None
+    weights = {weight: each.outcome.tensor for weight, each in done.items()}
+    tuned = tune(
+        subject_of(module, reference, weights, rest=options.corrections),
+        *batches_of(options.samples),
+        max_seconds=options.max_seconds,
+        folder=None if options.finished is None else options.finished.folder,
+        on_step=None if on_layer is None else lambda step, steps, _: on_layer("tuning", step, steps),
+    )
+    if not tuned.report.step:
+        return tuned.report
+    for weight, each in done.items():
+        if weight.name not in tuned.weights:
+            continue
+        outcome = replace(each.outcome, tensor=tuned.weights[weight.name], rounding=TUNED, output=None)
+        before, report = reference.get_parameter(weight.name).detach(), each.report
+        done[weight] = quantizer.reported(weight, before, outcome, report.not_calibrated, report.note)
+        weight.replace(outcome.tensor.dequantize())
+    with torch.no_grad():
+        for path, value in tuned.rest.items():
+            module.get_parameter(path).copy_(value)
+    return tuned.report

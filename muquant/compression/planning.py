@@ -34,6 +34,7 @@ def plan_widths(
     layers: str = "all",
     overrides: Mapping[str, int] | None = None,
     rounding: str | None = None,
+    max_seconds: float | None = None,
     observer: str = "search",
     calibration: Calibration | None = None,
     corrections: bool = True,
@@ -60,7 +61,8 @@ def plan_widths(
             the margins of all answers, see `count_changed`.
         layers: which to compress: "all", "last:K" or a regular expression, as in `compress`.
         overrides: layers -> a width that is theirs, as in `compress`.
-        rounding: as in `compress`, for the plans that are tried.
+        rounding: as in `compress`, for the plans that are tried, which are not tuned.
+        max_seconds: as in `compress`; nothing is tuned here.
         observer: as in `compress`.
         calibration: a few samples, as in `compress`; needed with `max_drop`.
         corrections: as in `compress`, for the plans that are tried.
@@ -78,6 +80,7 @@ def plan_widths(
         layers=layers,
         overrides=overrides or {},
         rounding=rounding,
+        max_seconds=max_seconds,
         observer=observer,
         calibration=calibration,
         corrections=corrections,
@@ -103,7 +106,7 @@ def plan_module(
             "the model was prepared for quantization-aware training, which fixed its widths; plan for a "
             "float model, or compress it without a plan"
         )
-    options = options.taken_by_module(module)
+    options = options.taken_by_module(module).untuned
     if example is None and options.samples is not None:
         example = options.samples[0].first.example
     uses = None if example is None else find_uses(module, example)

@@ -73,7 +73,7 @@ class WeightSummary:
         rounding: the method that was taken.
         nearest_output_sqnr: the same ratio of the layer's output on held-out samples, in dB, had every weight
             gone to its nearest level; None without samples, or where nothing was lost.
-        output_sqnr: likewise with what was taken.
+        output_sqnr: likewise with what was taken. Neither is known after the whole network was tuned.
         bias_corrected: whether the layer's bias makes up for the mean of the error.
         nbytes: bytes of packed codes and steps.
         not_calibrated: why nothing is known of the layer's inputs although there are samples; "" where they
