@@ -87,6 +87,7 @@ def compress(
     grid: Grid,
     layers: str,
     rounding: str | None,
+    max_seconds: float | None,
     observer: str,
     max_bytes: str | None,
     max_drop: float | None,
@@ -133,12 +134,16 @@ def compress(
 
     def with_samples(preprocess: nn.Module | None = None) -> CompressionOptions:
         if calibration is None:
-            return replace(options, rounding=rounding)  # a weight takes less time than to keep it
+            return replace(
+                options, rounding=rounding, max_seconds=max_seconds
+            )  # a weight takes less time than to keep it
         if is_factory(calibration) and calibration.partition(":")[0] not in DATASETS:
             given = read_samples(call_factory(calibration, "samples"), samples)
         else:
             given = read_calibration(calibration, samples, root, preprocess)
-        return replace(options, rounding=rounding, calibration=given, finished=finished)
+        return replace(
+            options, rounding=rounding, max_seconds=max_seconds, calibration=given, finished=finished
+        )
 
     with finished_weights(output, out, resume) as finished:
         path = Path(source)
@@ -205,6 +210,9 @@ def _compress_module(
         document["choices"] = show_choices(output, compressed.choices)
     if compressed.batch_norm is not None:
         document["batch_norm"] = _show_batch_norm(output, compressed.batch_norm)
+    if compressed.tuning is not None:
+        document["tuning"] = asdict(compressed.tuning)
+        output.say(compressed.tuning.words)
     if report is not None:
         document.update(report_export(output, report))
     else:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import click
 
 from muquant.base.errors import InputError
+from muquant.compression.options import TUNED
 from muquant.format.spec import Domain, Grid, Levels
 from muquant.quantization.observers import OBSERVERS
 from muquant.quantization.rounding import ROUNDINGS
@@ -97,9 +98,14 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--rounding",
-                type=click.Choice(list(ROUNDINGS)),
-                help="How codes are chosen, each weight by the best up to this one.  [default: nearest, or "
-                "reconstructed with samples]",
+                type=click.Choice([*ROUNDINGS, TUNED]),
+                help="How codes are chosen, each weight by the best up to this one; tuned: then trained all "
+                "together towards the float network.  [default: nearest, or reconstructed with samples]",
+            ),
+            click.option(
+                "--max-seconds",
+                type=click.FloatRange(min=0, min_open=True),
+                help="How long the training of --rounding tuned may take at most.",
             ),
             click.option(
                 "--observer",

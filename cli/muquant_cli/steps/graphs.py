@@ -93,6 +93,8 @@ def compress_graph(
         for weight in report.weights
     ]
     output.table(str(source), _HEADER, rows)
+    if report.tuning is not None:
+        output.say(report.tuning.words)
     average = show_average_bits(output, report.average_bits)
     warn_without_samples(output, options)
     show_exceptions(output, report.weights)

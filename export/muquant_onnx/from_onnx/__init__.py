@@ -21,6 +21,7 @@ made_up.py      inputs of which only types and shapes are known
 check.py        what a file answers under onnxruntime, before and after
 states.py       what a graph remembers, where samples do not say it
 biases.py       where a layer's bias is added, and how to change it
+tuning.py       the training of all weights together, by a copy in PyTorch
 spool.py        packed codes, in a file until the model is written
 edit.py         packed codes in the weights' place
 report.py       what was done

@@ -43,7 +43,7 @@ class Bias:
             name=name,
             type=ir.TensorType(dtype),
             shape=ir.Shape(values.shape),
-            const_value=_tensor(values, dtype, name),
+            const_value=float_tensor(values, dtype, name),
         )
         graph.register_initializer(new)
         if index >= len(self.node.inputs):
@@ -95,7 +95,8 @@ def _bias(node: ir.Node, index: int, channels: int) -> Bias | None:
     return Bias(node, index, tensor)
 
 
-def _tensor(values: Tensor, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
+def float_tensor(values: Tensor, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
+    """Return float32 values as a tensor of one of `FLOATS`."""
     if dtype == ir.DataType.BFLOAT16:
         bits = values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
         return ir.Tensor(bits, dtype=dtype, name=name)

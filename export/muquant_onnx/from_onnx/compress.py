@@ -13,7 +13,7 @@ from muquant.base.files import scratch_folder
 from muquant.compression.budget.measure import OnStep
 from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration
-from muquant.compression.options import CompressionOptions
+from muquant.compression.options import TUNED, CompressionOptions
 from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.outcome import Outcome
@@ -34,6 +34,7 @@ from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
+from muquant_onnx.from_onnx.tuning import tune_graph
 from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
 
 
@@ -46,6 +47,7 @@ def compress_onnx(
     layers: str = "all",
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
+    max_seconds: float | None = None,
     observer: str = "search",
     calibration: Calibration | None = None,
     corrections: bool = True,
@@ -75,7 +77,11 @@ def compress_onnx(
         overrides: layers, in these forms, or "=NAME", one weight -> another width or format: {"conv1": 8}.
             The last one that picks a weight counts.
         rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
-            methods up to it each weight takes the one that is best on held-out samples.
+            methods up to it each weight takes the one that is best on held-out samples. "tuned" goes on from
+            there: codes, steps, biases and norms are trained together for some minutes, by a copy of the
+            graph in PyTorch, so that it answers like the float one; `tuning` of the report tells how that
+            went, and why it was left out where no such copy can be had.
+        max_seconds: how long that training may take at most.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples for the graph's inputs, 4 or more, by name or in order, see `Calibration`:
             arrays, a list of batches, a DataLoader, a generator; a quarter of them is held out. onnxruntime
@@ -89,7 +95,8 @@ def compress_onnx(
             report tells how alike they answer: on the held-out samples, or without samples on inputs made up
             from the types and shapes of the graph's inputs. An `AnswersWarning` says so where the answers are
             no longer those of the float model. It takes the memory of the whole model.
-        on_layer: called before each weight with its name, its place and their number, for progress.
+        on_layer: called before each weight with its name, its place and their number, for progress; and
+            after each step of tuning, with "tuning", the step and their number.
 
     Raises:
         InputError: the file cannot be used, or holds nothing to compress; no layer is picked; a weight holds
@@ -101,6 +108,7 @@ def compress_onnx(
         layers=layers,
         overrides=overrides or {},
         rounding=rounding,
+        max_seconds=max_seconds,
         observer=observer,
         calibration=calibration,
         corrections=corrections,
@@ -141,7 +149,8 @@ def compress_file(
     not_picked = (weight for weight in found if weight not in chosen)
     exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
     with scratch_folder(destination) as scratch:
-        spool, packed, reports = Spool(scratch / "packed"), {}, []
+        spool, packed, reports = Spool(scratch / "packed"), {}, dict[FoundWeight, WeightReport]()
+        done: dict[FoundWeight, Outcome] = {}
         for number, (weight, samples, unseen) in enumerate(
             graph_samples(source.path, picked, options.samples)
         ):
@@ -160,11 +169,22 @@ def compress_file(
                     biased=bias is not None,
                     finished=options.finished,
                 )
-                reports.append(_report(weight, values, outcome, unseen, notes[weight]))
+                reports[weight] = _report(weight, values, outcome, unseen, notes[weight])
                 del values  # it is not needed while the codes are packed
+                if options.tuned:
+                    done[weight] = outcome
                 if bias is not None and outcome.shift is not None:
                     bias.shift(outcome.shift, weight)
                 packed[weight.name] = spool.add(weight.name, outcome.tensor, ir.DataType(weight.tensor.dtype))
+        tuning = None
+        if options.tuned:
+            before = {weight: outcome.tensor for weight, outcome in done.items()}
+            changed, tuning = tune_graph(source.path, model, before, options, on_layer)
+            for weight, tensor in changed.items():
+                outcome = replace(done[weight], tensor=tensor, rounding=TUNED, output=None)
+                unseen = reports[weight].not_calibrated
+                reports[weight] = _report(weight, read_float(weight.tensor), outcome, unseen, notes[weight])
+                packed[weight.name] = spool.add(weight.name, tensor, ir.DataType(weight.tensor.dtype))
         served = replace_weights(model, [(weight, packed[weight.name]) for weight in chosen], policy)
         add_metadata(model, packed, policy, forms_by_weight(served))
         written = write_graph(model, destination, scratch)
@@ -176,12 +196,13 @@ def compress_file(
         policy=policy,
         weights=tuple(
             replace(report, served=tuple(use for use in served if use.weight == report.name))
-            for report in reports
+            for report in reports.values()
         ),
         left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
         raised_from=source.opset,
         answers=None if exact is None else check_file(destination, exact),
         zero_inputs=zeros,
+        tuning=tuning,
     )
 
 

@@ -37,6 +37,7 @@ def plan_onnx(
     layers: str = "all",
     overrides: Mapping[str, int] | None = None,
     rounding: str | None = None,
+    max_seconds: float | None = None,
     observer: str = "search",
     calibration: Calibration | None = None,
     corrections: bool = True,
@@ -57,7 +58,8 @@ def plan_onnx(
         max_drop: as in `plan_widths`; the answer is read from the graph's first output.
         layers: which weights to compress, as in `compress_onnx`.
         overrides: layers -> a width that is theirs, as in `compress_onnx`.
-        rounding: as in `compress_onnx`, for the plans that are tried.
+        rounding: as in `compress_onnx`, for the plans that are tried, which are not tuned.
+        max_seconds: as in `compress_onnx`; nothing is tuned here.
         observer: as in `compress_onnx`.
         calibration: as in `compress_onnx`; needed with `max_drop`.
         corrections: as in `compress_onnx`, for the plans that are tried.
@@ -73,6 +75,7 @@ def plan_onnx(
         layers=layers,
         overrides=overrides or {},
         rounding=rounding,
+        max_seconds=max_seconds,
         observer=observer,
         calibration=calibration,
         corrections=corrections,
@@ -93,7 +96,7 @@ def plan_file(
     """`plan_onnx` of a file that `raised` has yielded, with its options as objects."""
     limits.check(options)
     model = read_graph(source.path).model
-    options = options.taken_by(graph_arguments(model.graph))
+    options = options.taken_by(graph_arguments(model.graph)).untuned
     picked = pick_weights(require_weights(model, source.path)[0], options.layers)
     pinned = own_formats(picked, options)
     widths = {weight: pinned[weight].bits if weight in pinned else None for weight in picked}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from muquant.compression.answers.report import AnswersCheck
+from muquant.compression.tuning import TuningReport
 from muquant.compression.weight_bytes import AverageBits, WeightBytes
 from muquant.quantization.outcome import WeightSummary
 from muquant_onnx.lowering.lower import Policy, Served
@@ -57,6 +58,7 @@ class CompressReport:
         raised_from: the opset that the source had, where that was below 13 and was raised to it; else None.
         zero_inputs: states of the graph that calibration samples did not give, which were zero while it ran.
         answers: how alike the file answers to the source; None where that was not asked.
+        tuning: how the training of the whole went; None where that was not asked.
     """
 
     path: str
@@ -69,6 +71,7 @@ class CompressReport:
     raised_from: int | None = None
     zero_inputs: tuple[str, ...] = ()
     answers: AnswersCheck | None = None
+    tuning: TuningReport | None = None
 
     @property
     def average_bits(self) -> AverageBits:

@@ -1,6 +1,6 @@
 """A graph as a PyTorch module: run node by node, its constants parameters."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class TorchCopy(nn.Module):
         self._paths: dict[ir.Node, str] = {
             module.node: path for path, module in self.named_modules() if isinstance(module, _Operation | _If)
         }
+
+    @property
+    def floats(self) -> Collection[ir.Value]:
+        """The floating-point constants."""
+        return self._places.keys()
 
     def path(self, constant: ir.Value) -> str:
         """Return the path of the parameter that a floating-point constant is."""

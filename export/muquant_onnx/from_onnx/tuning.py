@@ -1,0 +1,175 @@
+"""Tuning of a graph: by a copy in PyTorch, whose codes, steps and biases go back into the graph."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from muquant.base.errors import InputError
+from muquant.compression.options import CompressionOptions
+from muquant.compression.tuning import Subject, TuningReport, may_move, tune
+from muquant.compression.tuning.modules import BATCH_SIZE, MOST_HELD_OUT
+from muquant.format.tensor import QuantizedTensor
+from muquant.models.calls import Inputs
+from muquant_onnx.from_onnx.biases import float_tensor
+from muquant_onnx.from_onnx.constants import constant
+from muquant_onnx.from_onnx.feeds import Feeds
+from muquant_onnx.from_onnx.find import FoundWeight
+from muquant_onnx.from_onnx.floats import FLOATS, read_float
+from muquant_onnx.from_onnx.read import read_graph
+from muquant_onnx.serving.sessions import load_session
+from muquant_onnx.torch_copy import TorchCopy
+
+TOLERANCE = 1e-4
+"""How far from onnxruntime's an output of the copy may be, as a share of its largest magnitude."""
+_MOVING = {
+    "Add": {0, 1},
+    "BatchNormalization": {1, 2},
+    "Conv": {2},
+    "ConvTranspose": {2},
+    "FusedConv": {2},
+    "FusedGemm": {2},
+    "GRU": {3},
+    "Gemm": {2},
+    "GroupNormalization": {1, 2},
+    "InstanceNormalization": {1, 2},
+    "LSTM": {3},
+    "LayerNormalization": {1, 2},
+    "Mul": {0, 1},
+    "RMSNormalization": {1},
+    "RNN": {3},
+    "SimplifiedLayerNormalization": {1},
+    "SkipLayerNormalization": {2, 3, 4},
+    "SkipSimplifiedLayerNormalization": {2, 3},
+    "Sub": {0, 1},
+}
+"""Operator -> its inputs that are biases, or what a norm scales or shifts by."""
+_RECURRENT = {"GRU", "LSTM", "RNN"}
+
+Codes = dict[FoundWeight, QuantizedTensor]
+OnStep = Callable[[str, int, int], None]
+"""("tuning", step, steps)"""
+
+
+def tune_graph(
+    source: Path,
+    model: ir.Model,
+    done: Mapping[FoundWeight, QuantizedTensor],
+    options: CompressionOptions,
+    on_step: OnStep | None,
+) -> tuple[Codes, TuningReport]:
+    """Train the weights of a graph together; return those that have changed, and how it went.
+
+    Args:
+        source: the ONNX file that the graph was read from.
+        model: it, its weights in place as floats; biases are corrected, and biases and norms are changed in
+            place where `options.corrections` are wanted.
+        done: its weights in few bits.
+        options: of its compression, with samples.
+        on_step: called after each step.
+
+    Raises:
+        InputError: the samples do not fit the graph's inputs.
+    """
+    assert options.samples is not None
+    fit, held_out = (
+        [Inputs.of({name: torch.from_numpy(value) for name, value in batch.feed.items()}) for batch in own]
+        for own in (
+            Feeds.of(model.graph, samples, source, BATCH_SIZE).batches
+            for samples in (options.samples[0], options.samples[1].some(MOST_HELD_OUT))
+        )
+    )
+    try:
+        copy, reference = TorchCopy(model), TorchCopy(read_graph(source).model)
+        _check(reference, source, held_out[0])
+    except InputError as error:
+        return {}, TuningReport(not_tuned=f"the graph has no copy in PyTorch to train: {error}")
+    mapped = {weight: tensor for weight, tensor in done.items() if tensor.spec.domain == "mapped"}
+    with torch.no_grad():
+        for weight, tensor in mapped.items():  # not meant to come near the float weight
+            copy.get_parameter(copy.path(weight.value)).copy_(tensor.dequantize())
+    paths = {copy.path(weight.value): weight for weight in done if weight not in mapped}
+    free = {copy.path(value): value for value in _free(copy, done)} if options.corrections else {}
+    tuned = tune(
+        Subject(
+            copy,
+            reference,
+            {path: (read_float(weight.tensor), done[weight]) for path, weight in paths.items()},
+            tuple(free),
+            tuple(dict.fromkeys(copy.layer(use.node) for weight in done for use in weight.uses)),
+        ),
+        fit,
+        held_out,
+        max_seconds=options.max_seconds,
+        folder=None if options.finished is None else options.finished.folder,
+        on_step=None if on_step is None else lambda step, steps, _: on_step("tuning", step, steps),
+    )
+    if not tuned.report.step:
+        return {}, tuned.report
+    for path, value in free.items():
+        _set(value, tuned.rest[path])
+    return {weight: tuned.weights[path] for path, weight in paths.items()}, tuned.report
+
+
+@torch.no_grad()
+def _check(copy: TorchCopy, source: Path, inputs: Inputs) -> None:
+    """Raise `InputError` where a copy does not answer as onnxruntime does."""
+    session, feed = load_session(source), dict(zip(inputs.names, inputs.tensors, strict=True))
+    wanted = session.run(None, {name: tensor.numpy() for name, tensor in feed.items()})
+    found = copy(**feed)
+    for output, exact in zip(session.get_outputs(), map(torch.as_tensor, wanted), strict=True):
+        own = found[output.name]
+        if not exact.is_floating_point() or not exact.numel():
+            continue
+        if own.shape != exact.shape:
+            raise InputError(f"output {output.name} has the shape {tuple(own.shape)}, not onnxruntime's")
+        tells = exact.isfinite()
+        apart, largest = (
+            float(each[tells].abs().max()) if tells.any() else 0.0 for each in (own - exact, exact)
+        )
+        if not apart <= TOLERANCE * largest:
+            raise InputError(
+                f"output {output.name} is {apart:.1e} away from onnxruntime's, whose largest magnitude is "
+                f"{largest:.1e}"
+            )
+
+
+def _free(copy: TorchCopy, done: Mapping[FoundWeight, QuantizedTensor]) -> Iterator[ir.Value]:
+    """Yield biases, and what norms scale and shift by."""
+    weights = {weight.value for weight in done}
+    for value in copy.floats:
+        tensor = constant(value)
+        if value in weights or value.is_graph_input() or value.is_graph_output():
+            continue
+        if tensor is None or tensor.dtype not in FLOATS:
+            continue
+        uses = list(_uses(value))
+        if not uses or any(index not in _MOVING.get(node.op_type, ()) for node, index in uses):
+            continue
+        numbers: Tensor = copy.get_parameter(copy.path(value))
+        if all(node.op_type in _RECURRENT for node, _ in uses):  # [directions, gates]
+            numbers = numbers.reshape(-1)
+        if may_move(numbers):
+            yield value
+
+
+def _uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """Yield what takes a value, through operators that do nothing to it."""
+    for node, index in value.uses():
+        if node.op_type == "Identity" and not node.domain:
+            yield from _uses(node.outputs[0])
+        else:
+            yield node, index
+
+
+def _set(value: ir.Value, values: Tensor) -> None:
+    """Give a constant other numbers, in its type."""
+    tensor, node = constant(value), value.producer()
+    assert tensor is not None
+    new = float_tensor(values, ir.DataType(tensor.dtype), str(value.name))
+    if node is None:
+        value.const_value = new
+    else:
+        node.attributes["value"] = ir.AttrTensor("value", new)
