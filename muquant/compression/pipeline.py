@@ -320,9 +320,11 @@ def _tune(
     options = quantizer.options
     assert options.samples is not None
     weights = {weight: each.outcome.tensor for weight, each in done.items()}
+    fit, held_out = batches_of(options.samples)
     tuned = tune(
         subject_of(module, reference, weights, rest=options.corrections),
-        *batches_of(options.samples),
+        fit.parts,
+        held_out.parts,
         max_seconds=options.max_seconds,
         folder=None if options.finished is None else options.finished.folder,
         on_step=None if on_layer is None else lambda step, steps, _: on_layer("tuning", step, steps),

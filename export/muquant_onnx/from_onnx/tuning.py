@@ -9,8 +9,7 @@ from torch import Tensor
 
 from muquant.base.errors import InputError
 from muquant.compression.options import CompressionOptions
-from muquant.compression.tuning import Subject, TuningReport, may_move, tune
-from muquant.compression.tuning.modules import BATCH_SIZE, MOST_HELD_OUT
+from muquant.compression.tuning import Subject, TuningReport, batches_of, may_move, tune
 from muquant.format.tensor import QuantizedTensor
 from muquant.models.calls import Inputs
 from muquant_onnx.from_onnx.biases import float_tensor
@@ -75,11 +74,11 @@ def tune_graph(
     """
     assert options.samples is not None
     fit, held_out = (
-        [Inputs.of({name: torch.from_numpy(value) for name, value in batch.feed.items()}) for batch in own]
-        for own in (
-            Feeds.of(model.graph, samples, source, BATCH_SIZE).batches
-            for samples in (options.samples[0], options.samples[1].some(MOST_HELD_OUT))
-        )
+        [
+            Inputs.of({name: torch.from_numpy(value) for name, value in batch.feed.items()})
+            for batch in Feeds.of(model.graph, samples, source).batches
+        ]
+        for samples in batches_of(options.samples)
     )
     try:
         copy, reference = TorchCopy(model), TorchCopy(read_graph(source).model)

@@ -8,7 +8,7 @@ from torch import Tensor
 from muquant.compression.answers.classes import adds_up, are_probable, classes_of
 from muquant.compression.answers.units import balanced, powers, unit_axis
 
-_LEAST = 1e-4
+LEAST = 1e-4
 """The smallest probability that counts."""
 
 
@@ -51,6 +51,6 @@ def distortion(name: str, exact: Tensor, found: Tensor) -> float | None:
 
 def _of_classes(exact: Tensor, found: Tensor) -> float:
     """That of logarithms of probabilities; what is no number is as if nothing was expected."""
-    exact, found = ((each - math.log(_LEAST)).nan_to_num(0.0).clamp(min=0) for each in (exact, found))
+    exact, found = ((each - math.log(LEAST)).nan_to_num(0.0).clamp(min=0) for each in (exact, found))
     signal, noise = (float(powers(each, None)) for each in (exact, exact - found))
     return noise / signal

@@ -1,10 +1,11 @@
 """A module as a subject of tuning."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from muquant.compression.calibration.batches import Samples
+from muquant.compression.calibration.batches import Samples, rows_of
 from muquant.compression.layers import Weight
 from muquant.compression.tuning.subject import Subject
 from muquant.format.tensor import QuantizedTensor
@@ -43,10 +44,18 @@ def subject_of(
     )
 
 
-def batches_of(samples: tuple[Samples, Samples]) -> tuple[list[Inputs], list[Inputs]]:
-    """Return batches to train on, and those that judge."""
+def batches_of(samples: tuple[Samples, Samples]) -> tuple[Samples, Samples]:
+    """Return samples in batches to train on, and batches of some of those held out, which judge: `BATCH_SIZE`
+    at a time where they may be run together, or cut."""
     fit, held_out = samples
-    return [*fit.rebatched(BATCH_SIZE)], [*held_out.some(MOST_HELD_OUT).rebatched(BATCH_SIZE)]
+    return _batched(fit), _batched(held_out.some(MOST_HELD_OUT))
+
+
+def _batched(samples: Samples) -> Samples:
+    parts: list[Inputs] = []
+    for group in samples.joined():
+        parts += group.batches(BATCH_SIZE) if rows_of(group) > BATCH_SIZE else [group]
+    return replace(samples, parts=tuple(parts), whole=False)
 
 
 def may_move(value: Tensor) -> bool:
