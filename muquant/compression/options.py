@@ -44,6 +44,8 @@ class CompressionOptions:
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples, 4 or more, in a form of `Calibration`; a quarter of them is held out. None
             for no samples. It is read at once and kept as `Samples`.
+        synthetic: whether inputs that are made up stand for samples, where there are none and widths are
+            chosen; see `makes_up`.
         corrections: with samples, whether biases and BatchNorm statistics may make up for errors.
         finished: where each weight is kept once it is done, and taken from where it is there already.
 
@@ -60,6 +62,7 @@ class CompressionOptions:
     max_seconds: float | None = None
     observer: str = "search"
     calibration: Calibration | Samples | None = None
+    synthetic: bool = True
     corrections: bool = True
     finished: FinishedWeights | None = None
 
@@ -98,6 +101,16 @@ class CompressionOptions:
     def spreads(self) -> bool:
         """Whether widths are chosen for the weights that no override picks."""
         return not self.flat and self.layers != "auto" and self.format.domain == "decoded"
+
+    @property
+    def makes_up(self) -> bool:
+        """Whether inputs are to be made up in the place of samples."""
+        return self.synthetic and self.calibration is None and self.spreads and self.rounding is None
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the samples were made up."""
+        return self._given is not None and self._given.made_up
 
     @property
     def method(self) -> str:

@@ -50,6 +50,7 @@ def compress(
     max_seconds: float | None = None,
     observer: str = "search",
     calibration: Calibration | None = None,
+    synthetic: bool = True,
     corrections: bool = True,
     example: Example | None = None,
     finished: FinishedWeights | None = None,
@@ -84,6 +85,8 @@ def compress(
             arrays by name, a list of batches, a DataLoader, a generator, a data set; labels are left out. A
             quarter of them is held out. Codes are then chosen by the error of a layer's output, not of its
             weight.
+        synthetic: whether, without `calibration`, random inputs like a constant `example` may stand for
+            samples where widths are chosen.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, and
             BatchNorm statistics may follow what compression does to activations, where held-out samples say
             that it helps.
@@ -113,6 +116,7 @@ def compress(
         max_seconds=max_seconds,
         observer=observer,
         calibration=calibration,
+        synthetic=synthetic,
         corrections=corrections,
         finished=finished,
     )

@@ -94,6 +94,7 @@ def compress(
     plan: Path | None,
     calibration: str | None,
     samples: int,
+    synthetic: bool,
     corrections: bool,
     resume: bool,
     root: Path | None,
@@ -129,6 +130,7 @@ def compress(
         layers=layers,
         overrides=overrides,
         observer=observer,
+        synthetic=synthetic,
         corrections=corrections,
     )
 

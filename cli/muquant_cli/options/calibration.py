@@ -40,6 +40,11 @@ def calibration_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="How many to use: of a data set or file evenly over the whole, of batches the first.",
             ),
             click.option(
+                "--synthetic/--no-synthetic",
+                default=True,
+                help="Without samples, let inputs that are made up stand for them.",
+            ),
+            click.option(
                 "--corrections/--no-corrections",
                 default=True,
                 help="With samples, let biases and BatchNorm statistics make up for errors where that helps.",

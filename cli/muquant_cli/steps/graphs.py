@@ -96,7 +96,13 @@ def compress_graph(
     if report.tuning is not None:
         output.say(report.tuning.words)
     average = show_average_bits(output, report.average_bits)
-    warn_without_samples(output, options)
+    if report.synthetic:
+        output.say(
+            f"Without samples, {report.synthetic} inputs that were made up stood for them; a few hundred of "
+            "what the model will be given, without labels, do better: see --calibration"
+        )
+    else:
+        warn_without_samples(output, options)
     show_exceptions(output, report.weights)
     show_served(
         output, report.path, report.policy, (use for weight in report.weights for use in weight.served)

@@ -23,6 +23,7 @@ states.py       what a graph remembers, where samples do not say it
 biases.py       where a layer's bias is added, and how to change it
 tuning.py       the training of all weights together, by a copy in PyTorch
 spool.py        packed codes, in a file until the model is written
+synthetic.py    inputs that are made up, in the place of samples
 edit.py         packed codes in the weights' place
 report.py       what was done
 """

@@ -34,6 +34,7 @@ from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
 from muquant_onnx.from_onnx.spool import Spool
+from muquant_onnx.from_onnx.synthetic import with_synthetic
 from muquant_onnx.from_onnx.tuning import tune_graph
 from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
 
@@ -50,6 +51,7 @@ def compress_onnx(
     max_seconds: float | None = None,
     observer: str = "search",
     calibration: Calibration | None = None,
+    synthetic: bool = True,
     corrections: bool = True,
     policy: str = "auto",
     finished: FinishedWeights | None = None,
@@ -86,6 +88,9 @@ def compress_onnx(
         calibration: a few samples for the graph's inputs, 4 or more, by name or in order, see `Calibration`:
             arrays, a list of batches, a DataLoader, a generator; a quarter of them is held out. onnxruntime
             runs the graph on them. States that they lack are zero; `zero_inputs` of the report names these.
+        synthetic: whether, without `calibration`, inputs that are made up from the types and shapes of the
+            graph's inputs stand for samples: pictures of shapes, normal numbers, any tokens. `synthetic` of
+            the report says how many. Not so with `flat`, or where a rounding is asked for.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, where
             held-out samples say that it helps.
         policy: "float", "int8", "int4" or "auto", see `lower`.
@@ -111,6 +116,7 @@ def compress_onnx(
         max_seconds=max_seconds,
         observer=observer,
         calibration=calibration,
+        synthetic=synthetic,
         corrections=corrections,
         finished=finished,
     )
@@ -135,8 +141,10 @@ def compress_file(
     read = read_graph(source.path)
     model = read.model
     options = options.taken_by(graph_arguments(model.graph))
+    exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
     fit = None if options.samples is None else options.samples[0]
     zeros = () if fit is None else Feeds.of(model.graph, fit, source.path).zeros
+    options = with_synthetic(source.path, model.graph, options)
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
@@ -147,7 +155,6 @@ def compress_file(
         chosen[weight] = own.get(weight) or widths.get(weight, default)
         notes[weight] = "" if weight in own else note
     not_picked = (weight for weight in found if weight not in chosen)
-    exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
     with scratch_folder(destination) as scratch:
         spool, packed, reports = Spool(scratch / "packed"), {}, dict[FoundWeight, WeightReport]()
         done: dict[FoundWeight, Outcome] = {}
@@ -203,6 +210,7 @@ def compress_file(
         answers=None if exact is None else check_file(destination, exact),
         zero_inputs=zeros,
         tuning=tuning,
+        synthetic=sum(part.count for part in options.samples) if options.made_up and options.samples else 0,
     )
 
 

@@ -60,12 +60,15 @@ def measure_file(
         for weight, pinned in weights.items()
     ]
     probe = _probe(source, [weight.name for weight in weights], options)
-    return measure_all(given, options, probe, on_step)
+    measured = measure_all(given, options, probe, on_step)
+    return replace(measured, made_up=options.samples is None or options.made_up)
 
 
 def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe | None:
     """Return what runs the graph with one of the named weights replaced; None where it cannot be run."""
     read = read_graph(source)
+    if options.samples is None and not options.synthetic:
+        return None
     if _MEMORY * read.nbytes > psutil.virtual_memory().available:
         return None
     size = probed_samples(len(names))

@@ -57,6 +57,7 @@ class CompressReport:
             once among `weights` or here.
         raised_from: the opset that the source had, where that was below 13 and was raised to it; else None.
         zero_inputs: states of the graph that calibration samples did not give, which were zero while it ran.
+        synthetic: how many inputs were made up to stand for samples; 0 for none.
         answers: how alike the file answers to the source; None where that was not asked.
         tuning: how the training of the whole went; None where that was not asked.
     """
@@ -72,6 +73,7 @@ class CompressReport:
     zero_inputs: tuple[str, ...] = ()
     answers: AnswersCheck | None = None
     tuning: TuningReport | None = None
+    synthetic: int = 0
 
     @property
     def average_bits(self) -> AverageBits:

@@ -1,7 +1,7 @@
 """What the weights of a network cost and lose at each width, and what that does to its answers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from muquant.base.errors import naming
 from muquant.compression.answers.modules import ask_to_probe, run_module
+from muquant.compression.answers.report import SYNTHETIC
 from muquant.compression.budget.curve import WidthCurve, coded, measure
 from muquant.compression.budget.probe import MOST_JUDGED, PROBED, TRUST, Probe, probed, probed_samples
 from muquant.compression.layers import Weight
@@ -48,6 +49,7 @@ class Measurement:
         options: of the compression.
         probe: what the answers of the network do; None where it cannot be run.
         distortions: for each weight width -> that of the answers; empty without `probe`.
+        made_up: whether the probe runs on inputs that were made up.
     """
 
     weights: Sequence[Measured]
@@ -56,6 +58,7 @@ class Measurement:
     options: CompressionOptions
     probe: Probe | None
     distortions: Sequence[Mapping[int, float]]
+    made_up: bool = False
 
     def trusted(self, trust: float = TRUST) -> list[WidthCurve]:
         """Return curves measured on the answers, as far as they are to be trusted; see `probed`."""
@@ -145,7 +148,9 @@ def measure_module(
         Measured(weight.name, partial(_value, weight), weight.channels, pinned)
         for weight, pinned in weights.items()
     ]
-    return measure_all(given, options, None if exact.not_checked else probe, on_step)
+    unknown = exact.not_checked or (exact.inputs == SYNTHETIC and not options.synthetic)
+    measured = measure_all(given, options, None if unknown else probe, on_step)
+    return replace(measured, made_up=exact.inputs == SYNTHETIC)
 
 
 def _value(weight: Weight) -> Tensor:

@@ -9,6 +9,8 @@ from muquant.compression.budget.measure import Measurement
 TRUSTS = (0.0, 0.5, 0.75, 1.0)
 """How far measurements of one weight at a time are trusted; the network, run with all of them, decides."""
 
+MADE_UP_TRUST = 0.5
+"""How far they are trusted on made-up inputs. A network may answer little to them, and is no judge."""
 CLEARLY = 0.9
 """What a few samples have to promise, as a share of the distortion with one width for all."""
 
@@ -17,15 +19,16 @@ def spread(measured: Measurement, bits: int) -> dict[str, int]:
     """Return a width for each weight: those with the least noise in all that take no more bytes than if all
     that may be chosen had `bits`. What is pinned is not counted.
 
-    Where the network can be run, it is the judge: of such widths for several `TRUSTS` those are taken with
-    which its answers are distorted least; and `bits` for all, unless that is far from it, see `CLEARLY`.
+    Where the network can be run on what it is for, it is the judge: of such widths for several `TRUSTS` those
+    are taken with which its answers are distorted least; and `bits` for all, unless that is far from it, see
+    `CLEARLY`.
 
     Args:
         measured: the weights.
         bits: on average, 2 to 8.
     """
-    if measured.probe is None:
-        return widths_within(measured.curves, bits)
+    if measured.probe is None or measured.made_up:
+        return widths_within(measured.trusted(MADE_UP_TRUST), bits)
     flat = _flat(measured.curves, bits)
     tried: list[dict[str, int]] = []
     for widths in (widths_within(measured.trusted(trust), bits) for trust in TRUSTS):

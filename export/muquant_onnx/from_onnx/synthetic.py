@@ -1,0 +1,39 @@
+"""Inputs that are made up, in the place of samples."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from muquant.compression.calibration import read_samples
+from muquant.compression.options import CompressionOptions
+from muquant_onnx.from_onnx.check import SessionRun
+from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
+from muquant_onnx.from_onnx.states import is_state
+from muquant_onnx.serving.sessions import load_session
+
+_COUNT = 32
+_FEWEST = 4
+
+
+def with_synthetic(source: Path, graph: ir.Graph, options: CompressionOptions) -> CompressionOptions:
+    """Return options with made-up inputs as samples, where there are none and they may stand for them, and
+    onnxruntime runs the graph on such.
+
+    Args:
+        source: the ONNX file.
+        graph: that was read from it.
+        options: of its compression.
+    """
+    if not options.makes_up:
+        return options
+    states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
+    try:
+        run = SessionRun(load_session(source))
+        made = [feed for feed, _ in made_up(run.session, _COUNT, whole_inputs(graph), run.tells, states)]
+        parts = [{name: torch.from_numpy(array) for name, array in feed.items()} for feed in made]
+        samples = replace(read_samples(parts), made_up=True)
+    except Exception:  # onnxruntime's errors have no common base; the check of the answers says what failed
+        return options
+    return replace(options, calibration=samples) if len(parts) >= _FEWEST else options
