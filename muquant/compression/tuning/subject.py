@@ -1,12 +1,17 @@
 """What is tuned, how, and what becomes of it."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor, nn
 
 from muquant.compression.tuning.report import TuningReport
 from muquant.format.tensor import QuantizedTensor
+
+ENOUGH = 256
+"""Samples from which on codes are learned at the full rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,12 @@ class Rates:
     scales: float = 1e-3
     rest: float = 1e-3
     hidden: float = 1.0
+
+    @classmethod
+    def of(cls, samples: int) -> Self:
+        """Return those for so many samples to train on: of few, codes learn more slowly, since they have the
+        freedom to fit these alone."""
+        return cls(weights=cls.weights * min(1.0, math.sqrt(samples / ENOUGH)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from muquant.compression.calibration.batches import rows_of
 from muquant.compression.tuning.state import TuningState
 from muquant.compression.tuning.subject import Rates, Subject, Tuned
 from muquant.compression.tuning.training import OnStep, Training
@@ -42,7 +43,7 @@ def tune(
         steps: to take.
         max_seconds: no step is begun after so many; the rates fall accordingly. The last judgement is on top.
         seed: of the order of batches.
-        rates: how fast.
+        rates: how fast; `Rates.of` so many samples by default.
         folder: where the training is kept from judgement to judgement, in a file that is named after all that
             it depends on; one that is there already goes on.
         on_step: called after each step.
@@ -50,7 +51,7 @@ def tune(
     Raises:
         InputError: the file in `folder` is damaged, or cannot be written.
     """
-    rates = rates or Rates()
+    rates = rates or Rates.of(sum(map(rows_of, fit)))
     key = (steps, max_seconds, seed, rates)
     state = None if folder is None else TuningState.of(folder, subject, (*fit, *held_out), repr(key))
     frozen = [each for each in subject.module.parameters() if each.requires_grad]
