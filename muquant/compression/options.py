@@ -113,6 +113,11 @@ class CompressionOptions:
         return self._given is not None and self._given.made_up
 
     @property
+    def corrects(self) -> bool:
+        """Whether biases may make up for the means of errors: those on made-up inputs are no others'."""
+        return self.corrections and not self.made_up
+
+    @property
     def method(self) -> str:
         """The rounding method that is meant; before tuning the best that there is."""
         if self.tuned and self.calibration is None:

@@ -165,7 +165,7 @@ def compress_file(
                 on_layer(weight.name, number, len(chosen))
             with naming(weight.name):
                 values = read_float(weight.tensor)
-                bias = find_bias(weight, model.graph) if options.corrections else None
+                bias = find_bias(weight, model.graph) if options.corrects else None
                 outcome = quantize(
                     values,
                     chosen[weight],

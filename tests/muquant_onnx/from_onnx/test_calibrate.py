@@ -386,7 +386,7 @@ def test_what_is_not_known_goes_to_the_nearest_levels(tmp_path: Path) -> None:
     assert table.not_calibrated == "its rows are looked up, and multiply nothing"
     assert weight.output_sqnr is not None
     assert weight.not_calibrated == ""
-    bare = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx").weights
+    bare = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", synthetic=False).weights
     assert [each.not_calibrated for each in bare] == ["", ""]
 
 

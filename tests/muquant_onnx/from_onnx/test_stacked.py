@@ -135,7 +135,7 @@ def test_each_channel_has_its_scale_and_every_way_gives_the_same(
 ) -> None:
     case, source, path = CASES[name], tmp_path / "model.onnx", tmp_path / "small.onnx"
     weight = _save(case, source)
-    compress_onnx(source, path, mq.MuLawSpec(4, granularity=granularity))
+    compress_onnx(source, path, mq.MuLawSpec(4, granularity=granularity), synthetic=False)
     decoded = decode_file(path)["w"]
     if granularity != "tensor":
         rows, error = case.rows(weight), case.rows(weight - decoded)

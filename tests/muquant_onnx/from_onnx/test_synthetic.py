@@ -1,0 +1,73 @@
+"""Inputs that are made up stand for samples where there are none."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from muquant import MuLawSpec
+from muquant_onnx import compress_onnx, load_session
+
+SPEC = MuLawSpec(mu=1.5)
+
+
+def numbers(seed: int, *shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def save(path: Path) -> Path:
+    """Two convolutions of pictures; white noise is unlike what they see."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a", "b"], ["h"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Conv", ["r", "c"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 24, 24])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 24, 24])],
+        [
+            numpy_helper.from_array(numbers(1, 16, 3, 3, 3), "a"),
+            numpy_helper.from_array(numbers(2, 16), "b"),
+            numpy_helper.from_array(numbers(3, 4, 16, 3, 3), "c"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_codes_are_fitted_to_them_and_it_is_said(tmp_path: Path) -> None:
+    source = save(tmp_path / "model.onnx")
+    report = compress_onnx(source, tmp_path / "small.onnx", SPEC)
+    assert report.synthetic == 64  # 32 batches of 2
+    assert [weight.rounding for weight in report.weights] == ["reconstructed", "reconstructed"]
+    assert report.answers is not None
+    assert report.answers.inputs == "synthetic inputs"
+    again = compress_onnx(source, tmp_path / "again.onnx", SPEC)
+    assert (tmp_path / "small.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
+    assert again.weights == report.weights
+
+
+def test_pictures_are_answered_better_than_by_the_weights_alone(tmp_path: Path) -> None:
+    source = save(tmp_path / "model.onnx")
+    session = load_session(source)
+    smooth = np.cumsum(np.cumsum(numbers(9, 16, 3, 24, 24), 2), 3)
+    smooth /= smooth.std()
+    exact = session.run(None, {"x": smooth})[0]
+    errors = []
+    for synthetic in (True, False):
+        compress_onnx(source, tmp_path / "small.onnx", SPEC, synthetic=synthetic)
+        found = load_session(tmp_path / "small.onnx").run(None, {"x": smooth})[0]
+        errors.append(float(np.square(found - exact).sum()))
+    assert errors[0] < 0.7 * errors[1]
+
+
+@pytest.mark.parametrize("options", [{"synthetic": False}, {"flat": True}, {"rounding": "nearest"}], ids=str)
+def test_they_are_left_out_where_that_is_asked(options: dict[str, object], tmp_path: Path) -> None:
+    report = compress_onnx(save(tmp_path / "model.onnx"), tmp_path / "small.onnx", SPEC, **options)  # type: ignore[arg-type]
+    assert report.synthetic == 0
+    assert {weight.rounding for weight in report.weights} == {"nearest"}
