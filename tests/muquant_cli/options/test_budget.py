@@ -159,3 +159,23 @@ def test_a_plan_of_another_model(run: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_said_before_the_work(run: Path, tmp_path: Path) -> None:
     message = fails("compress", run, "-o", tmp_path / "no" / "a.mq", "--max-bytes", "9kB")
     assert "name a writable folder" in message
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's exporter has deprecations of its own
+def test_bits_are_an_average_unless_they_are_flat(graph: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((120, 12)).astype(np.float32))
+    for options in ((), ("--no-synthetic",), ("--calibration", tmp_path / "x.npy")):
+        result = invoke("compress", graph, "-o", out, "--mu", 1.5, "--bits", 4, *options)
+        assert result.exit_code == 0, result.stderr
+        made_up = "inputs that were made up stood for them" in " ".join(result.stdout.split())
+        assert made_up == (not options)
+        document = invoke_json("compress", graph, "-o", out, "--mu", 1.5, "--bits", 4, *options)
+        assert bool(document["synthetic"]) == (not options)
+        assert document["average_bits"]["codes"] <= 4
+        assert document["average_bits"]["stored"] == pytest.approx(
+            8 * sum(weight["nbytes"] for weight in document["weights"]) / (12 * 30 + 30 * 5)
+        )
+    flat = invoke_json("compress", graph, "-o", out, "--mu", 1.5, "--bits", 4, "--flat")
+    assert set(widths(flat, "weights").values()) == {4}
+    assert flat["average_bits"]["narrowest"] == flat["average_bits"]["widest"] == 4
