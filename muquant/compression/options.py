@@ -18,7 +18,7 @@ from muquant.models.arguments import Arguments
 from muquant.quantization.observers import observer_class
 from muquant.quantization.quantize import choose_rounding
 from muquant.quantization.resume import FinishedWeights
-from muquant.quantization.rounding import ROUNDINGS
+from muquant.quantization.rounding import ROUNDINGS, refinements
 
 TUNED = "tuned"
 """The rounding that goes on from the best of `ROUNDINGS`: a short distillation of the whole network."""
@@ -111,6 +111,22 @@ class CompressionOptions:
     def made_up(self) -> bool:
         """Whether the samples were made up."""
         return self._given is not None and self._given.made_up
+
+    def with_widths(self, widths: Mapping[str, int], finished: FinishedWeights | None) -> Self:
+        """The options of a trial of widths by the names of weights, rounded alone.
+
+        Args:
+            widths: of weights that no override picks.
+            finished: where outcomes are kept, if these options do not say so.
+        """
+        own = {f"={name}": width for name, width in widths.items()}
+        kept = self.finished or finished
+        return replace(self.untuned, overrides={**self.overrides, **own}, finished=kept)
+
+    @property
+    def refines(self) -> bool:
+        """Whether samples of what the network is for decide how weights are rounded."""
+        return self._given is not None and not self.made_up and bool(refinements(self.method))
 
     @property
     def corrects(self) -> bool:

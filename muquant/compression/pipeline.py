@@ -1,18 +1,21 @@
 """The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
 
 import copy
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from muquant.base.errors import InputError, naming
-from muquant.compression.answers.modules import ask_module, check_module
+from muquant.compression.answers.modules import ask_module, check_module, held_out_distortion
 from muquant.compression.artifact import CompressedModel, LayerReport
 from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
 from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
 from muquant.compression.budget.measure import OnStep, measure_module
+from muquant.compression.budget.probe import MOST_JUDGED
 from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration, samples_of
 from muquant.compression.calibration.uses import find_uses
@@ -150,7 +153,8 @@ def compress_module(
     picked = _picked(module, options, trained, uses)
     own = {} if trained else override_formats(picked, options.format, options.overrides)
     if options.spreads and not trained:
-        own |= _spread(module, [weight for weight in picked if weight not in own], options, watched, on_layer)
+        free = [weight for weight in picked if weight not in own]
+        own |= _spread(model, module, free, options, watched, on_layer)
     quantizer = _Quantizer(options, trained, own, input_shapes(module, example))
     done: dict[Weight, _Compressed] = {}
     choices: list[Choice] = []
@@ -199,19 +203,27 @@ def _picked(
 
 
 def _spread(
+    model: nn.Module,
     module: nn.Module,
     weights: Sequence[Weight],
     options: CompressionOptions,
     example: Example | None,
     on_step: OnStep | None,
 ) -> dict[Weight, MuLawSpec]:
-    """Return formats of the weights whose width may be chosen."""
+    """Return formats of the weights of `module`, a copy of `model`, whose width may be chosen."""
     free = [weight for weight in weights if options.default_format(recurrent=weight.recurrent)[1] == ""]
     if len(free) < 2:
         return {}
-    widths = spread(
-        measure_module(module, dict.fromkeys(free), options, example, on_step), options.format.bits
-    )
+    measured = measure_module(module, dict.fromkeys(free), options, example, on_step)
+    with tempfile.TemporaryDirectory() as folder:
+        finished = FinishedWeights(Path(folder, "weights"))
+
+        def compressed(widths: dict[str, int]) -> float:
+            own = options.with_widths(widths, finished)
+            tried = compress_module(model, own, example=example, on_layer=on_step)
+            return held_out_distortion(module, tried.module, options, MOST_JUDGED)
+
+        widths = spread(measured, options.format.bits, compressed if options.refines else None)
     return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
 
 

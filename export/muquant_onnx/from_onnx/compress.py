@@ -1,6 +1,7 @@
 """Compress an ONNX file from anywhere: find its weights, code them one at a time, write it anew."""
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
-from muquant_onnx.from_onnx.measure import measure_file
+from muquant_onnx.from_onnx.measure import held_out_distortion, measure_file
 from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
@@ -148,7 +149,8 @@ def compress_file(
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
-    widths = _spread(source.path, [weight for weight in picked if weight not in own], options, on_layer)
+    free = [weight for weight in picked if weight not in own]
+    widths = _spread(source, free, options, policy, on_layer)
     chosen, notes = dict[FoundWeight, MuLawSpec](), dict[FoundWeight, str]()
     for weight in picked:
         default, note = options.default_format(recurrent=weight.recurrent)
@@ -220,13 +222,25 @@ def pick_weights(found: Sequence[FoundWeight], layers: str) -> list[FoundWeight]
 
 
 def _spread(
-    source: Path, weights: Sequence[FoundWeight], options: CompressionOptions, on_step: OnStep | None
+    source: RaisedFile,
+    weights: Sequence[FoundWeight],
+    options: CompressionOptions,
+    policy: Policy,
+    on_step: OnStep | None,
 ) -> dict[FoundWeight, MuLawSpec]:
     """Return formats of the weights whose width may be chosen."""
     free = [weight for weight in weights if not options.default_format(recurrent=weight.recurrent)[1]]
     if not options.spreads or len(free) < 2:
         return {}
-    widths = spread(measure_file(source, dict.fromkeys(free), options, on_step), options.format.bits)
+    measured = measure_file(source.path, dict.fromkeys(free), options, on_step)
+    with tempfile.TemporaryDirectory() as folder:
+        finished, tried = FinishedWeights(Path(folder, "weights")), Path(folder, "tried.onnx")
+
+        def compressed(widths: dict[str, int]) -> float:
+            compress_file(source, tried, options.with_widths(widths, finished), policy, on_layer=on_step)
+            return held_out_distortion(source.path, tried, options)
+
+        widths = spread(measured, options.format.bits, compressed if options.refines else None)
     return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
 
 

@@ -14,7 +14,7 @@ import psutil
 from torch import Tensor
 
 from muquant.compression.answers.compare import FloatAnswers
-from muquant.compression.answers.report import FIT, SYNTHETIC
+from muquant.compression.answers.report import FIT, HELD_OUT, SYNTHETIC
 from muquant.compression.budget.measure import Measured, Measurement, OnStep, measure_all
 from muquant.compression.budget.probe import MOST_JUDGED, Probe, probed_samples
 from muquant.compression.options import CompressionOptions
@@ -62,6 +62,22 @@ def measure_file(
     probe = _probe(source, [weight.name for weight in weights], options)
     measured = measure_all(given, options, probe, on_step)
     return replace(measured, made_up=options.samples is None or options.made_up)
+
+
+def held_out_distortion(source: Path, path: Path, options: CompressionOptions) -> float:
+    """Return the distortion of the answers of a compressed file to held-out samples.
+
+    Args:
+        source: the float file.
+        path: the compressed one.
+        options: of its compression; with samples.
+    """
+    assert options.samples is not None
+    samples = options.samples[1].some(MOST_JUDGED)
+    run, other = SessionRun(load_session(source)), SessionRun(load_session(path))
+    batches = Feeds.of(read_graph(source).model.graph, samples, source).batches
+    answered = ((batch, run(batch), batch.count) for batch in batches)
+    return FloatAnswers.of(answered, run, HELD_OUT, math.inf).distortion(other)
 
 
 def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe | None:

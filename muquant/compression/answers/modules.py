@@ -85,6 +85,24 @@ def ask_to_probe(
         return FloatAnswers(not_checked=f"{type(module).__name__} does not run: {first_line(error)}")
 
 
+def held_out_distortion(
+    module: nn.Module, compressed: nn.Module, options: CompressionOptions, most: int
+) -> float:
+    """Return the distortion of the answers of a compressed module to held-out samples.
+
+    Args:
+        module: the float one.
+        compressed: the other.
+        options: of its compression; with samples.
+        most: of the samples.
+    """
+    assert options.samples is not None
+    batches = options.samples[1].some(most).batches(BATCH_SIZE)
+    answered = ((batch, run_module(module, batch), rows_of(batch)) for batch in batches)
+    exact = FloatAnswers.of(answered, lambda batch: run_module(module, batch), HELD_OUT, math.inf)
+    return exact.distortion(lambda batch: run_module(compressed, batch))
+
+
 def check_module(module: nn.Module, exact: FloatAnswers[Inputs]) -> AnswersCheck:
     """Compare a compressed module, which is not changed, with what `ask_module` has found.
 

@@ -1,6 +1,6 @@
 """Widths that are so many bits on average, with the least noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from muquant.compression.budget.curve import WidthCurve
 from muquant.compression.budget.front import Front
@@ -15,17 +15,23 @@ CLEARLY = 0.9
 """What a few samples have to promise, as a share of the distortion with one width for all."""
 
 
-def spread(measured: Measurement, bits: int) -> dict[str, int]:
+Compressed = Callable[[dict[str, int]], float]
+"""Compresses the network with these widths, and returns the distortion of its answers to held-out samples."""
+
+
+def spread(measured: Measurement, bits: int, compressed: Compressed | None = None) -> dict[str, int]:
     """Return a width for each weight: those with the least noise in all that take no more bytes than if all
     that may be chosen had `bits`. What is pinned is not counted.
 
     Where the network can be run on what it is for, it is the judge: of such widths for several `TRUSTS` those
     are taken with which its answers are distorted least; and `bits` for all, unless that is far from it, see
-    `CLEARLY`.
+    `CLEARLY`. That is with every weight at its nearest level. Better rounding helps narrow weights more, so
+    that where it follows the last choice, of the best and of `bits` for all, is made once both are rounded.
 
     Args:
         measured: the weights.
         bits: on average, 2 to 8.
+        compressed: what a better rounding makes of widths; None where there is none.
     """
     if measured.probe is None or measured.made_up:
         return widths_within(measured.trusted(MADE_UP_TRUST), bits)
@@ -35,7 +41,12 @@ def spread(measured: Measurement, bits: int) -> dict[str, int]:
         if widths not in tried:
             tried.append(widths)
     lost = [measured.distortion(widths) for widths in tried]
-    return tried[lost.index(min(lost))] if min(lost) < CLEARLY * measured.distortion(flat) else flat
+    best = tried[lost.index(min(lost))]
+    if best == flat:
+        return flat
+    if compressed is not None:
+        return best if compressed(best) < compressed(flat) else flat
+    return best if min(lost) < CLEARLY * measured.distortion(flat) else flat
 
 
 def widths_within(curves: Sequence[WidthCurve], bits: int) -> dict[str, int]:
