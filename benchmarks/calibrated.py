@@ -91,7 +91,7 @@ def attempts(
         drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
         options = {**WAYS[way], "calibration": train.inputs(drawn)} if calibrated else {}
         start = time.perf_counter()
-        compressed = muquant.compress(model, muquant.MuLawSpec(bits=bits), **options)
+        compressed = muquant.compress(model, muquant.MuLawSpec(bits=bits), flat=True, **options)
         seconds.append(time.perf_counter() - start)
         accuracies.append(evaluate(compressed.module, test))
     assert compressed is not None

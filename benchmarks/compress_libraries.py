@@ -81,7 +81,7 @@ def ours(
         calibration = None if rounding == "nearest" else task.calibration
         with task.meter:
             compressed = muquant.compress(
-                task.model, spec, layers=layers, rounding=rounding, calibration=calibration
+                task.model, spec, flat=True, layers=layers, rounding=rounding, calibration=calibration
             )
         path = task.folder / "model.onnx"
         export_onnx(compressed, path, task.calibration[:2], policy)

@@ -48,7 +48,7 @@ def muquant(observer: str, bits: int = BITS) -> Compress:
     def compress(source: Path, destination: Path) -> None:
         spec = importlib.import_module("muquant").MuLawSpec(bits)
         importlib.import_module("muquant_onnx").compress_onnx(
-            source, destination, spec, observer=observer, check=False
+            source, destination, spec, flat=True, observer=observer, check=False
         )
 
     return compress

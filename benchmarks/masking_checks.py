@@ -72,7 +72,7 @@ class Changed(nn.Module):
 
 def three_bits(model: nn.Module) -> nn.Module:
     """All weights at 3 bits."""
-    return muquant.compress(model).module
+    return muquant.compress(model, flat=True).module
 
 
 def mapped(layers: str) -> Callable[[nn.Module], nn.Module]:
@@ -81,7 +81,7 @@ def mapped(layers: str) -> Callable[[nn.Module], nn.Module]:
     At 8 bits, so that the rounding is not the topic.
     """
     spec = muquant.MuLawSpec(bits=8, mu=255, domain="mapped")
-    return lambda model: muquant.compress(model, spec, layers=layers).module
+    return lambda model: muquant.compress(model, spec, layers=layers, flat=True).module
 
 
 def large_logits(model: nn.Module) -> nn.Module:

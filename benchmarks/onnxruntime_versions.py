@@ -92,7 +92,7 @@ def main() -> None:
         np.savez(folder / "inputs.npz", image=inputs[0].numpy(), tokens=inputs[1].numpy())
         files = []
         for granularity in GRANULARITIES:
-            compressed = muquant.compress(network, muquant.MuLawSpec(granularity=granularity))
+            compressed = muquant.compress(network, muquant.MuLawSpec(granularity=granularity), flat=True)
             with torch.inference_mode():
                 wanted = compressed.module(*inputs).numpy()
             for policy in POLICIES:

@@ -135,7 +135,11 @@ def measure(network: Network, x: Tensor, y: Tensor) -> list[dict[str, float]]:
         rows = [measured(exact, exact, y)]
         for recurrent, others in WIDTHS:
             report = compress_onnx(
-                source, small, mq.MuLawSpec(bits=others), overrides={"LSTM|GRU|RNN": recurrent}
+                source,
+                small,
+                mq.MuLawSpec(bits=others),
+                flat=True,
+                overrides={"LSTM|GRU|RNN": recurrent},
             )
             row = measured(run(small, x), exact, y)
             rows.append({"recurrent_bits": recurrent, "other_bits": others, "bytes": report.nbytes, **row})
@@ -160,7 +164,9 @@ def speech() -> list[dict[str, float]]:
         for recurrent, others in WIDTHS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                report = compress_onnx(source, small, mq.MuLawSpec(bits=others), overrides={"rnn": recurrent})
+                report = compress_onnx(
+                    source, small, mq.MuLawSpec(bits=others), overrides={"rnn": recurrent}, flat=True
+                )
             found = answers(small)
             row = {"sqnr": tasks.sqnr(exact, found)["output"] or np.inf, **network.task(exact, found)}
             rows.append({"recurrent_bits": recurrent, "other_bits": others, "bytes": report.nbytes, **row})

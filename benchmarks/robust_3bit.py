@@ -65,8 +65,10 @@ def main() -> int:
         "paper rounding": runs / "paper.mq",
         "trained at 3 bits": runs / f"{NAME}.mq",
     }
-    muquant.compress(trained.model).save(models["rounded"])
-    muquant.compress(trained.model, muquant.SOURCE_SPEC, observer="absmax").save(models["paper rounding"])
+    muquant.compress(trained.model, flat=True).save(models["rounded"])
+    muquant.compress(trained.model, muquant.SOURCE_SPEC, observer="absmax", flat=True).save(
+        models["paper rounding"]
+    )
     muquant.compress(quantized.model).save(models["trained at 3 bits"])
     report = attack(models, options.count, runs / "report")
     figures = {model["name"]: figures_of(model) for model in report["models"]}

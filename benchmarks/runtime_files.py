@@ -37,7 +37,7 @@ class Task:
     @cached_property
     def compressed(self) -> CompressedModel:
         """Ours, weights alone: all layers at 3 bits, a step for each channel."""
-        return muquant.compress(self.network.module)
+        return muquant.compress(self.network.module, flat=True)
 
     @property
     def weights(self) -> int:
@@ -66,7 +66,7 @@ def ours(policy: str) -> Callable[[Task, Path], None]:
 def ours_int4(task: Task, path: Path) -> None:
     """Codes of 3 bits, levels on the 4-bit grid."""
     spec = muquant.MuLawSpec(grid="int4")
-    export_onnx(muquant.compress(task.network.module, spec), path, task.example)
+    export_onnx(muquant.compress(task.network.module, spec, flat=True), path, task.example)
 
 
 def matmul_nbits(bits: int, block: int) -> Callable[[Task, Path], None]:

@@ -64,7 +64,7 @@ def main() -> None:
     compressed = {}
     for name, (bits, overrides, layers) in WIDTHS.items():
         spec = muquant.MuLawSpec(bits)
-        compressed[name] = muquant.compress(model, spec, layers=layers, overrides=overrides)
+        compressed[name] = muquant.compress(model, spec, layers=layers, overrides=overrides, flat=True)
         document["widths"][name] = figures = measure(compressed[name], test, reference)
         print(
             f"{name:12} {figures['nbytes']:9,} bytes, accuracy {figures['accuracy']:.2%}, "

@@ -81,7 +81,7 @@ def mapping(model: nn.Module, prober: Prober) -> Iterator[dict[str, Any]]:
         for mu in MUS:
             for domain in DOMAINS:
                 spec = replace(muquant.SOURCE_SPEC, mu=mu, domain=domain)
-                compressed = muquant.compress(model, spec, layers=layers, observer="absmax")
+                compressed = muquant.compress(model, spec, layers=layers, observer="absmax", flat=True)
                 found = prober.probe(compressed.module, prober.settings.epsilon)
                 yield {"layers": layers, "mu": mu, "domain": domain, **found}
 
@@ -93,7 +93,7 @@ def widths(model: nn.Module, prober: Prober, epsilon: float) -> Iterator[dict[st
             ("source", muquant.SOURCE_SPEC.with_bits(bits), "absmax"),
             ("ours", muquant.MuLawSpec(bits), "search"),
         ):
-            module = muquant.compress(model, spec, observer=observer).module
+            module = muquant.compress(model, spec, observer=observer, flat=True).module
             yield {"quantizer": name, "bits": bits, "epsilon": epsilon, **prober.probe(module, epsilon)}
 
 
@@ -104,9 +104,11 @@ def lipschitz(model: nn.Module, mu: float) -> list[dict[str, Any]]:
     "ours": our 3 bits, without samples.
     """
     forms = {
-        "before": muquant.compress(model, muquant.SOURCE_SPEC, observer="absmax"),
-        "after": muquant.compress(map_weights(model, "all", mu), muquant.SOURCE_SPEC, observer="absmax"),
-        "ours": muquant.compress(model),
+        "before": muquant.compress(model, muquant.SOURCE_SPEC, observer="absmax", flat=True),
+        "after": muquant.compress(
+            map_weights(model, "all", mu), muquant.SOURCE_SPEC, observer="absmax", flat=True
+        ),
+        "ours": muquant.compress(model, flat=True),
     }
     rows: dict[str, dict[str, Any]] = {}
     for form, compressed in forms.items():
@@ -120,8 +122,8 @@ def amplification(model: nn.Module, prober: Prober) -> dict[str, Amplification]:
     found = prober.attack(model, prober.settings.epsilon, "margin")
     images, adversarial = prober.sample.images[found.success], found.adversarial[found.success]
     forms = {
-        "source": muquant.compress(model, muquant.SOURCE_SPEC, observer="absmax"),
-        "ours": muquant.compress(model),
+        "source": muquant.compress(model, muquant.SOURCE_SPEC, observer="absmax", flat=True),
+        "ours": muquant.compress(model, flat=True),
     }
     return {
         name: measure_amplification(model, compressed, images, adversarial)

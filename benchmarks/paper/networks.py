@@ -52,7 +52,7 @@ def as_trained(made: Made, run: str) -> nn.Module:
 
 def source_quantized(made: Made, run: str) -> muquant.CompressedModel:
     """The source's (Q): every layer uniform, per tensor, 7 levels up to the absolute maximum."""
-    return muquant.compress(made.run(run), muquant.SOURCE_SPEC, observer="absmax")
+    return muquant.compress(made.run(run), muquant.SOURCE_SPEC, observer="absmax", flat=True)
 
 
 def mapped(made: Made, run: str) -> nn.Module:
@@ -64,7 +64,9 @@ def mapped_quantized(made: Made, run: str) -> muquant.CompressedModel:
     """The source's +mu (Q): (Q), and the last layers are mapped before they are rounded."""
     form = replace(muquant.SOURCE_SPEC, mu=made.recipe.mu, domain="mapped")
     overrides = {made.recipe.layers: form}
-    return muquant.compress(made.run(run), muquant.SOURCE_SPEC, observer="absmax", overrides=overrides)
+    return muquant.compress(
+        made.run(run), muquant.SOURCE_SPEC, observer="absmax", overrides=overrides, flat=True
+    )
 
 
 def calibrated(made: Made, run: str) -> muquant.CompressedModel:
@@ -74,7 +76,7 @@ def calibrated(made: Made, run: str) -> muquant.CompressedModel:
         config = read_run(made.folder / run).config
         train = load_dataset(config.data, "train")
         drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))[:SAMPLES]
-        return muquant.compress(model, muquant.MuLawSpec(bits=3), calibration=train.inputs(drawn))
+        return muquant.compress(model, muquant.MuLawSpec(bits=3), calibration=train.inputs(drawn), flat=True)
 
     return _kept(made, run, compress)
 
