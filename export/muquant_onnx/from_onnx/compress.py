@@ -63,8 +63,10 @@ def compress_onnx(
 
     Weights are the constants that layers compute with: MatMul, Gemm, Conv, ConvTranspose, Einsum, Gather,
     LSTM, GRU, RNN, and layers that are onnxruntime's own. Those of recurrent layers have 8 bits where no
-    override says otherwise. Everything else stays as it is. One weight at a time is in memory. What one
-    file of 2 GB cannot hold is written beside it, into a file that is named after its content.
+    override says otherwise. Everything else stays as it is. One weight at a time is in memory; where widths
+    are chosen, on samples or made-up inputs, and for the check of the answers, onnxruntime has the whole
+    model in memory, several times. What one file of 2 GB cannot hold is written beside it, into a file that
+    is named after its content.
 
     Args:
         source: the path of an ONNX file of opset 7 or later, with or without external data; or what is in
@@ -145,7 +147,7 @@ def compress_file(
     exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
     fit = None if options.samples is None else options.samples[0]
     zeros = () if fit is None else Feeds.of(model.graph, fit, source.path).zeros
-    options = with_synthetic(source.path, model.graph, options)
+    options = with_synthetic(source.path, model.graph, read.nbytes, options)
     found, left_alone = require_weights(model, source.path)
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)

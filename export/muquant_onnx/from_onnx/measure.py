@@ -30,7 +30,7 @@ from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
 _MADE_UP = 8
-_MEMORY = 4
+MEMORY = 4
 """onnxruntime may take so many times a file's bytes to run it with weights that can be replaced."""
 _SETTABLE = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
 _OLDEST_IR = 4
@@ -85,7 +85,7 @@ def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe
     read = read_graph(source)
     if options.samples is None and not options.synthetic:
         return None
-    if _MEMORY * read.nbytes > psutil.virtual_memory().available:
+    if MEMORY * read.nbytes > psutil.virtual_memory().available:
         return None
     size = probed_samples(len(names))
     samples = None if options.samples is None else options.samples[0].some(MOST_JUDGED).cut(size)

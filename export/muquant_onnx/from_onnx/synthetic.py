@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
+import psutil
 import torch
 
 from muquant.compression.calibration import read_samples
 from muquant.compression.options import CompressionOptions
 from muquant_onnx.from_onnx.check import SessionRun
 from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
+from muquant_onnx.from_onnx.measure import MEMORY
 from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
@@ -17,16 +19,19 @@ _COUNT = 32
 _FEWEST = 4
 
 
-def with_synthetic(source: Path, graph: ir.Graph, options: CompressionOptions) -> CompressionOptions:
+def with_synthetic(
+    source: Path, graph: ir.Graph, nbytes: int, options: CompressionOptions
+) -> CompressionOptions:
     """Return options with made-up inputs as samples, where there are none and they may stand for them, and
     onnxruntime runs the graph on such.
 
     Args:
         source: the ONNX file.
         graph: that was read from it.
+        nbytes: its size with external data.
         options: of its compression.
     """
-    if not options.makes_up:
+    if not options.makes_up or MEMORY * nbytes > psutil.virtual_memory().available:
         return options
     states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
     try:

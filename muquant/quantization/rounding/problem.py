@@ -85,6 +85,10 @@ class RoundingProblem:
         )
 
 
+_NO_STEP = 2.0**-100
+"""Weights of so small a step are zero: nothing that is divided by it is a number."""
+
+
 class ColumnRounder:
     """Gives the weights of one column after the other their nearest levels.
 
@@ -99,9 +103,10 @@ class ColumnRounder:
         places = Places(spec)
         self._levels, self._bounds = places.levels().numpy(), (places.lowest, places.highest)
         self._steps: NDArray[np.float32] = steps.numpy()
-        self._halves = np.zeros(self._steps.shape, np.float32)  # all weights of a zero scale count as zero
-        with np.errstate(over="ignore"):
-            np.divide(2, self._steps, out=self._halves, where=self._steps > 0)
+        self._halves = np.zeros(
+            self._steps.shape, np.float32
+        )  # all weights of next to no scale count as zero
+        np.divide(2, self._steps, out=self._halves, where=self._steps > _NO_STEP)
         self._scratch = np.empty((len(self._steps), self._steps.shape[2]), np.float32)
         self._place = np.empty(self._scratch.shape, np.int64)
 

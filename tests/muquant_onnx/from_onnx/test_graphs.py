@@ -285,7 +285,7 @@ def test_the_file_computes_the_graph_with_the_quantizers_weights(
     case = CASES[name]
     model = case.model()
     onnx.save(model, tmp_path / "model.onnx")
-    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy=policy)
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy=policy, flat=True)
     assert [found.source for found in report.weights] == list(case.axes)
     onnx.checker.check_model(str(tmp_path / "small.onnx"), full_check=True)
 
@@ -317,7 +317,7 @@ INT8 |= {"constant", "identity", "transpose"}
 @pytest.mark.parametrize("name", CASES)
 def test_int8_forms_are_used_where_they_fit(name: str, tmp_path: Path) -> None:
     onnx.save(CASES[name].model(), tmp_path / "model.onnx")
-    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy="int8")
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy="int8", flat=True)
     uses = [use for found in report.weights for use in found.served]
     assert {use.form for use in uses} == ({"int8"} if name in INT8 else {"float"})
     assert all(use.reason for use in uses if use.form == "float")
@@ -337,7 +337,7 @@ def test_granularities_at_any_opset(policy: str, opset: int, granularity: str, t
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.save(model, tmp_path / "model.onnx")
     spec = mq.MuLawSpec(4, granularity=granularity)
-    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy=policy)
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy=policy, flat=True)
     (use,) = report.weights[0].served
     blocked = granularity == "group:16" and opset == 13
     assert (use.form, use.reason) == (
@@ -452,7 +452,7 @@ def test_products_on_integer_kernels(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "model.onnx")
     spec = mq.MuLawSpec(3, granularity=granularity, levels=levels, grid=grid)
-    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy=grid)
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy=grid, flat=True)
     assert {(use.form, use.reason) for use in report.weights[0].served} == {(grid, "")}
     onnx.checker.check_model(str(tmp_path / "small.onnx"), full_check=True)
 
@@ -555,7 +555,7 @@ def test_a_product_in_front_of_a_relu_or_clip_keeps_its_kernel(name: str, tmp_pa
     ):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
         onnx.save(onnx.shape_inference.infer_shapes(model), source)
-        compress_onnx(source, small, spec, policy=policy)
+        compress_onnx(source, small, spec, policy=policy, flat=True)
         for loaded in (None, policy):
             assert running_operators(small, "default", loaded)["MatMulNBits"] == count
             assert count_kernels(small, loaded) == count  # what `verify` compares
@@ -591,7 +591,7 @@ def test_what_the_4_bit_kernel_does_not_take_has_a_reason(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.save(model, tmp_path / "model.onnx")
     spec = mq.MuLawSpec(3, granularity=granularity, grid=grid)
-    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy="int4")
+    report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy="int4", flat=True)
     (use,) = report.weights[0].served
     assert (use.form, use.reason) == served
 
@@ -614,7 +614,9 @@ def test_an_input_of_unknown_rank_has_no_groups(tmp_path: Path) -> None:
         ("group:16", ("int8", "how many axes its inputs have is not known")),
     ):
         spec = mq.MuLawSpec(3, granularity=granularity, grid="int4")
-        report = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy="int4")
+        report = compress_onnx(
+            tmp_path / "model.onnx", tmp_path / "small.onnx", spec, policy="int4", flat=True
+        )
         (use,) = report.weights[0].served
         assert (use.form, use.reason) == served
         onnx.save(patched(model, decode_file(tmp_path / "small.onnx")), tmp_path / "patched.onnx")
@@ -635,7 +637,7 @@ def test_halves_are_the_decoded_float32_rounded_once_bit_for_bit(dtype: int, tmp
         {"w": 1},
     )
     onnx.save(case.model(), tmp_path / "model.onnx")
-    compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy="float")
+    compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", policy="float", flat=True)
     small = onnx.load(tmp_path / "small.onnx")
     del small.graph.output[:], small.graph.node[[each.op_type for each in small.graph.node].index("MatMul")]
     small.graph.output.append(helper.make_tensor_value_info("c", FLOAT, (96, 64)))
