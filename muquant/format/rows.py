@@ -32,7 +32,7 @@ def from_rows(rows: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channels: C
     if spec.steps.kind == "group":
         count = channels.count(shape)
         rows = rows.reshape(count, rows.numel() // max(count, 1))[:, : channels.inputs(shape)]
-    return rows.reshape(channels.ordered(shape)).permute(channels.back(shape)).reshape(shape)
+    return from_matrix(rows, shape, channels)
 
 
 def spread(step: Tensor, spec: MuLawSpec, shape: tuple[int, ...], channels: Channels) -> Tensor:
@@ -53,6 +53,11 @@ def to_matrix(weight: Tensor, channels: Channels) -> Tensor:
     shape = tuple(weight.shape)
     blocked = weight.reshape(channels.blocked(shape))
     return blocked.permute(channels.order(shape)).reshape(channels.count(shape), channels.inputs(shape))
+
+
+def from_matrix(matrix: Tensor, shape: tuple[int, ...], channels: Channels) -> Tensor:
+    """Undo `to_matrix` for a weight of `shape`."""
+    return matrix.reshape(channels.ordered(shape)).permute(channels.back(shape)).reshape(shape)
 
 
 def row_chunks(matrix: Tensor) -> Iterator[slice]:

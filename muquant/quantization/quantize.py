@@ -10,12 +10,13 @@ from torch import Tensor
 
 from muquant.base.errors import InputError
 from muquant.format.channels import ROWS, Channels
-from muquant.format.rows import to_matrix
+from muquant.format.rows import from_matrix, to_matrix
 from muquant.format.spec import MAX_MU, MuLawSpec
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import InputMoments, Moments, unit_of
 from muquant.quantization.observers import observer_class
 from muquant.quantization.outcome import Outcome, OutputQuality
+from muquant.quantization.output_error import OutputError, mean_error, moved
 from muquant.quantization.quality import decibels
 from muquant.quantization.resume import FinishedWeights
 from muquant.quantization.rounding import ROUNDINGS, compensated, nearest, refinements
@@ -115,50 +116,58 @@ def _quantize(
     start = _nearest(weight, spec, channels, observer)
     if samples is None:
         return Outcome(start)
+    fit, held_out = samples.fit, samples.held_out
+    rows = fit.blocks(to_matrix(weight, channels))
+    judge = OutputError(rows, held_out)
     biased = biased and spec.domain == "decoded"  # a mapped weight is not close to the weight
-    center = samples.fit.mean if biased else None
-    seen = samples.fit if center is None else samples.fit.about(center)
     outcomes = [Outcome(start)]
-    if methods and spec.mu == "auto":
-        start = _by_output(weight, start, observer, seen, samples.held_out, center)
-    for name, refine in methods.items():
-        start = refine(weight, start, seen)
-        outcomes.append(Outcome(start, name))
-    losses = [_lost(weight, each.tensor, samples.held_out) for each in outcomes]
+    if methods:
+        seen = fit.about(fit.mean) if biased else fit
+        wanted = moved(rows, seen, fit if biased else None, judge) if spec.domain == "decoded" else rows
+        aim = from_matrix(wanted.reshape(-1, rows.shape[2]), tuple(weight.shape), channels)
+        if spec.mu == "auto":
+            spec = spec.with_mu(_best_mu(start.spec, observer, rows, wanted, seen, samples, biased=biased))
+        start = _nearest(aim, spec, channels, observer)
+        for name, refine in methods.items():
+            start = refine(aim, start, seen)
+            outcomes.append(Outcome(start, name))
+    errors = [rows - fit.blocks(to_matrix(each.tensor.dequantize(), channels)) for each in outcomes]
+    losses = [judge.of(error) for error in errors]
     nearest_loss = losses[0]
     if biased:
-        losses += [_lost(weight, each.tensor, samples.held_out, center) for each in outcomes]
-        outcomes += [replace(each, shift=_shift(weight, each.tensor, samples.fit)) for each in outcomes]
+        means = [mean_error(rows, error, fit) for error in errors]
+        losses += [judge.of(*each) for each in zip(errors, means, strict=True)]
+        outcomes += [
+            replace(each, shift=mean.reshape(-1) * fit.unit)
+            for each, mean in zip(outcomes, means, strict=True)
+        ]
     best = losses.index(min(losses))
-    signal = _power(weight, channels, samples.held_out)
-    quality = OutputQuality(decibels(signal, nearest_loss), decibels(signal, losses[best]))
+    quality = OutputQuality(*(decibels(judge.signal, lost) for lost in (nearest_loss, losses[best])))
     return replace(outcomes[best], output=quality)
 
 
-def _by_output(
-    weight: Tensor,
-    start: QuantizedTensor,
+def _best_mu(
+    spec: MuLawSpec,
     observer: str,
-    fit: Moments,
-    held_out: Moments,
-    center: Tensor | None,
-) -> QuantizedTensor:
-    """Return `start`, or its like with another mu where that is better for the layer's output: of some rows,
-    compensated, on held-out samples."""
-    rows = fit.blocks(to_matrix(weight, start.channels))
-    rows = rows[:, :: math.ceil(rows.shape[0] * rows.shape[1] / ROWS_FOR_MU)]
-    part = rows.reshape(-1, rows.shape[2])
+    rows: Tensor,
+    wanted: Tensor,
+    seen: Moments,
+    samples: InputMoments,
+    *,
+    biased: bool,
+) -> float:
+    """Return the mu of `spec`, or another that is better for the layer's output: of some rows, compensated,
+    on held-out samples."""
+    every = math.ceil(rows.shape[0] * rows.shape[1] / ROWS_FOR_MU)
+    rows, part = rows[:, ::every], wanted[:, ::every].reshape(-1, rows.shape[2])
+    judge = OutputError(rows, samples.held_out)
     losses: dict[float, float] = {}
     for factor in MUS:
-        mu = min(float(start.spec.mu) * factor, MAX_MU)
-        tried = compensated(part, _nearest(part, start.spec.with_mu(mu), ROWS, observer), fit)
-        losses.setdefault(mu, _lost(part, tried, held_out, center))
-    best = min(losses, key=losses.__getitem__)
-    return (
-        start
-        if best == start.spec.mu
-        else _nearest(weight, start.spec.with_mu(best), start.channels, observer)
-    )
+        mu = min(float(spec.mu) * factor, MAX_MU)
+        tried = compensated(part, _nearest(part, spec.with_mu(mu), ROWS, observer), seen)
+        error = rows - tried.dequantize().reshape(rows.shape)
+        losses.setdefault(mu, judge.of(error, mean_error(rows, error, samples.fit) if biased else None))
+    return min(losses, key=losses.__getitem__)
 
 
 def choose_rounding(name: str | None, *, calibrated: bool) -> str:
@@ -182,21 +191,3 @@ def _nearest(weight: Tensor, spec: MuLawSpec, channels: Channels, observer: str)
     watch(weight)
     scale, mu = watch.calculate_qparams()
     return nearest(weight.detach(), scale, spec.with_mu(float(mu)), channels)
-
-
-def _shift(weight: Tensor, quantized: QuantizedTensor, moments: Moments) -> Tensor:
-    """(w - q) E[x], float32 [channels]."""
-    rows = moments.blocks(to_matrix(weight - quantized.dequantize(), quantized.channels))
-    return (rows @ moments.mean[:, :, None]).reshape(-1) * moments.unit
-
-
-def _lost(
-    weight: Tensor, quantized: QuantizedTensor, moments: Moments, center: Tensor | None = None
-) -> float:
-    """E||(w - q) (x - center)||^2, x in the unit of `moments`."""
-    return _power(quantized.dequantize().sub_(weight), quantized.channels, moments, center)
-
-
-def _power(weight: Tensor, channels: Channels, moments: Moments, center: Tensor | None = None) -> float:
-    """E||w (x - center)||^2, likewise."""
-    return float(moments.power(to_matrix(weight, channels), center).double().sum())

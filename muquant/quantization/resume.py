@@ -110,8 +110,11 @@ def _parts(samples: InputMoments | None) -> tuple[Moments, ...]:
 
 
 def _tensors(samples: InputMoments | None) -> Iterable[Tensor]:
-    parts = _parts(samples)
-    return (tensor for part in parts for tensor in (part.mean, part.second, part.third, part.fourth))
+    for part in _parts(samples):
+        yield from (part.mean, part.second, part.third, part.fourth)
+        if part.drift is not None:
+            drift = part.drift
+            yield from (drift.mean, drift.cross, *(() if drift.second is None else (drift.second,)))
 
 
 def _words(values: dict[str, float]) -> dict[str, str]:

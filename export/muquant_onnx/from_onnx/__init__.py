@@ -16,6 +16,9 @@ constants.py    constants, and what is computed of constants alone
 others.py       floating-point constants that are no weights, and why
 floats.py       the values of float tensors, read from files
 calibrate.py    what layers see of samples, by onnxruntime
+watch.py        a graph that shows what weights are multiplied by
+replay.py       the float and the compressed graph side by side, up to one layer after the other
+pieces.py       parts of a graph that run by themselves
 feeds.py        samples in batches that a graph takes
 made_up.py      inputs of which only types and shapes are known
 check.py        what a file answers under onnxruntime, before and after

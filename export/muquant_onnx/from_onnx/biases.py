@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
-import torch
 from torch import Tensor
 
 from muquant_onnx.format.names import label
 from muquant_onnx.from_onnx.constants import constant
 from muquant_onnx.from_onnx.find import FoundWeight
-from muquant_onnx.from_onnx.floats import FLOATS, read_float
+from muquant_onnx.from_onnx.floats import FLOATS, float_tensor, read_float
 
 _PLACES = {"Conv": 2, "ConvTranspose": 2, "FusedConv": 2, "FusedGemm": 2, "Gemm": 2}
 """Operator -> the input that is its bias, which may be left out."""
@@ -93,11 +91,3 @@ def _bias(node: ir.Node, index: int, channels: int) -> Bias | None:
     if not shape or shape[-1] != channels or tensor.size != channels:
         return None
     return Bias(node, index, tensor)
-
-
-def float_tensor(values: Tensor, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
-    """Return float32 values as a tensor of one of `FLOATS`."""
-    if dtype == ir.DataType.BFLOAT16:
-        bits = values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-        return ir.Tensor(bits, dtype=dtype, name=name)
-    return ir.tensor(values.numpy().astype(FLOATS[dtype]), name=name)

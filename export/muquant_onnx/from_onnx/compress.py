@@ -163,7 +163,7 @@ def compress_file(
         spool, packed, reports = Spool(scratch / "packed"), {}, dict[FoundWeight, WeightReport]()
         done: dict[FoundWeight, Outcome] = {}
         for number, (weight, samples, unseen) in enumerate(
-            graph_samples(source.path, picked, options.samples)
+            graph_samples(source.path, picked, options.samples, done)
         ):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
@@ -182,7 +182,7 @@ def compress_file(
                 )
                 reports[weight] = _report(weight, values, outcome, unseen, notes[weight])
                 del values  # it is not needed while the codes are packed
-                if options.tuned:
+                if options.samples is not None:
                     done[weight] = outcome
                 if bias is not None and outcome.shift is not None:
                     bias.shift(outcome.shift, weight)

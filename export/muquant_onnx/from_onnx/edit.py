@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import onnx_ir as ir
+from torch import Tensor
 
+from muquant_onnx.format.names import label
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.from_onnx.find import FoundWeight
+from muquant_onnx.from_onnx.floats import float_tensor
 from muquant_onnx.lowering.lower import Policy, Served, lower
 
 SMALLEST_IR = 10
@@ -27,6 +30,20 @@ def replace_weights(
     for found, _ in weights:
         _remove(found.value)
     return served
+
+
+def put_values(weight: FoundWeight, values: Tensor) -> None:
+    """Give all uses of a weight other values, float32 of its shape, in its type."""
+    dtype, old = ir.DataType(weight.tensor.dtype), weight.value
+    node = old.producer()
+    graph = old.graph if node is None else node.graph
+    assert isinstance(graph, ir.Graph)
+    name = label(weight.name, "values")
+    tensor = float_tensor(values, dtype, name)
+    new = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(values.shape), const_value=tensor)
+    graph.register_initializer(new)
+    ir.convenience.replace_all_uses_with(old, new)
+    _remove(old)
 
 
 def _skip_identities(value: ir.Value) -> None:

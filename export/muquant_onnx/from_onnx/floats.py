@@ -51,3 +51,11 @@ def fits_float32(values: NDArray[Any]) -> bool:
     flat, largest = values.reshape(-1), float(np.finfo(np.float32).max)
     parts = (np.abs(flat[start : start + CHUNK]) for start in range(0, flat.size, CHUNK))
     return all(bool(((part <= largest) | ~np.isfinite(part)).all()) for part in parts)
+
+
+def float_tensor(values: Tensor, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
+    """Return float32 values as a tensor of a type of `FLOATS`."""
+    if dtype == ir.DataType.BFLOAT16:
+        bits = values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+        return ir.Tensor(bits, dtype=dtype, name=name)
+    return ir.tensor(values.numpy().astype(FLOATS[dtype]), name=name)

@@ -18,7 +18,8 @@ from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.models.arguments import Arguments
 from muquant.models.calls import Inputs
-from muquant.quantization.moments import Moments, MomentSums, VectorSums
+from muquant.quantization.moments import Moments
+from muquant.quantization.sums import MomentSums, VectorSums
 from muquant.quantization.threads import one_thread
 
 _Layout = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]

@@ -12,8 +12,9 @@ from muquant import InputError, MuLawSpec
 from muquant.compression.calibration import collect_moments, read_samples, samples, samples_of, split
 from muquant.compression.layers import quantizable_weights
 from muquant.format.channels import ROWS
-from muquant.quantization.moments import InputMoments, Moments, MomentSums
+from muquant.quantization.moments import InputMoments, Moments
 from muquant.quantization.quantize import quantize
+from muquant.quantization.sums import MomentSums, VectorSums
 
 
 def numbers(seed: int, *shape: int) -> Tensor:
@@ -22,7 +23,7 @@ def numbers(seed: int, *shape: int) -> Tensor:
 
 def moments(x: Tensor) -> Moments:
     sums = MomentSums("layer", (8, x.shape[1]))
-    sums.add(x[None])
+    sums.add(VectorSums.of(x[None]))
     return sums.moments()
 
 

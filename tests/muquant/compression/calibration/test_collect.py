@@ -18,7 +18,8 @@ from muquant.compression.layers import Owner, Weight, quantizable_weights
 from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.models.calls import Example
-from muquant.quantization.moments import InputMoments, Moments, MomentSums, VectorSums
+from muquant.quantization.moments import InputMoments, Moments
+from muquant.quantization.sums import MomentSums, VectorSums
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -297,7 +298,7 @@ def test_half_of_a_wide_second_moment_is_reflected(blocks: int, inputs: int, see
 def sums(vectors: Tensor) -> Moments:
     """The moments of [blocks, n, inputs]."""
     found = MomentSums("layer", (1, vectors.shape[2]))
-    found.add(vectors)
+    found.add(VectorSums.of(vectors))
     return found.moments()
 
 
@@ -434,9 +435,9 @@ def test_batches_of_very_different_magnitudes_add_up(powers: list[int]) -> None:
     """Oracle: the moments in float64."""
     found = MomentSums("layer", (1, 3))
     batches = [uniform(1, 7, 3, seed=seed) * 2.0**power for seed, power in enumerate(powers)]
-    found.add(torch.zeros(1, 7, 3))
+    found.add(VectorSums.of(torch.zeros(1, 7, 3)))
     for batch in batches:
-        found.add(batch)
+        found.add(VectorSums.of(batch))
     moments, x = found.moments(), torch.cat(batches, 1)[0].double() / found.moments().unit
     torch.testing.assert_close(moments.second[0].double() * moments.count, x.T @ x, rtol=1e-4, atol=1e-4)
     fourth = x.square().sum(1).square().sum()

@@ -14,10 +14,11 @@ from muquant import InputError, MuLawSpec
 from muquant.format.channels import Channels
 from muquant.format.law import grid_levels
 from muquant.format.tensor import QuantizedTensor
-from muquant.quantization.moments import Moments, MomentSums
+from muquant.quantization.moments import Moments
 from muquant.quantization.observers import SearchObserver
 from muquant.quantization.rounding import compensated, nearest, reconstructed, refinements
 from muquant.quantization.rounding.problem import RoundingProblem, refit
+from muquant.quantization.sums import MomentSums, VectorSums
 
 Array = NDArray[Any]
 SPECS = (
@@ -40,7 +41,7 @@ def layer(seed: int, inputs: int, blocks: int = 1, samples: int = 40) -> Moments
     """Moments of inputs that hang together, as those of real layers do."""
     x = numbers(seed, blocks, samples, inputs) @ numbers(seed + 1, blocks, inputs, inputs) + 0.5
     sums = MomentSums("layer", (1, inputs))
-    sums.add(x)
+    sums.add(VectorSums.of(x))
     return sums.moments()
 
 
