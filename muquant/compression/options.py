@@ -112,16 +112,10 @@ class CompressionOptions:
         """Whether the samples were made up."""
         return self._given is not None and self._given.made_up
 
-    def with_widths(self, widths: Mapping[str, int], finished: FinishedWeights | None) -> Self:
-        """The options of a trial of widths by the names of weights, rounded alone.
-
-        Args:
-            widths: of weights that no override picks.
-            finished: where outcomes are kept, if these options do not say so.
-        """
+    def with_widths(self, widths: Mapping[str, int]) -> Self:
+        """The options of a trial of widths by the names of weights that no override picks; rounded alone."""
         own = {f"={name}": width for name, width in widths.items()}
-        kept = self.finished or finished
-        return replace(self.untuned, overrides={**self.overrides, **own}, finished=kept)
+        return replace(self.untuned, overrides={**self.overrides, **own})
 
     @property
     def refines(self) -> bool:

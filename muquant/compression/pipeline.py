@@ -144,6 +144,10 @@ def compress_module(
 ) -> CompressedModel:
     """`compress`, with its options as one object. Where `shown` is given, that is run to find weights, and
     `example` is for the norms of convolutions alone."""
+    if options.finished is None and options.spreads and options.refines:
+        with tempfile.TemporaryDirectory() as folder:  # what is rounded to choose widths is not rounded again
+            kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))
+            return compress_module(model, kept, example=example, shown=shown, on_layer=on_layer)
     module, trained = frozen_copy(model)
     options = options.taken_by_module(module)
     if example is None and options.samples is not None:
@@ -215,15 +219,12 @@ def _spread(
     if len(free) < 2:
         return {}
     measured = measure_module(module, dict.fromkeys(free), options, example, on_step)
-    with tempfile.TemporaryDirectory() as folder:
-        finished = FinishedWeights(Path(folder, "weights"))
 
-        def compressed(widths: dict[str, int]) -> float:
-            own = options.with_widths(widths, finished)
-            tried = compress_module(model, own, example=example, on_layer=on_step)
-            return held_out_distortion(module, tried.module, options, MOST_JUDGED)
+    def compressed(widths: dict[str, int]) -> float:
+        tried = compress_module(model, options.with_widths(widths), example=example, on_layer=on_step)
+        return held_out_distortion(module, tried.module, options, MOST_JUDGED)
 
-        widths = spread(measured, options.format.bits, compressed if options.refines else None)
+    widths = spread(measured, options.format.bits, compressed if options.refines else None)
     return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
 
 

@@ -141,6 +141,10 @@ def compress_file(
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> CompressReport:
     """`compress_onnx` of a file that `raised` has yielded, with its options as one object."""
+    if options.finished is None and options.spreads and options.refines:
+        with tempfile.TemporaryDirectory() as folder:  # what is rounded to choose widths is not rounded again
+            kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))
+            return compress_file(source, destination, kept, policy, check=check, on_layer=on_layer)
     read = read_graph(source.path)
     model = read.model
     options = options.taken_by(graph_arguments(model.graph))
@@ -236,10 +240,10 @@ def _spread(
         return {}
     measured = measure_file(source.path, dict.fromkeys(free), options, on_step)
     with tempfile.TemporaryDirectory() as folder:
-        finished, tried = FinishedWeights(Path(folder, "weights")), Path(folder, "tried.onnx")
+        tried = Path(folder, "tried.onnx")
 
         def compressed(widths: dict[str, int]) -> float:
-            compress_file(source, tried, options.with_widths(widths, finished), policy, on_layer=on_step)
+            compress_file(source, tried, options.with_widths(widths), policy, on_layer=on_step)
             return held_out_distortion(source.path, tried, options)
 
         widths = spread(measured, options.format.bits, compressed if options.refines else None)
