@@ -18,6 +18,7 @@ from muquant.quantization.moments import InputMoments, Moments
 from muquant.quantization.outcome import Outcome
 from muquant.quantization.sums import MomentSums, VectorSums
 from muquant.quantization.threads import one_thread
+from muquant_onnx.from_onnx.constants import of_constants
 from muquant_onnx.from_onnx.feeds import Batch, Feeds
 from muquant_onnx.from_onnx.find import FoundWeight
 from muquant_onnx.from_onnx.read import read_graph
@@ -77,10 +78,13 @@ def _one_after_another(
     of branches, of loops, and those that are used in several places see the float graph alone."""
     model = read_graph(source).model
     seen, reasons = seen_weights(model, [weight.name for weight in weights], {})
+    fixed = of_constants(model)
     in_line = {
         name: uses
         for name, uses in seen.items()
-        if len({each.activation for each in uses}) == 1 and uses[0].use.node.graph is model.graph
+        if len({each.activation for each in uses}) == 1
+        and uses[0].activation not in fixed
+        and uses[0].use.node.graph is model.graph
     }
     rest = [weight for weight in weights if weight.name in seen and weight.name not in in_line]
     others = {weight: (known, why) for weight, known, why in _at_once(source, rest, samples)}

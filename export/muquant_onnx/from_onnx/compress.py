@@ -211,7 +211,7 @@ def compress_file(
         policy=policy,
         weights=tuple(
             replace(report, served=tuple(use for use in served if use.weight == report.name))
-            for report in reports.values()
+            for report in (reports[weight] for weight in picked)
         ),
         left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
         raised_from=source.opset,

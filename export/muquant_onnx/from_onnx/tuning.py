@@ -12,11 +12,10 @@ from muquant.compression.options import CompressionOptions
 from muquant.compression.tuning import Subject, TuningReport, batches_of, may_move, tune
 from muquant.format.tensor import QuantizedTensor
 from muquant.models.calls import Inputs
-from muquant_onnx.from_onnx.biases import float_tensor
 from muquant_onnx.from_onnx.constants import constant
 from muquant_onnx.from_onnx.feeds import Feeds
 from muquant_onnx.from_onnx.find import FoundWeight
-from muquant_onnx.from_onnx.floats import FLOATS, read_float
+from muquant_onnx.from_onnx.floats import FLOATS, float_tensor, read_float
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.serving.sessions import load_session
 from muquant_onnx.torch_copy import TorchCopy
