@@ -210,6 +210,25 @@ def paper(document: dict[str, Any]) -> str:
     return markdown_table(head, "lrrrrl", rows)
 
 
+def zoo_answers(document: dict[str, Any]) -> str:
+    """Return the table of what keeps the answers of networks that others trained."""
+    ways = list(dict.fromkeys(way for row in document["networks"].values() for way in row))
+    rows = []
+    for name, row in document["networks"].items():
+        figures = list(next(iter(row.values()))["draws"][0]["task"]) or ["SQNR, dB"]
+        for figure in figures:
+            found = [
+                [_figure(draw, figure) for draw in row[way]["draws"]] if way in row else [] for way in ways
+            ]
+            rows.append((name, figure, *(f"{sum(each) / len(each):.3f}" if each else "" for each in found)))
+    return markdown_table(("network", "figure", *ways), "ll" + "r" * len(ways), rows)
+
+
+def _figure(draw: dict[str, Any], figure: str) -> float:
+    found: float = draw["task"].get(figure, min(db for db in draw["sqnr"].values() if db is not None))
+    return found
+
+
 def zoo(document: dict[str, Any]) -> str:
     """Return the table of what the defaults do to networks that others trained."""
     head = ("network", "bytes", "compressed", "left float", "SQNR, dB", "answers", "load", "answer", "memory")
@@ -241,7 +260,12 @@ FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "runtime_peers": runtime_peers,
         "compress_peers": compress_peers,
     },
-    "benchmarks/README.md": {"paper_cnn4": paper, "paper_wrn-16-2": paper, "zoo": zoo},
+    "benchmarks/README.md": {
+        "paper_cnn4": paper,
+        "paper_wrn-16-2": paper,
+        "zoo": zoo,
+        "zoo_answers": zoo_answers,
+    },
 }
 """Page -> name of a file in `results/`, and of a place in the page -> what makes one of the other."""
 

@@ -167,7 +167,7 @@ def compress_file(
         spool, packed, reports = Spool(scratch / "packed"), {}, dict[FoundWeight, WeightReport]()
         done: dict[FoundWeight, Outcome] = {}
         for number, (weight, samples, unseen) in enumerate(
-            graph_samples(source.path, picked, options.samples, done)
+            graph_samples(source.path, picked, options.samples, None if options.made_up else done)
         ):
             if on_layer is not None:
                 on_layer(weight.name, number, len(chosen))
