@@ -241,7 +241,7 @@ def _inputs(batch: int) -> tuple[Tensor, ...]:
 def _traced() -> tuple[nn.Module, ir.Model]:
     torch.manual_seed(0)
     module = All().eval()
-    compressed = mq.compress(module, mq.MuLawSpec(mu=20.0), observer="absmax")
+    compressed = mq.compress(module, mq.MuLawSpec(mu=20.0), observer="absmax", flat=True)
     inputs = Inputs.of(_inputs(2))
     return module, trace_placeholders(
         compressed, inputs, [(index, 0) for index in range(len(inputs.tensors))]
@@ -251,7 +251,7 @@ def _traced() -> tuple[nn.Module, ir.Model]:
 @cache
 def _compressed(spec: str) -> tuple[mq.CompressedModel, dict[int, list[Array]]]:
     """The model in one format, and PyTorch's outputs for each batch size."""
-    compressed = mq.compress(_traced()[0], SPECS[spec], observer="absmax")
+    compressed = mq.compress(_traced()[0], SPECS[spec], observer="absmax", flat=True)
     with torch.inference_mode():
         return compressed, {
             batch: [x.numpy() for x in compressed.module(*_inputs(batch))] for batch in _batches(spec)
@@ -435,7 +435,7 @@ def test_products_of_one_input_share_its_sums(tmp_path: Path) -> None:
     model = Shared()
     x = torch.randn(4, 32)
     for granularity in ("channel", "group:16"):
-        compressed = mq.compress(model, mq.MuLawSpec(3, 5.0, granularity=granularity, grid="int4"))
+        compressed = mq.compress(model, mq.MuLawSpec(3, 5.0, granularity=granularity, grid="int4"), flat=True)
         export_onnx(compressed, tmp_path / "model.onnx", x, "int4")
         running = running_operators(tmp_path / "model.onnx")
         assert (running["MatMulNBits"], running["ReduceSum"]) == (3, 1)
