@@ -2,14 +2,13 @@
 
 The networks, inputs and tasks of `packaged`. Samples and test inputs are drawn apart, from the same sources:
 fonts, photographs, voices. Test inputs are looked at once, at the end. Rows are written when they are done;
-those of this commit are not measured again, unless they are named.
+those of this commit are not measured again.
 
     python benchmarks/zoo_answers.py [--only NAME ...] [--ways WAY ...] [--draws 1] [--seconds 240]
 """
 
 import argparse
 import os
-import statistics
 import sys
 import time
 import warnings
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import zoo_answers
 from packaged.commands import python
 from packaged.networks import NETWORKS, Feed, Network
 from packaged.packages import FOLDER, VARIABLE, install
@@ -25,7 +25,6 @@ from provenance import RESULTS, commit, write_results
 
 from muquant import AnswersWarning
 from muquant.base.files import read_json
-from muquant.base.text import markdown_table
 from muquant_onnx import compress_onnx, load_session
 
 SEED, SAMPLES, TESTS = 0, 64, 64
@@ -65,10 +64,10 @@ def main() -> None:
             if known and known["commit"] == commit() and len(known["draws"]) >= options.draws:
                 continue
             rows[name][way] = measure(NETWORKS[name], name, way, options)
-            print(name, way, cells(rows[name][way]), file=sys.stderr, flush=True)
+            print(name, way, figures(rows[name][way]), file=sys.stderr, flush=True)
             document = {"samples": SAMPLES, "tests": TESTS, "networks": rows}
             write_results("zoo_answers", SEED, document, options.out)
-    print(table(rows))
+    print(zoo_answers({"networks": rows}))
 
 
 def parse() -> argparse.Namespace:
@@ -134,24 +133,11 @@ def drawn(
     }
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The rows as Markdown: the first figure of a network's task, else the least SQNR, one column a way."""
-    head = ("network", "figure", *WAYS)
-    body = []
-    for name, ways in rows.items():
-        figure = next(iter(next(iter(ways.values()))["draws"][0]["task"]), "SQNR, dB")
-        body.append((name, figure, *(cells(ways[way], figure) if way in ways else "" for way in WAYS)))
-    return markdown_table(head, "ll" + "r" * len(WAYS), body)
-
-
-def cells(row: dict[str, Any], figure: str | None = None) -> str:
-    """A figure's mean over the draws of samples, and the range where there are several."""
-    found = []
-    for draw in row["draws"]:
-        task = {**draw["task"], "SQNR, dB": min(db for db in draw["sqnr"].values() if db is not None)}
-        found.append(task[figure or next(iter(task))])
-    mean = f"{statistics.fmean(found):.3f}"
-    return mean if len(found) == 1 else f"{mean} ({min(found):.3f} to {max(found):.3f})"
+def figures(row: dict[str, Any]) -> str:
+    """The figures of a network's task, of each draw of samples."""
+    return "; ".join(
+        ", ".join(f"{figure} {value:.3f}" for figure, value in draw["task"].items()) for draw in row["draws"]
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The answers of an ONNX file under stock onnxruntime, before and after compression."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from muquant.compression.answers.report import HELD_OUT, SYNTHETIC, AnswersCheck
 from muquant.compression.options import CompressionOptions
 from muquant.models.calls import output_tensors
 from muquant_onnx.from_onnx.feeds import Batch, Feeds
-from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
+from muquant_onnx.from_onnx.made_up import Answered, made_up, whole_inputs
 from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
@@ -53,8 +53,7 @@ def ask_file(path: Path, graph: ir.Graph, nbytes: int, options: CompressionOptio
     try:
         run = SessionRun(load_session(path))
         if held_out is None:
-            states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
-            made = made_up(run.session, _MADE_UP, whole_inputs(graph), run.tells, states)
+            made = run.made_up(graph, _MADE_UP)
             answered = ((Batch(feed, 1), run.named(outputs), 1) for feed, outputs in made)
             return FloatAnswers.of(answered, run, SYNTHETIC)
         batches = first_batches(held_out.batches, lambda batch: batch.count)
@@ -94,6 +93,11 @@ class SessionRun:
         """Return all tensors among the outputs with their names; those of texts as check sums of these."""
         names = [output.name for output in self.session.get_outputs()]
         return output_tensors(dict(zip(names, map(_as_tensors, outputs), strict=True)))
+
+    def made_up(self, graph: ir.Graph, count: int) -> Iterator[Answered]:
+        """Yield inputs that are made up for `graph`, which the session runs, and its outputs."""
+        states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
+        return made_up(self.session, count, whole_inputs(graph), self.tells, states)
 
     def tells(self, outputs: Sequence[Any]) -> bool:
         """Whether no output is NaN or infinite all over."""

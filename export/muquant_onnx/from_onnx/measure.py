@@ -24,9 +24,7 @@ from muquant_onnx.from_onnx.check import SessionRun
 from muquant_onnx.from_onnx.feeds import Batch, Feeds
 from muquant_onnx.from_onnx.find import FoundWeight, find_weights
 from muquant_onnx.from_onnx.floats import read_float
-from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
 _MADE_UP = 8
@@ -82,20 +80,17 @@ def held_out_distortion(source: Path, path: Path, options: CompressionOptions) -
 
 def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe | None:
     """Return what runs the graph with one of the named weights replaced; None where it cannot be run."""
-    read = read_graph(source)
     if options.samples is None and not options.synthetic:
         return None
+    read = read_graph(source)
     if MEMORY * read.nbytes > psutil.virtual_memory().available:
         return None
     size = probed_samples(len(names))
     samples = None if options.samples is None else options.samples[0].some(MOST_JUDGED).cut(size)
     feeds = None if samples is None else Feeds.of(read.model.graph, samples, source)
-    whole = whole_inputs(read.model.graph)
-    states = [str(value.name) for value in read.model.graph.inputs if is_state(value, read.model.graph)]
     try:
-        run = SessionRun(load_session(source))
         if feeds is None:
-            made = made_up(run.session, _MADE_UP, whole, run.tells, states)
+            made = SessionRun(load_session(source)).made_up(read.model.graph, _MADE_UP)
             batches = [Batch(feed, 1) for feed, _ in made]
         else:
             batches = list(feeds.batches)

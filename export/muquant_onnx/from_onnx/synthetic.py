@@ -10,9 +10,7 @@ import torch
 from muquant.compression.calibration import read_samples
 from muquant.compression.options import CompressionOptions
 from muquant_onnx.from_onnx.check import SessionRun
-from muquant_onnx.from_onnx.made_up import made_up, whole_inputs
 from muquant_onnx.from_onnx.measure import MEMORY
-from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
 _COUNT = 32
@@ -33,11 +31,9 @@ def with_synthetic(
     """
     if not options.makes_up or MEMORY * nbytes > psutil.virtual_memory().available:
         return options
-    states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
     try:
-        run = SessionRun(load_session(source))
-        made = [feed for feed, _ in made_up(run.session, _COUNT, whole_inputs(graph), run.tells, states)]
-        parts = [{name: torch.from_numpy(array) for name, array in feed.items()} for feed in made]
+        made = SessionRun(load_session(source)).made_up(graph, _COUNT)
+        parts = [{name: torch.from_numpy(array) for name, array in feed.items()} for feed, _ in made]
         samples = replace(read_samples(parts), made_up=True)
     except Exception:  # onnxruntime's errors have no common base; the check of the answers says what failed
         return options

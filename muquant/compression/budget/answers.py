@@ -65,16 +65,15 @@ def count_changed(exact: Iterable[Answers], found: Iterable[Answers]) -> Drop:
     the margin m changes is that of an error below -m, which is taken for normal with the power of all errors
     of margins. The mean over the answers is what is expected.
     """
-    changed = count = 0
-    margins: list[Tensor | None] = []
+    changed = count = lost = 0
+    margins: list[Tensor] = []
     errors: list[Tensor] = []
-    lost = 0
+    scored = True
     for one, other in zip(exact, found, strict=True):
-        differ = one.said != other.said
-        changed += int(torch.count_nonzero(differ))
+        changed += int(torch.count_nonzero(one.said != other.said))
         count += one.said.numel()
         if one.scores is None or other.scores is None or one.scores.shape != other.scores.shape:
-            margins.append(None)
+            scored = False
             continue
         known = ~(one.said.isnan() | other.said.isnan()).reshape(-1)
         lost += int(torch.count_nonzero(~known))
@@ -82,9 +81,9 @@ def count_changed(exact: Iterable[Answers], found: Iterable[Answers]) -> Drop:
         before, after = one.margins(said)[known].double(), other.margins(said)[known].double()
         margins.append(before)
         errors.append(after - before)
-    if not count or any(each is None for each in margins):
+    if not count or not scored:
         return Drop(changed, count)
-    chances = _chances(torch.cat([each for each in margins if each is not None]), torch.cat(errors))
+    chances = _chances(torch.cat(margins), torch.cat(errors))
     chances = torch.cat([chances, torch.ones(lost, dtype=torch.float64)])
     return Drop(changed, count, float(chances.mean()), float(chances.std(correction=0)) / math.sqrt(count))
 
