@@ -4,13 +4,14 @@ import copy
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from muquant.base.errors import InputError, naming
-from muquant.compression.answers.modules import ask_module, check_module, held_out_distortion
+from muquant.compression.answers.modules import ask_held_out, ask_module, check_module, run_module
 from muquant.compression.artifact import CompressedModel, LayerReport
 from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
 from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
@@ -220,9 +221,11 @@ def _spread(
         return {}
     measured = measure_module(module, dict.fromkeys(free), options, example, on_step)
 
+    held_out = cache(partial(ask_held_out, module, options, MOST_JUDGED))
+
     def compressed(widths: dict[str, int]) -> float:
         tried = compress_module(model, options.with_widths(widths), example=example, on_layer=on_step)
-        return held_out_distortion(module, tried.module, options, MOST_JUDGED)
+        return held_out().distortion(lambda batch: run_module(tried.module, batch))
 
     widths = spread(measured, options.format.bits, compressed if options.refines else None)
     return {weight: options.format.with_bits(widths[weight.name]) for weight in free}

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -24,13 +25,13 @@ from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.from_onnx.biases import find_bias
 from muquant_onnx.from_onnx.calibrate import graph_samples
-from muquant_onnx.from_onnx.check import ask_file, check_file
+from muquant_onnx.from_onnx.check import SessionRun, ask_file, check_file
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
-from muquant_onnx.from_onnx.measure import held_out_distortion, measure_file
+from muquant_onnx.from_onnx.measure import ask_held_out, measure_file
 from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
@@ -38,6 +39,7 @@ from muquant_onnx.from_onnx.spool import Spool
 from muquant_onnx.from_onnx.synthetic import with_synthetic
 from muquant_onnx.from_onnx.tuning import tune_graph
 from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
+from muquant_onnx.serving.sessions import load_session
 
 
 def compress_onnx(
@@ -241,10 +243,11 @@ def _spread(
     measured = measure_file(source.path, dict.fromkeys(free), options, on_step)
     with tempfile.TemporaryDirectory() as folder:
         tried = Path(folder, "tried.onnx")
+        held_out = cache(partial(ask_held_out, source.path, options))
 
         def compressed(widths: dict[str, int]) -> float:
             compress_file(source, tried, options.with_widths(widths), policy, on_layer=on_step)
-            return held_out_distortion(source.path, tried, options)
+            return held_out().distortion(SessionRun(load_session(tried)))
 
         widths = spread(measured, options.format.bits, compressed if options.refines else None)
     return {weight: options.format.with_bits(widths[weight.name]) for weight in free}

@@ -62,20 +62,18 @@ def measure_file(
     return replace(measured, made_up=options.samples is None or options.made_up)
 
 
-def held_out_distortion(source: Path, path: Path, options: CompressionOptions) -> float:
-    """Return the distortion of the answers of a compressed file to held-out samples.
+def ask_held_out(source: Path, options: CompressionOptions) -> FloatAnswers[Batch]:
+    """Run the float file on held-out samples, beside which compressed ones are judged.
 
     Args:
-        source: the float file.
-        path: the compressed one.
+        source: the file.
         options: of its compression; with samples.
     """
     assert options.samples is not None
+    run = SessionRun(load_session(source))
     samples = options.samples[1].some(MOST_JUDGED)
-    run, other = SessionRun(load_session(source)), SessionRun(load_session(path))
     batches = Feeds.of(read_graph(source).model.graph, samples, source).batches
-    answered = ((batch, run(batch), batch.count) for batch in batches)
-    return FloatAnswers.of(answered, run, HELD_OUT, math.inf).distortion(other)
+    return FloatAnswers.of(((batch, run(batch), batch.count) for batch in batches), run, HELD_OUT, math.inf)
 
 
 def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe | None:

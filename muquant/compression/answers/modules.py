@@ -85,22 +85,18 @@ def ask_to_probe(
         return FloatAnswers(not_checked=f"{type(module).__name__} does not run: {first_line(error)}")
 
 
-def held_out_distortion(
-    module: nn.Module, compressed: nn.Module, options: CompressionOptions, most: int
-) -> float:
-    """Return the distortion of the answers of a compressed module to held-out samples.
+def ask_held_out(module: nn.Module, options: CompressionOptions, most: int) -> FloatAnswers[Inputs]:
+    """Run a float module on held-out samples, beside which compressed ones are judged.
 
     Args:
-        module: the float one.
-        compressed: the other.
+        module: in evaluation mode, on the CPU.
         options: of its compression; with samples.
         most: of the samples.
     """
     assert options.samples is not None
     batches = options.samples[1].some(most).batches(BATCH_SIZE)
     answered = ((batch, run_module(module, batch), rows_of(batch)) for batch in batches)
-    exact = FloatAnswers.of(answered, lambda batch: run_module(module, batch), HELD_OUT, math.inf)
-    return exact.distortion(lambda batch: run_module(compressed, batch))
+    return FloatAnswers.of(answered, lambda batch: run_module(module, batch), HELD_OUT, math.inf)
 
 
 def check_module(module: nn.Module, exact: FloatAnswers[Inputs]) -> AnswersCheck:
