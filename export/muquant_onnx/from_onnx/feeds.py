@@ -39,12 +39,12 @@ class Batch:
     filled: int | None = None
 
     def own(self, outputs: Sequence[Any]) -> list[Any]:
-        """Return outputs; where the batch was filled up, those [N, ...] without what filled it."""
+        """Return outputs; where the batch was filled up, tensors [N, ...] without what filled it."""
         if self.filled is None:
             return list(outputs)
         return [
             output[: self.count]
-            if isinstance(output, np.ndarray) and output.shape[:1] == (self.filled,)
+            if isinstance(output, np.ndarray | Tensor) and output.shape[:1] == (self.filled,)
             else output
             for output in outputs
         ]

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.answers.report import FIT, HELD_OUT, SYNTHETIC
-from muquant.compression.budget.measure import Measured, Measurement, OnStep, measure_all
+from muquant.compression.budget.measure import Measured, Measurement, OnStep, measure_all, runs_of
 from muquant.compression.budget.probe import MOST_JUDGED, Probe, probed_samples
 from muquant.compression.options import CompressionOptions
 from muquant_onnx.files.write import write_graph
@@ -24,6 +24,7 @@ from muquant_onnx.from_onnx.check import SessionRun
 from muquant_onnx.from_onnx.feeds import Batch, Feeds
 from muquant_onnx.from_onnx.find import FoundWeight, find_weights
 from muquant_onnx.from_onnx.floats import read_float
+from muquant_onnx.from_onnx.gradients import graph_gradients
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.serving.sessions import load_session
 
@@ -57,8 +58,9 @@ def measure_file(
         Measured(weight.name, partial(read_float, weight.tensor), weight.channels, pinned)
         for weight, pinned in weights.items()
     ]
-    probe = _probe(source, [weight.name for weight in weights], options)
-    measured = measure_all(given, options, probe, on_step)
+    probe, batches = _probe(source, [weight.name for weight in weights], options)
+    gradients = None if probe is None else graph_gradients(source, batches, runs_of(on_step))
+    measured = measure_all(given, options, probe, gradients, on_step)
     return replace(measured, made_up=options.samples is None or options.made_up)
 
 
@@ -76,22 +78,27 @@ def ask_held_out(source: Path, options: CompressionOptions) -> FloatAnswers[Batc
     return FloatAnswers.of(((batch, run(batch), batch.count) for batch in batches), run, HELD_OUT, math.inf)
 
 
-def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe | None:
-    """Return what runs the graph with one of the named weights replaced; None where it cannot be run."""
+def _probe(
+    source: Path, names: list[str], options: CompressionOptions
+) -> tuple[Probe | None, Sequence[Batch]]:
+    """Return what runs the graph with some of the named weights replaced, None where it cannot be run; and
+    its inputs, one sample each."""
     if options.samples is None and not options.synthetic:
-        return None
+        return None, ()
     read = read_graph(source)
     if MEMORY * read.nbytes > psutil.virtual_memory().available:
-        return None
-    size = probed_samples(len(names))
-    samples = None if options.samples is None else options.samples[0].some(MOST_JUDGED).cut(size)
-    feeds = None if samples is None else Feeds.of(read.model.graph, samples, source)
+        return None, ()
+    alone: Sequence[Batch] = ()
+    batches: Sequence[Batch] = ()
+    if options.samples is not None:
+        samples = options.samples[0].some(MOST_JUDGED)
+        alone = Feeds.of(read.model.graph, samples, source, 1).batches
+        together = samples.cut(probed_samples(len(names)))
+        batches = Feeds.of(read.model.graph, together, source).batches
     try:
-        if feeds is None:
+        if options.samples is None:
             made = SessionRun(load_session(source)).made_up(read.model.graph, _MADE_UP)
-            batches = [Batch(feed, 1) for feed, _ in made]
-        else:
-            batches = list(feeds.batches)
+            alone = batches = [Batch(feed, 1) for feed, _ in made]
         inputs = _settable(read.model, names)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "settable.onnx")
@@ -100,13 +107,13 @@ def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe
         exact = FloatAnswers.of(
             ((batch, settable(batch), batch.count) for batch in batches),
             settable,
-            SYNTHETIC if feeds is None else FIT,
+            SYNTHETIC if options.samples is None else FIT,
             math.inf,
         )
     except Exception:  # onnxruntime's errors have no common base; the check of the answers says what failed
-        return None
+        return None, ()
     if exact.not_checked:
-        return None
+        return None, ()
 
     def probe(values: Mapping[str, Tensor], most: int) -> float:
         set_to = {
@@ -116,7 +123,7 @@ def _probe(source: Path, names: list[str], options: CompressionOptions) -> Probe
         }
         return exact.distortion(lambda batch: settable(replace(batch, feed={**batch.feed, **set_to})), most)
 
-    return probe
+    return probe, alone
 
 
 def _settable(model: ir.Model, names: Collection[str]) -> dict[str, tuple[str, np.dtype[Any]]]:

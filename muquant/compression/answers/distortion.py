@@ -10,6 +10,7 @@ from muquant.compression.answers.units import balanced, powers, unit_axis
 
 LEAST = 1e-4
 """The smallest probability that counts."""
+_TINY = 1e-30
 
 
 def distortion(name: str, exact: Tensor, found: Tensor) -> float | None:
@@ -54,3 +55,53 @@ def _of_classes(exact: Tensor, found: Tensor) -> float:
     exact, found = ((each - math.log(LEAST)).nan_to_num(0.0).clamp(min=0) for each in (exact, found))
     signal, noise = (float(powers(each, None)) for each in (exact, exact - found))
     return noise / signal
+
+
+def compared(name: str, exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor, int | None]:
+    """Return what `distortion` compares of a floating-point output, so that it has a gradient, and the axis
+    of its units; of a class that counts all of the error does. Empty where the shapes differ.
+
+    Args:
+        name: of the output.
+        exact: the float network's.
+        found: the other's.
+    """
+    exact, found = comparable(exact, found)
+    if not exact.numel():
+        return exact, found, None
+    axis = classes_of(name, exact)
+    if axis is not None and adds_up(exact, axis):
+        return *_above_least(exact.clamp(min=_TINY).log(), found.clamp(min=_TINY).log()), None
+    if axis is not None and not are_probable(exact):
+        return *_above_least(exact.log_softmax(axis), found.log_softmax(axis)), None
+    return exact, found, unit_axis(exact)
+
+
+def comparable(exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both with zeros where `exact` is not finite; empty where the shapes differ."""
+    if exact.shape != found.shape:
+        return exact[:0], found[:0]
+    tells = exact.isfinite()
+    return torch.where(tells, exact, 0.0), torch.where(tells, found, 0.0)
+
+
+def residual(name: str, exact: Tensor, found: Tensor) -> Tensor:
+    """Return numbers whose sum of squares is `distortion` as far as that is small; it has a gradient.
+
+    Args:
+        name: of a floating-point output.
+        exact: the float network's.
+        found: the other's, of the same shape.
+    """
+    exact, found, units = compared(name, exact, found)
+    signal = powers(exact, units).clamp(min=_TINY)
+    shape = [1] * exact.dim()
+    if units is not None:
+        shape[units] = -1
+    return (found - exact) * (len(signal) * signal).rsqrt().to(found).reshape(shape)
+
+
+def _above_least(exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithms of probabilities over the least that counts, 0 where neither does."""
+    exact, found = exact - math.log(LEAST), found - math.log(LEAST)
+    return exact.clamp(min=0), torch.where(exact > 0, found, found.clamp(min=0))

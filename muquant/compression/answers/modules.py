@@ -156,12 +156,13 @@ def _says_no_more_than_a_shape(tensors: Sequence[Tensor]) -> bool:
     return bool(floating) and alike and all(bool((each == each.reshape(-1)[0]).all()) for each in floating)
 
 
-def run_module(module: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]]:
-    """Return the tensors of a result; who draws random numbers draws the same ones each time."""
+def run_module(module: nn.Module, inputs: Inputs, *, gradients: bool = False) -> list[tuple[str, Tensor]]:
+    """Return the tensors of a result, with `gradients` or without; who draws random numbers draws the same
+    ones each time."""
     dtype = next((value.dtype for value in module.parameters() if value.is_floating_point()), torch.float32)
     own = inputs.map(
         lambda tensor: tensor.to("cpu", dtype if tensor.is_floating_point() else None, copy=True)
     )
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return output_tensors(own.call(module))

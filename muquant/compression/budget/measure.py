@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from muquant.base.errors import naming
 from muquant.compression.answers.modules import ask_to_probe, run_module
 from muquant.compression.answers.report import SYNTHETIC
 from muquant.compression.budget.curve import WidthCurve, coded, measure
+from muquant.compression.budget.gradients import Distortions, Errors, Gradients, OnRun, by_gradients
 from muquant.compression.budget.probe import MOST_JUDGED, PROBED, TRUST, Probe, probed, probed_samples
 from muquant.compression.layers import Weight
 from muquant.compression.options import CompressionOptions
@@ -80,17 +82,21 @@ def measure_all(
     weights: Sequence[Measured],
     options: CompressionOptions,
     probe: Probe | None,
+    gradients: Gradients | None = None,
     on_step: OnStep | None = None,
 ) -> Measurement:
-    """Measure weights, one at a time in memory.
+    """Measure weights, one at a time in memory but for their errors.
 
     Args:
         weights: them.
         options: of the compression.
         probe: what the answers of the network do; None where it cannot be run.
+        gradients: the same of many weights at once; None where they cannot be had. Weights that it leaves out
+            are shown to the network one after another.
         on_step: called before each weight.
     """
-    curves, mus, distortions = [], [], []
+    curves, mus = [], []
+    errors: dict[str, dict[int, Tensor]] = {}
     for place, weight in enumerate(weights):
         if on_step is not None:
             on_step(f"measuring {weight.name}", place, len(weights))
@@ -101,17 +107,35 @@ def measure_all(
             )
             curves.append(curve)
             mus.append(mu)
-            if probe is not None and weight.pinned is None:
-                tried = {bits: _coded(weight, options, bits, mu).dequantize() for bits in PROBED}
-                most = probed_samples(len(weights))
-                distortions.append({bits: probe({weight.name: own}, most) for bits, own in tried.items()})
-            else:
-                distortions.append({})
-    return Measurement(weights, curves, mus, options, probe, distortions)
+            if probe is not None and gradients is not None and weight.pinned is None:
+                errors[weight.name] = {
+                    bits: (_coded(weight, options, bits, mu).dequantize() - value).to(torch.bfloat16)
+                    for bits in PROBED
+                }
+    distortions = dict(gradients(errors)) if gradients is not None and errors else {}
+    unknown = [
+        (weight, mu)
+        for weight, mu in zip(weights, mus, strict=True)
+        if weight.pinned is None and weight.name not in distortions
+    ]
+    for place, (weight, mu) in enumerate(unknown if probe is not None else ()):
+        assert probe is not None
+        if on_step is not None:
+            on_step(f"measuring {weight.name}", place, len(unknown))
+        tried = {bits: _coded(weight, options, bits, mu).dequantize() for bits in PROBED}
+        most = probed_samples(len(unknown))
+        distortions[weight.name] = {bits: probe({weight.name: own}, most) for bits, own in tried.items()}
+    known = [distortions.get(weight.name, {}) for weight in weights]
+    return Measurement(weights, curves, mus, options, probe, known)
 
 
 def _coded(weight: Measured, options: CompressionOptions, bits: int, mu: float) -> QuantizedTensor:
     return coded(weight.read(), options.format, bits, mu, weight.channels, options.observer)
+
+
+def runs_of(on_step: OnStep | None) -> OnRun | None:
+    """Return what tells of runs for gradients."""
+    return None if on_step is None else partial(on_step, "gradients")
 
 
 def measure_module(
@@ -149,7 +173,19 @@ def measure_module(
         for weight, pinned in weights.items()
     ]
     unknown = exact.not_checked or (exact.inputs == SYNTHETIC and not options.synthetic)
-    measured = measure_all(given, options, None if unknown else probe, on_step)
+
+    def gradients(errors: Errors) -> Distortions:
+        own = {name: by_name[name].value for name in errors}
+        try:
+            alone = [one for batch, _, _ in exact.batches for one in batch.batches(1)]
+            runs = [partial(run_module, module, one, gradients=True) for one in alone]
+            return by_gradients(own, errors, runs, runs_of(on_step))
+        except Exception:  # whatever the module raises on one sample, or with gradients
+            return {}
+
+    measured = measure_all(
+        given, options, None if unknown else probe, None if unknown else gradients, on_step
+    )
     return replace(measured, made_up=exact.inputs == SYNTHETIC)
 
 
