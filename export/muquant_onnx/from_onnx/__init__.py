@@ -24,7 +24,8 @@ made_up.py      inputs of which only types and shapes are known
 check.py        what a file answers under onnxruntime, before and after
 states.py       what a graph remembers, where samples do not say it
 biases.py       where a layer's bias is added, and how to change it
-tuning.py       the training of all weights together, by a copy in PyTorch
+gradients.py    a copy in PyTorch, and what its gradients say of errors of weights
+tuning.py       the training of all weights together, by such a copy
 spool.py        packed codes, in a file until the model is written
 synthetic.py    inputs that are made up, in the place of samples
 edit.py         packed codes in the weights' place

@@ -1,7 +1,8 @@
 """A width for each weight, so that all together keep within a budget and lose as little as they can.
 
 curve.py      what a weight costs and loses at each width
-probe.py      what its error does to the answers of the network
+probe.py      what its error does to the answers of the network, run with it
+gradients.py  the same, of all weights in a few runs
 measure.py    both, for all weights of a network
 front.py      the plans that are worth having
 limits.py     what a plan must keep within
