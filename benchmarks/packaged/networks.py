@@ -158,6 +158,11 @@ def read(rng: Generator) -> Feed:
     return {"input_ids": windows(rng, packaged(SMOLLM2), 64)}
 
 
+def with_tokens(session: ort.InferenceSession, feed: Feed) -> Answer:
+    """Logits, and the tokens that they are to foretell."""
+    return {**run(session, feed), "tokens": feed["input_ids"]}
+
+
 def filtered(rng: Generator) -> Feed:
     """Two seconds of noisy speech."""
     return deepfilter_features(speech(rng, 2, 48_000))
@@ -214,7 +219,9 @@ NETWORKS = {
     "deepfilternet-df_dec": Network(
         unpacked(DEEPFILTER, "/df_dec.onnx"), NOISY, partial(encoded, ("emb", "c0"))
     ),
-    "smollm2": Network("packaged.modules:smollm2", "64 tokens of Python's manual", read, tasks.same_token, 8),
+    "smollm2": Network(
+        "packaged.modules:smollm2", "64 tokens of Python's manual", read, tasks.same_token, 8, with_tokens
+    ),
     "rapidocr-recognition-float16": Network(
         float16(RECOGNITION), LINES, half(recognised), tasks.same_text, 12
     ),

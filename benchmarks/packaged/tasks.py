@@ -78,7 +78,8 @@ def same_direction(wanted: list[Answer], found: list[Answer]) -> dict[str, float
 
 
 def same_token(wanted: list[Answer], found: list[Answer]) -> dict[str, float]:
-    """Of logits: the likeliest token, and the Kullback-Leibler divergence in nat."""
+    """Of logits [1, length, tokens] and the text's own "tokens" [1, length]: the likeliest token, the
+    Kullback-Leibler divergence in nat, and the perplexity over the float network's."""
     divergences = []
     for one, other in zip(wanted, found, strict=True):
         p, q = (_log_softmax(_first(each).astype(np.float64)) for each in (one, other))
@@ -86,7 +87,19 @@ def same_token(wanted: list[Answer], found: list[Answer]) -> dict[str, float]:
     return {
         "same next token": _equal(wanted, found, lambda scores: scores.argmax(-1)),
         "divergence, nat": float(np.mean(np.concatenate(divergences))),
+        "perplexity over float": _perplexity(found) / _perplexity(wanted),
     }
+
+
+def _perplexity(answers: list[Answer]) -> float:
+    """Of each token but the first, by those before it."""
+    losses = [
+        -np.take_along_axis(
+            _log_softmax(_first(each).astype(np.float64))[:, :-1], each["tokens"][:, 1:, None], 2
+        )
+        for each in answers
+    ]
+    return float(np.exp(np.mean(np.concatenate(losses, None))))
 
 
 def sqnr(wanted: list[Answer], found: list[Answer]) -> dict[str, float | None]:

@@ -10,7 +10,9 @@ from torch import Tensor
 from muquant.base.errors import InputError
 from muquant.base.values import field_values
 from muquant.compression.auto import WIDEST
-from muquant.format.channels import Channels
+from muquant.format.channels import ROWS, Channels
+from muquant.format.packing import packed_size
+from muquant.format.rows import to_matrix
 from muquant.format.spec import MAX_MU, MuLawSpec
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.quality import weight_sqnr
@@ -21,6 +23,9 @@ WIDTHS = tuple(range(2, WIDEST + 1))
 WIDER_MU = 1.5
 """Codes wider than those that mu was searched for are measured with so many times that mu: within 0.3 dB of
 their own best on normal, Laplace and Student's weights, where a bit is six. Only one search is done."""
+
+ENOUGH = 2**20
+"""Weights of one matrix that tell its noise: of more, channels at equal distances are looked at."""
 
 MeasuredOn = Literal["answers", "weight"]
 
@@ -152,7 +157,8 @@ def measure(
 ) -> tuple[WidthCurve, float]:
     """Return what `weight` costs and loses at each width, every weight at its nearest level; and its mu.
 
-    Better rounding lowers the noise of all widths by much the same factor, and takes far longer.
+    Better rounding lowers the noise of all widths by much the same factor, and takes far longer. Of large
+    weights some channels are looked at, see `ENOUGH`.
 
     Args:
         name: of the weight.
@@ -165,10 +171,13 @@ def measure(
     Raises:
         InputError: the weight holds NaN or infinity, or a name is unknown.
     """
-    mu = float(quantize(weight, spec, channels, observer, "nearest").tensor.spec.mu)
+    some = to_matrix(weight, channels)[:: max(1, weight.numel() // ENOUGH)]
+    mu = float(quantize(some, spec, ROWS, observer, "nearest").tensor.spec.mu)
+    whole = coded(weight, spec, spec.bits, mu, channels, observer)
+    steps = whole.nbytes - packed_size(weight.numel(), spec.bits)
     points = []
     for bits in range(WIDTHS[0], spec.widest + 1):
-        tensor = coded(weight, spec, bits, mu, channels, observer)
-        ratio = weight_sqnr(weight, tensor)
-        points.append(WidthPoint(bits, tensor.nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10)))
+        ratio = weight_sqnr(some, coded(some, spec, bits, mu, ROWS, observer))
+        nbytes = packed_size(weight.numel(), bits) + steps
+        points.append(WidthPoint(bits, nbytes, 0.0 if ratio is None else 10 ** (-ratio / 10)))
     return WidthCurve(name, "weight", pinned, tuple(points)), mu
