@@ -1,7 +1,8 @@
 """From any ONNX file to one with weights in few bits; edited as a graph, and run only for
 samples, to check its answers, and where its opset is raised.
 
-compress.py     `compress_onnx`: one weight at a time
+compress.py     `compress_onnx`: the whole way
+quantizer.py    its weights, from float to packed codes, one at a time
 plan.py         `plan_onnx`: widths within a budget
 measure.py      what weights cost and lose at each width, and what that does to the answers
 given.py        a model in memory, as a file for a while

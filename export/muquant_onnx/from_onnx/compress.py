@@ -7,37 +7,28 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-import onnx_ir as ir
-from torch import Tensor
-
-from muquant.base.errors import naming
 from muquant.base.files import scratch_folder
 from muquant.compression.budget.measure import OnStep
 from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration
-from muquant.compression.options import TUNED, CompressionOptions
+from muquant.compression.options import CompressionOptions
 from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
-from muquant.quantization.outcome import Outcome
-from muquant.quantization.quantize import quantize
 from muquant.quantization.resume import FinishedWeights
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.metadata import add_metadata
-from muquant_onnx.from_onnx.biases import find_bias
-from muquant_onnx.from_onnx.calibrate import graph_samples
 from muquant_onnx.from_onnx.check import SessionRun, ask_file, check_file
 from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
-from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.given import GivenModel, as_file
 from muquant_onnx.from_onnx.measure import ask_held_out, measure_file
 from muquant_onnx.from_onnx.opset import RaisedFile, raised
+from muquant_onnx.from_onnx.quantizer import Quantizer
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.from_onnx.report import CompressReport, LeftAlone, WeightReport
+from muquant_onnx.from_onnx.report import CompressReport, LeftAlone
 from muquant_onnx.from_onnx.spool import Spool
 from muquant_onnx.from_onnx.synthetic import with_synthetic
-from muquant_onnx.from_onnx.tuning import tune_graph
 from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
 from muquant_onnx.serving.sessions import load_session
 
@@ -159,50 +150,17 @@ def compress_file(
     own = own_formats(picked, options)
     free = [weight for weight in picked if weight not in own]
     widths = _spread(source, free, options, policy, on_layer)
-    chosen, notes = dict[FoundWeight, MuLawSpec](), dict[FoundWeight, str]()
+    formats = dict[FoundWeight, tuple[MuLawSpec, str]]()
     for weight in picked:
         default, note = options.default_format(recurrent=weight.recurrent)
-        chosen[weight] = own.get(weight) or widths.get(weight, default)
-        notes[weight] = "" if weight in own else note
-    not_picked = (weight for weight in found if weight not in chosen)
+        formats[weight] = (own[weight], "") if weight in own else (widths.get(weight, default), note)
+    not_picked = (weight for weight in found if weight not in formats)
     with scratch_folder(destination) as scratch:
-        spool, packed, reports = Spool(scratch / "packed"), {}, dict[FoundWeight, WeightReport]()
-        done: dict[FoundWeight, Outcome] = {}
-        for number, (weight, samples, unseen) in enumerate(
-            graph_samples(source.path, picked, options.samples, None if options.made_up else done)
-        ):
-            if on_layer is not None:
-                on_layer(weight.name, number, len(chosen))
-            with naming(weight.name):
-                values = read_float(weight.tensor)
-                bias = find_bias(weight, model.graph) if options.corrects else None
-                outcome = quantize(
-                    values,
-                    chosen[weight],
-                    weight.channels,
-                    options.observer,
-                    options.method,
-                    samples,
-                    biased=bias is not None,
-                    finished=options.finished,
-                )
-                reports[weight] = _report(weight, values, outcome, unseen, notes[weight])
-                del values  # it is not needed while the codes are packed
-                if options.samples is not None:
-                    done[weight] = outcome
-                if bias is not None and outcome.shift is not None:
-                    bias.shift(outcome.shift, weight)
-                packed[weight.name] = spool.add(weight.name, outcome.tensor, ir.DataType(weight.tensor.dtype))
-        tuning = None
-        if options.tuned:
-            before = {weight: outcome.tensor for weight, outcome in done.items()}
-            changed, tuning = tune_graph(source.path, model, before, options, on_layer)
-            for weight, tensor in changed.items():
-                outcome = replace(done[weight], tensor=tensor, rounding=TUNED, output=None)
-                unseen = reports[weight].not_calibrated
-                reports[weight] = _report(weight, read_float(weight.tensor), outcome, unseen, notes[weight])
-                packed[weight.name] = spool.add(weight.name, tensor, ir.DataType(weight.tensor.dtype))
-        served = replace_weights(model, [(weight, packed[weight.name]) for weight in chosen], policy)
+        quantizer = Quantizer(source.path, model, formats, options, Spool(scratch / "packed"))
+        quantizer.quantize(on_layer)
+        tuning = quantizer.tune(on_layer) if options.tuned else None
+        packed = quantizer.packed
+        served = replace_weights(model, [(weight, packed[weight.name]) for weight in picked], policy)
         add_metadata(model, packed, policy, forms_by_weight(served))
         written = write_graph(model, destination, scratch)
     return CompressReport(
@@ -213,7 +171,7 @@ def compress_file(
         policy=policy,
         weights=tuple(
             replace(report, served=tuple(use for use in served if use.weight == report.name))
-            for report in (reports[weight] for weight in picked)
+            for report in (quantizer.reports[weight] for weight in picked)
         ),
         left_alone=tuple(sorted([*left_alone, *map(_not_picked, not_picked)], key=lambda left: -left.nbytes)),
         raised_from=source.opset,
@@ -264,13 +222,3 @@ def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> d
 
 def _not_picked(weight: FoundWeight) -> LeftAlone:
     return LeftAlone(weight.source, weight.uses[0].kind, "it was not picked", weight.tensor.nbytes)
-
-
-def _report(weight: FoundWeight, values: Tensor, outcome: Outcome, unseen: str, note: str) -> WeightReport:
-    return WeightReport(
-        **outcome.summary(weight.name, values, unseen),
-        source=weight.source,
-        source_nbytes=weight.tensor.nbytes,
-        served=(),
-        note=note,
-    )
