@@ -1,11 +1,13 @@
 """The number format, defined once: everything else (packing, files, ONNX) derives from a `MuLawSpec`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 from muquant.base.errors import InputError
 from muquant.base.values import field_values
+from muquant.format.steps import FEWEST
 
 Domain = Literal["decoded", "mapped"]
 Levels = Literal["mid-rise", "mid-tread"]
@@ -110,6 +112,9 @@ class MuLawSpec:
             zero, its spare last code is never written and decodes to zero.
         grid: integers on which levels lie; "auto" is "int8" to 6 bits and "int16" above, where int8 levels
             would collide. "int4", for at most 4 bits, holds no more levels than a 4-bit kernel can take.
+        step_bits: 8 rounds the steps of a weight that has many to five significant bits, which files hold in
+            8 bits, see `steps.py`; 32 leaves them float32, and so does the mapped domain, of which they are a
+            part.
 
     Raises:
         InputError: a field is outside its range.
@@ -121,6 +126,7 @@ class MuLawSpec:
     granularity: str = "channel"
     levels: Levels = "mid-rise"
     grid: Grid = "auto"
+    step_bits: Literal[8, 32] = 8
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or not 2 <= self.bits <= 8:
@@ -133,6 +139,8 @@ class MuLawSpec:
             if getattr(self, name) not in get_args(choices):
                 expected = ", ".join(f'"{choice}"' for choice in get_args(choices))
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
+        if type(self.step_bits) is not int or self.step_bits not in (8, 32):
+            raise InputError(f"step_bits is {self.step_bits!r}; expected 8 or 32")
         if self.bits > self.level_grid.widest:
             raise InputError(
                 f'grid is "{self.grid}" and bits is {self.bits}; expected at most {self.level_grid.widest} '
@@ -206,6 +214,10 @@ class MuLawSpec:
         grid = self.level_grid
         return grid.multiple(self.positive_steps) if self.expansion_mu == 0 else grid.largest
 
+    def shortens(self, steps: int) -> bool:
+        """Whether so many steps of a weight are rounded to what 8 bits hold."""
+        return self.step_bits == 8 and self.domain == "decoded" and steps >= FEWEST
+
     def with_mu(self, mu: float) -> Self:
         """Return this spec with mu chosen."""
         return replace(self, mu=mu)
@@ -221,7 +233,10 @@ class MuLawSpec:
 
     @classmethod
     def from_dict(cls, document: object) -> Self:
-        """Build from `to_dict`'s output; unknown or missing fields are an `InputError`."""
+        """Build from `to_dict`'s output; unknown or missing fields are an `InputError`, but for `step_bits`:
+        files of old have float32 steps."""
+        if isinstance(document, Mapping):
+            document = {"step_bits": 32, **document}
         return cls(**field_values(cls, document, "number format"))
 
 

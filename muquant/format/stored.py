@@ -11,12 +11,19 @@ from muquant.base.errors import InputError
 from muquant.format.channels import Channels
 from muquant.format.packing import unpack
 from muquant.format.spec import MuLawSpec
+from muquant.format.steps import CodedSteps, coded_steps
 from muquant.format.tensor import QuantizedTensor
 
 
 def weight_tensors(name: str, quantized: QuantizedTensor) -> dict[str, Tensor]:
-    """Return `codes.NAME` (packed bytes) and `step.NAME`."""
-    return {f"codes.{name}": torch.from_numpy(quantized.packed()), f"step.{name}": quantized.step}
+    """Return `codes.NAME` (packed bytes) and `step.NAME`, or where 8 bits hold the steps `step_codes.NAME` and
+    `step_unit.NAME`."""
+    codes = {f"codes.{name}": torch.from_numpy(quantized.packed())}
+    coded = coded_steps(quantized.step.numpy())
+    if coded is None:
+        return codes | {f"step.{name}": quantized.step}
+    parts = {f"step_codes.{name}": coded.codes, f"step_unit.{name}": coded.unit}
+    return codes | {key: torch.from_numpy(part) for key, part in parts.items()}
 
 
 def weight_entry(quantized: QuantizedTensor) -> dict[str, Any]:
@@ -44,5 +51,17 @@ def read_weight(name: str, tensors: Mapping[str, Tensor], entry: Mapping[str, An
         raise InputError(f"the codes of {name} are {packed.numpy().dtype}; expected uint8")
     codes = unpack(packed.numpy(), spec.bits, math.prod(shape))
     return QuantizedTensor(
-        spec, torch.from_numpy(codes).reshape(shape), tensors[f"step.{name}"], Channels.from_entry(entry)
+        spec, torch.from_numpy(codes).reshape(shape), _read_steps(name, tensors), Channels.from_entry(entry)
     )
+
+
+def _read_steps(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    if f"step.{name}" in tensors:
+        return tensors[f"step.{name}"]
+    codes, unit = (tensors[f"{part}.{name}"] for part in ("step_codes", "step_unit"))
+    if codes.dtype != torch.uint8 or unit.dtype != torch.float32 or unit.numel() != 1:
+        raise InputError(
+            f"the steps of {name} are codes of {codes.numpy().dtype} and {unit.numel()} units of "
+            f"{unit.numpy().dtype}; expected uint8 and one float32"
+        )
+    return torch.from_numpy(CodedSteps(codes.numpy(), unit.numpy().reshape(())).decoded())

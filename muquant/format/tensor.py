@@ -12,6 +12,7 @@ from muquant.format.law import grid_levels
 from muquant.format.packing import pack, packed_size
 from muquant.format.rows import spread
 from muquant.format.spec import MuLawSpec
+from muquant.format.steps import SIGNIFICANT, SMALLEST_UNIT, steps_size, unit_of_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class QuantizedTensor:
     @property
     def nbytes(self) -> int:
         """Bytes that the packed codes and the steps take."""
-        return packed_size(self.codes.numel(), self.spec.bits) + 4 * self.step.numel()
+        return packed_size(self.codes.numel(), self.spec.bits) + steps_size(self.step.cpu().numpy())
 
     def dequantize(self) -> Tensor:
         """Return the weight, float32: `float32(k) * step`, in exactly this order of operations."""
@@ -76,5 +77,23 @@ class QuantizedTensor:
 
 
 def step_of(scale: Tensor, spec: MuLawSpec) -> Tensor:
-    """Return `step = float32(scale / grid_max)`; the division is exact enough in float64."""
-    return (scale.double() / spec.grid_max).float()
+    """Return `step = float32(scale / grid_max)`, and of these steps those nearest to them that 8 bits hold
+    where the spec wants that; the division is exact enough in float64."""
+    step = (scale.double() / spec.grid_max).float()
+    return short_steps(step) if spec.shortens(step.numel()) else step
+
+
+def short_steps(step: Tensor) -> Tensor:
+    """Return the nearest steps that 8 bits hold, see `coded_steps`: float32 of any shape, not negative."""
+    rounded = significant(step)
+    unit = unit_of_steps(float(rounded.max()))
+    if unit < SMALLEST_UNIT:  # all but zero
+        return step
+    return torch.where(rounded < 2**SIGNIFICANT * unit, (step / unit).round() * unit, rounded)
+
+
+def significant(step: Tensor) -> Tensor:
+    """Round float32 numbers to the significant bits of steps in 8 bits, whatever the largest is."""
+    dropped = 24 - SIGNIFICANT
+    bits = step.view(torch.int32) + (1 << (dropped - 1))
+    return (bits >> dropped << dropped).view(torch.float32)

@@ -1,5 +1,6 @@
 """Fake quantization, torch.ao style: forward decodes as deployed, backward lets gradients through."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class MuLawFakeQuantize(FakeQuantizeBase):
 
     Args:
         spec: the format, in the decoded domain; a mu that is a number stays fixed, "auto" is observed, then
-            learned.
+            learned. Steps are learned, and stay float32.
         channel_axis: the weight's axis of output channels, or its `Channels`.
         observer: the class of the observer.
         learn: whether scale and mu receive gradients.
@@ -57,7 +58,7 @@ class MuLawFakeQuantize(FakeQuantizeBase):
         **_: Any,
     ) -> None:
         super().__init__()
-        self.spec = spec or MuLawSpec()
+        self.spec = replace(spec or MuLawSpec(), step_bits=32)
         if self.spec.domain == "mapped":
             raise InputError(
                 'domain "mapped" cannot be fake-quantized: mapping is a step after training; use "decoded"'

@@ -58,7 +58,7 @@ class StraightThrough(torch.autograd.Function):
             torch.mul(table.look_up(levels, rows[part], own), own, out=decoded[part])
         result = layout.weight(decoded).to(weight.dtype)
         ctx.spec, ctx.layout, ctx.table = spec, layout, table
-        ctx.save_for_backward(weight, log_scale, result)
+        ctx.save_for_backward(weight, log_scale, step, result)
         return result
 
     @staticmethod
@@ -66,7 +66,7 @@ class StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients by weight, log scale and log mu."""
         layout, table, spec = ctx.layout, ctx.table, ctx.spec
-        weight, log_scale, result = ctx.saved_tensors
+        weight, log_scale, step, result = ctx.saved_tensors
         rows, decoded, upstream = layout.rows(weight), layout.rows(result), layout.rows(gradient)
         scale = log_scale.exp().reshape(-1, 1)
         through, by_scale = torch.empty_like(rows), torch.empty(len(rows), device=rows.device)
@@ -79,8 +79,8 @@ class StraightThrough(torch.autograd.Function):
         by_mu = None
         if ctx.needs_input_grad[2]:
             some = slice(None, None, max(1, rows.numel() // SAMPLE))
-            own = scale if len(scale) == 1 else scale[some]
-            slope = table.look_up(table.slopes(), rows[some], step_of(own, spec))
+            own, near = (each if len(each) == 1 else each[some] for each in (scale, step))
+            slope = table.look_up(table.slopes(), rows[some], near)
             share = len(slope) / len(rows)
             by_mu = slope.mul_(upstream[some]).mul_(own).sum() * (spec.mu / share)
         return layout.weight(through).to(weight.dtype), by_scale.reshape(log_scale.shape), by_mu, None, None

@@ -83,6 +83,7 @@ def compress(
     mu: str,
     domain: Domain,
     granularity: str,
+    step_bits: str,
     levels: Levels,
     grid: Grid,
     layers: str,
@@ -125,7 +126,7 @@ def compress(
     budget = Budget.read(max_bytes, max_drop, plan, bits, layers)
     width, overrides = parse_bits(bits)
     options = CompressionOptions(
-        spec=muquant.MuLawSpec(width, parse_mu(mu), domain, granularity, levels, grid),
+        spec=muquant.MuLawSpec(width, parse_mu(mu), domain, granularity, levels, grid, int(step_bits)),  # type: ignore[arg-type]
         flat=flat,
         layers=layers,
         overrides=overrides,

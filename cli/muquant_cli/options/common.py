@@ -78,6 +78,12 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Which weights share a scale.",
             ),
             click.option(
+                "--step-bits",
+                type=click.Choice(["8", "32"]),
+                default="8",
+                help="Of each step where a weight has many; 32: all stay float32.",
+            ),
+            click.option(
                 "--levels",
                 type=click.Choice(get_args(Levels)),
                 default="mid-rise",

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from muquant.format.packing import CODES_PER_WORD, RUN
 from muquant.format.spec import MuLawSpec
+from muquant.format.steps import SIGNIFICANT
 
 DOMAIN = "muquant"
 DOMAIN_VERSION = 1
@@ -64,9 +65,7 @@ class Decoder:
 
     def function(self, opset: int = OPSET) -> ir.Function:
         """Build the function for a graph of `opset`, 13 or later: what it uses means the same in all."""
-        function = ir.serde.deserialize_function(onnx.parser.parse_function(self.text()))
-        function.opset_imports[""] = opset
-        return function
+        return _function(self.text(), opset)
 
     def text(self) -> str:
         """The function in ONNX's textual form, as FORMAT.md shows it."""
@@ -173,6 +172,46 @@ class Decoder:
             lines += _word(i, i * width, width)
         lines.append(f"words = Concat <axis = 1> ({', '.join(f'word{i}' for i in range(count))})")
         return "\n  " + "\n  ".join(lines)
+
+
+@dataclass(frozen=True)
+class StepDecoder:
+    """Names and builds the function that decodes steps from 8 bits, `(codes, unit) -> steps`: the k that
+    codes stand for, looked up, times the unit; all of it exact."""
+
+    name = "StepDecode8"
+
+    def function(self, opset: int = OPSET) -> ir.Function:
+        """Build the function for a graph of `opset`, 13 or later."""
+        return _function(self.text(), opset)
+
+    def text(self) -> str:
+        """The function in ONNX's textual form, as FORMAT.md shows it."""
+        exponents = [max(code // _HIDDEN - 1, 0) for code in range(0, 256, _HIDDEN)]
+        return f"""<opset_import: ["" : {OPSET}], domain: "{DOMAIN}">
+{self.name} (codes, unit) => (steps) {{
+  sixteen = Constant <value = int32 {{{_HIDDEN}}}> ()
+  hidden = Constant <value = int32[16] {{{", ".join(str(_HIDDEN * (e > 0)) for e in range(16))}}}> ()
+  powers = Constant <value = int32[16] {{{", ".join(str(1 << e) for e in exponents)}}}> ()
+  wide = Cast <to = 6> (codes)
+  exponent = Div (wide, sixteen)
+  mantissa = Mod (wide, sixteen)
+  first = Gather <axis = 0> (hidden, exponent)
+  significand = Add (first, mantissa)
+  power = Gather <axis = 0> (powers, exponent)
+  k = Mul (significand, power)
+  float_k = Cast <to = 1> (k)
+  steps = Mul (float_k, unit)
+}}"""
+
+
+_HIDDEN = 1 << (SIGNIFICANT - 1)
+
+
+def _function(text: str, opset: int) -> ir.Function:
+    function = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    function.opset_imports[""] = opset
+    return function
 
 
 def gives_places(name: str) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from muquant.format.channels import Channels
 from muquant.format.spec import MuLawSpec
+from muquant.format.steps import steps_size
 
 if TYPE_CHECKING:  # which needs torch
     from muquant.format.tensor import QuantizedTensor
@@ -53,4 +54,4 @@ class PackedWeight:
     @property
     def nbytes(self) -> int:
         """Bytes that the packed codes and the steps take."""
-        return self.packed.nbytes + self.step.nbytes
+        return self.packed.nbytes + steps_size(self.step)

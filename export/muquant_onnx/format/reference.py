@@ -6,6 +6,7 @@ data may lie: it is written from the document.
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from muquant.base.errors import InputError, first_line
 from muquant.base.files import beside
 from muquant_onnx.format.metadata import Metadata, WeightEntry, metadata_of
 from muquant_onnx.format.names import Part, label
+
+
+STEP_PARTS = (Part.STEP, Part.SCALE, Part.STEP_CODES, Part.SCALE_CODES, Part.STEP_UNIT)
+"""Of a weight: what its steps are read from."""
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Metadata]:
@@ -60,11 +65,12 @@ def decode_model(
         try:
             packed = _array(initializers[label(name, Part.PACKED)], path)
             mu = float(_array(initializers[label(name, Part.MU)], path))
-            if label(name, Part.STEP) in initializers:
-                step = _array(initializers[label(name, Part.STEP)], path)
-            else:  # a DequantizeLinear's scale: [channels], or with groups [groups, channels]
-                step = _array(initializers[label(name, Part.SCALE)], path).T
-            weights[name] = decode(packed, mu, step, entry)
+            parts = {
+                part: _array(initializers[label(name, part)], path)
+                for part in STEP_PARTS
+                if label(name, part) in initializers
+            }
+            weights[name] = decode(packed, mu, read_steps(parts), entry)
         except InputError:
             raise
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
@@ -72,6 +78,35 @@ def decode_model(
                 f"{path}: the parts of {name} do not fit together ({error!r}); export it again"
             ) from error
     return weights
+
+
+def read_steps(parts: Mapping[Part, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Return the steps of a weight from those of its initializers that are there, float32.
+
+    A DequantizeLinear's scale is [channels], or with groups [groups, channels].
+    """
+    for part, turned in ((Part.STEP, False), (Part.SCALE, True)):
+        codes = {Part.STEP: Part.STEP_CODES, Part.SCALE: Part.SCALE_CODES}[part]
+        if part in parts:
+            step = parts[part]
+        elif codes in parts:
+            step = decode_steps(parts[codes], parts[Part.STEP_UNIT])
+        else:
+            continue
+        return step.T if turned else step
+    raise KeyError(Part.STEP)
+
+
+def decode_steps(
+    codes: np.ndarray[Any, Any], unit: np.ndarray[Any, Any]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return steps from their codes, uint8 of any shape, and their unit, float32 []."""
+    if codes.dtype != np.uint8 or unit.size != 1:
+        raise ValueError(f"step codes of {codes.dtype}, {unit.size} units")
+    exponent, mantissa = (part.astype(np.int64) for part in divmod(codes, 16))
+    k = np.where(exponent, (16 + mantissa) << np.maximum(exponent - 1, 0), mantissa)
+    steps: np.ndarray[Any, np.dtype[np.float32]] = k.astype(np.float32) * np.float32(unit.item())
+    return steps
 
 
 def _array(tensor: onnx.TensorProto, path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:

@@ -8,7 +8,6 @@ from functools import partial
 
 import onnx_ir as ir
 
-from muquant_onnx.format.names import Part
 from muquant_onnx.lowering.kernels import INT4, INT8, MatrixKernel, NotServedError, Steps
 from muquant_onnx.lowering.store import WeightStore, stand_in
 
@@ -108,7 +107,7 @@ def _gather(store: WeightStore, gather: ir.Node, index: int, pays: bool) -> None
         "Cast", [rows], "float_row_levels", ir.DataType.FLOAT, output.shape, to=ir.DataType.FLOAT
     )
     kind = quantized.spec.steps.kind
-    step = store.constant(Part.STEP, quantized.step) if kind == "group" else store.wide_step()
+    step = store.steps(quantized.step) if kind == "group" else store.wide_step()
     if kind != "tensor":
         step = store.node("Gather", [step, indices], "row_step", ir.DataType.FLOAT, None, axis=0)
     if kind == "group":

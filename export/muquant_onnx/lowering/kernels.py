@@ -114,7 +114,7 @@ class MatrixKernel:
         else:
             step = np.broadcast_to(quantized.step.reshape(-1), (outputs,)).copy()
             layout = {"axis": 1}
-        scale = store.constant(Part.SCALE, step, store.count(Part.SCALE))
+        scale = store.scale(step)
         if not lacking:
             return self._dequantized(store, [integers, scale], Part.DEQUANTIZED, shape, layout), None
         twice = store.node("Add", [scale, scale], "twice_scale", ir.DataType.FLOAT, step.shape)

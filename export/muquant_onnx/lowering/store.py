@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from muquant_onnx.format.decode_function import DOMAIN, Decoder
+from muquant.format.steps import coded_steps
+from muquant_onnx.format.decode_function import DOMAIN, Decoder, StepDecoder
 from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
 
@@ -28,10 +29,11 @@ class WeightStore:
     graph: ir.Graph
     name: str
     quantized: PackedWeight
-    decoders: dict[Decoder, None] = field(default_factory=dict)
+    decoders: dict[Decoder | StepDecoder, None] = field(default_factory=dict)
     input_sums: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
     _initializers: dict[str, ir.Value] = field(default_factory=dict)
     _decoded: ir.Value | None = None
+    _steps: ir.Value | None = None
     _counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, part: str) -> int | None:
@@ -120,14 +122,36 @@ class WeightStore:
                 self._decoded = self.node("Cast", [self._decoded], Part.ROUNDED, dtype, shape, to=dtype)
         return self._decoded
 
+    def steps(self, step: NDArray[np.float32]) -> ir.Value:
+        """The steps, laid out as they are given; made once, shared by all uses."""
+        if self._steps is None:
+            self._steps = self._float_or_coded(step, Part.STEP, Part.STEP_CODES)
+        return self._steps
+
+    def scale(self, step: NDArray[np.float32]) -> ir.Value:
+        """The steps as a `DequantizeLinear` takes them; each caller gets a scale of its own."""
+        return self._float_or_coded(step, Part.SCALE, Part.SCALE_CODES)
+
+    def _float_or_coded(self, step: NDArray[np.float32], part: Part, codes: Part) -> ir.Value:
+        """The initializer NAME.part; where 8 bits hold it NAME.codes, decoded to NAME.part."""
+        coded = coded_steps(step)
+        if coded is None:
+            return self.constant(part, step, self.count(part))
+        self.decoders[StepDecoder()] = None
+        inputs = [
+            self.constant(codes, coded.codes, self.count(codes)),
+            self.constant(Part.STEP_UNIT, coded.unit),
+        ]
+        return self.node(StepDecoder.name, inputs, part, ir.DataType.FLOAT, step.shape, domain=DOMAIN)
+
     def wide_step(self) -> ir.Value:
         """The steps in a shape that broadcasts against the weight."""
         step, channels, shape = self.quantized.step, self.quantized.channels, self.quantized.shape
         kind, blocked = self.quantized.spec.steps.kind, channels.blocked(shape)
         if kind == "tensor":
-            return self.constant(Part.STEP, step.reshape(()))
+            return self.steps(step.reshape(()))
         if kind == "channel":
-            wide = self.constant(Part.STEP, step.reshape(channels.wide(shape)))
+            wide = self.steps(step.reshape(channels.wide(shape)))
             if channels.groups == 1:
                 return wide
             blocks = (*blocked[:2], *channels.wide(shape)[2:])
@@ -136,7 +160,7 @@ class WeightStore:
         count, inputs = channels.count(shape), channels.inputs(shape)
         wide = self.node(
             "Gather",
-            [self.constant(Part.STEP, step), self.group_of_input(inputs)],
+            [self.steps(step), self.group_of_input(inputs)],
             "step_matrix",
             ir.DataType.FLOAT,
             (count, inputs),

@@ -17,7 +17,7 @@ from muquant.format.spec import MuLawSpec
 from muquant_onnx.format.metadata import WeightEntry
 from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
-from muquant_onnx.format.reference import codebook
+from muquant_onnx.format.reference import STEP_PARTS, codebook, read_steps
 
 Array = NDArray[Any]
 _CHUNK = 2**18
@@ -70,10 +70,9 @@ def _content(graph: ir.Graph, weight: str, part: Part) -> ir.TensorProtocol:
 
 
 def _step(graph: ir.Graph, name: str) -> NDArray[np.float32]:
-    """The steps of a weight, from `NAME.step` or from what a DequantizeLinear takes."""
-    if label(name, Part.STEP) in graph.initializers:
-        return np.array(_content(graph, name, Part.STEP).numpy(), np.float32)
-    return np.array(_content(graph, name, Part.SCALE).numpy().T, np.float32)
+    """The steps of a weight, from `NAME.step` or from what a DequantizeLinear takes, floats or 8 bits."""
+    there = [part for part in STEP_PARTS if label(name, part) in graph.initializers]
+    return np.array(read_steps({part: _content(graph, name, part).numpy() for part in there}), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ class LatentWeight(nn.Module):
         spec, channels = start.spec, start.channels
         scale = start.step.double() * spec.grid_max
         self._fake = MuLawFakeQuantize(spec, channels)
+        self._fake.spec = spec  # its steps too
         self._fake.disable_observer()
         log_scale = scale.log().clamp(min=LOG_ZERO).float()
         self.log_scale = self._fake.log_scale = nn.Parameter(log_scale)  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from torch import Tensor
 from muquant.format.law import grid_levels
 from muquant.format.rows import from_rows, spread, to_matrix
 from muquant.format.spec import MuLawSpec
-from muquant.format.tensor import QuantizedTensor
+from muquant.format.tensor import QuantizedTensor, short_steps, significant
 from muquant.quantization.moments import Moments
 from muquant.quantization.places import Places
 from muquant.quantization.rounding.nearest import Codebook, nearest_codes, target
@@ -147,7 +147,7 @@ def refit(problem: RoundingProblem, levels: Tensor, step: Tensor, slope: Tensor)
     if spec.domain == "mapped":
         return step, slope
     blocks, inputs, rows = levels.shape
-    kind = spec.steps.kind
+    kind, short = spec.steps.kind, spec.shortens(step.numel())
     size = spec.steps.group_size if kind == "group" else inputs
     new = step.reshape(1, 1, 1).clone() if kind == "tensor" else step.reshape(blocks, rows, -1).clone()
     for group in range(math.ceil(inputs / size)):
@@ -160,7 +160,11 @@ def refit(problem: RoundingProblem, levels: Tensor, step: Tensor, slope: Tensor)
             fall, curvature = fall.sum((0, 1), keepdim=True), curvature.sum((0, 1), keepdim=True)
         change = torch.where(curvature > 0, -fall / curvature, 0.0)
         old = new[:, :, group]
+        if short:
+            change = significant(old + change) - old  # of what 8 bits hold the nearest to the best is best
         change = torch.where((old + change > 0) & (old > 0), change, 0.0)
         new[:, :, group] += change
         slope = torch.addcmul(slope, moved, change[:, None])
-    return new.reshape(step.shape), slope
+    fitted = new.reshape(step.shape)
+    held = short_steps(fitted) if short else fitted
+    return held, slope if torch.equal(held, fitted) else problem.slope(levels, held)

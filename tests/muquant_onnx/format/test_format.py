@@ -16,11 +16,12 @@ from torch import nn
 
 import muquant as mq
 from muquant.format.channels import Channels
+from muquant.format.steps import CodedSteps
 from muquant.format.tensor import QuantizedTensor
 from muquant_onnx import export_onnx
-from muquant_onnx.format.decode_function import Decoder
+from muquant_onnx.format.decode_function import Decoder, StepDecoder
 from muquant_onnx.format.metadata import WeightEntry
-from muquant_onnx.format.reference import decode
+from muquant_onnx.format.reference import decode, decode_steps
 
 DOCUMENT = (Path(__file__).parents[3] / "export" / "FORMAT.md").read_text()
 
@@ -108,8 +109,29 @@ def test_golden_vectors_by_the_implementation(entry: dict[str, Any]) -> None:
     )
 
 
+STEPS: list[dict[str, Any]] = json.loads(_block("json steps"))
+
+
+def _step(code: int, unit: float) -> np.float32:
+    """A step from its 8 bits, as FORMAT.md says it."""
+    k = code if code < 16 else (16 + code % 16) * 2 ** (code // 16 - 1)
+    return np.float32(k) * np.float32(unit)
+
+
+@pytest.mark.parametrize("entry", STEPS, ids=lambda entry: entry["name"])
+def test_golden_steps(entry: dict[str, Any]) -> None:
+    codes, unit = np.array(entry["codes"], np.uint8), np.array(entry["unit"], np.float32)
+    by_document = np.array([_step(code, entry["unit"]) for code in entry["codes"]])
+    assert (by_document / unit).tolist() == entry["k"]
+    for steps in (by_document, decode_steps(codes, unit), CodedSteps(codes, unit).decoded()):
+        assert steps.dtype == np.float32
+        assert _bits(steps) == entry["step_bits"]
+
+
 def test_the_functions_text() -> None:
     assert _block("onnx") == Decoder(3, "mid-rise", "int8").text()
+    assert _block("onnx steps") == StepDecoder().text()
+    assert StepDecoder().function().name == StepDecoder.name
 
 
 @pytest.mark.parametrize(
@@ -134,7 +156,7 @@ def test_a_file_by_the_document(tmp_path: Path) -> None:
     """Names, shapes and metadata are those of the document; its reader finds PyTorch's weights."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.ConvTranspose1d(4, 6, 5, groups=2), nn.Linear(32, 8))
-    example = json.loads(_block("json"))
+    example, coded = json.loads(_block("json")), set()
     for spec in (
         mq.MuLawSpec(3, 20.0),
         mq.MuLawSpec(3, 255.0, domain="mapped"),
@@ -144,6 +166,7 @@ def test_a_file_by_the_document(tmp_path: Path) -> None:
         mq.MuLawSpec(3, 5.0, grid="int4"),
         mq.MuLawSpec(3, 5.0, granularity="tensor", levels="mid-tread", grid="int4"),
         mq.MuLawSpec(2, 0.0, granularity="group:16", grid="int4"),
+        mq.MuLawSpec(3, 5.0, granularity="group:2"),
     ):
         compressed = mq.compress(module, spec, observer="absmax")
         for policy in ("float", "int8", "int4"):
@@ -159,6 +182,13 @@ def test_a_file_by_the_document(tmp_path: Path) -> None:
                 groups = {"channel_groups"} if name == "0.weight" else set()
                 assert set(entry) == set(example["weights"]["fc.weight"]) | groups, case
                 assert parts[f"{name}.shape"].tolist() == entry["shape"], case
+                if f"{name}.step_unit" in parts:
+                    unit = float(parts[f"{name}.step_unit"])
+                    for part in ("step", "scale"):
+                        if (codes := parts.get(f"{name}.{part}_codes")) is not None:
+                            decoded = [_step(code, unit) for code in codes.reshape(-1).tolist()]
+                            parts[f"{name}.{part}"] = np.array(decoded).reshape(codes.shape)
+                coded.add(f"{name}.step_unit" in parts)
                 steps = parts[f"{name}.step"] if f"{name}.step" in parts else parts[f"{name}.scale"].T
                 channels = {"0.weight": 2 * 6 // 2, "1.weight": 8}[name]
                 steps = steps.reshape(channels if steps.size > 1 else 1, -1)
@@ -166,3 +196,4 @@ def test_a_file_by_the_document(tmp_path: Path) -> None:
                 _, weights = _read(entry, packed, mu, steps.tolist())
                 wanted = compressed.module.get_parameter(name).detach().numpy()
                 assert _bits(weights) == _bits(wanted), case
+    assert coded == {False, True}
