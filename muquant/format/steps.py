@@ -69,7 +69,8 @@ def integers() -> NDArray[np.int32]:
     """Return the k of each code, int32 [256], ascending."""
     codes = np.arange(256, dtype=np.int32)
     exponent = np.maximum(codes // _HIDDEN - 1, 0)
-    return (codes - _HIDDEN * exponent) << exponent
+    k: NDArray[np.int32] = (codes - _HIDDEN * exponent) << exponent
+    return k
 
 
 def unit_of_steps(top: float) -> float:

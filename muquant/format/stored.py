@@ -16,8 +16,8 @@ from muquant.format.tensor import QuantizedTensor
 
 
 def weight_tensors(name: str, quantized: QuantizedTensor) -> dict[str, Tensor]:
-    """Return `codes.NAME` (packed bytes) and `step.NAME`, or where 8 bits hold the steps `step_codes.NAME` and
-    `step_unit.NAME`."""
+    """Return `codes.NAME` (packed bytes) and `step.NAME`; or where 8 bits hold the steps `step_codes.NAME`
+    and `step_unit.NAME`."""
     codes = {f"codes.{name}": torch.from_numpy(quantized.packed())}
     coded = coded_steps(quantized.step.numpy())
     if coded is None:

@@ -52,6 +52,8 @@ def test_compress_takes_every_option_of_the_format(run: Path, tmp_path: Path) ->
         "mapped",
         "--granularity",
         "tensor",
+        "--step-bits",
+        32,
         "--levels",
         "mid-tread",
     )
@@ -61,7 +63,7 @@ def test_compress_takes_every_option_of_the_format(run: Path, tmp_path: Path) ->
         ("fc2.weight", 4, 2.5),
     ]
     specs = {quantized.spec for quantized in muquant.load(out).tensors.values()}
-    assert specs == {muquant.MuLawSpec(4, 2.5, "mapped", "tensor", "mid-tread")}
+    assert specs == {muquant.MuLawSpec(4, 2.5, "mapped", "tensor", "mid-tread", step_bits=32)}
 
 
 def test_compress_takes_a_grid_and_the_file_is_run_in_4_bits(run: Path, tmp_path: Path) -> None:

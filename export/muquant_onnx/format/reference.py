@@ -19,7 +19,6 @@ from muquant.base.files import beside
 from muquant_onnx.format.metadata import Metadata, WeightEntry, metadata_of
 from muquant_onnx.format.names import Part, label
 
-
 STEP_PARTS = (Part.STEP, Part.SCALE, Part.STEP_CODES, Part.SCALE_CODES, Part.STEP_UNIT)
 """Of a weight: what its steps are read from."""
 

@@ -28,6 +28,7 @@ def test_values_in_range_are_taken(bits: int, mu: Any) -> None:
         *[("domain", value) for value in ("Decoded", "", None, ["decoded"])],
         *[("levels", value) for value in ("midrise", 8, None)],
         *[("grid", value) for value in ("float", "int32", 127)],
+        *[("step_bits", value) for value in (16, 0, 8.0, "8", None)],
         *[
             ("granularity", value)
             for value in ("group", "group:", "group:0", "group:-1", "group:1.5", "group: 4", "channel:2")
@@ -90,6 +91,12 @@ def test_a_mu_left_open_cannot_make_levels() -> None:
 )
 def test_a_spec_survives_json(spec: MuLawSpec) -> None:
     assert MuLawSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_steps_of_files_of_old_are_float32() -> None:
+    document = MuLawSpec().to_dict()
+    del document["step_bits"]
+    assert MuLawSpec.from_dict(document) == MuLawSpec(step_bits=32)
 
 
 @pytest.mark.parametrize("change", [{"extra": 1}, {"bits": None}], ids=str)

@@ -8,6 +8,7 @@ from torch import Tensor
 from muquant.compression.tuning.latent import LatentWeight
 from muquant.format.channels import ROWS, Channels
 from muquant.format.spec import MuLawSpec
+from muquant.format.steps import coded_steps
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.quantize import quantize
 
@@ -37,6 +38,20 @@ def test_it_starts_with_the_codes_that_it_is_given(
     found = latent.quantized()
     assert torch.equal(found.dequantize(), latent())
     torch.testing.assert_close(found.step, start.step, rtol=1e-6, atol=0)
+
+
+def test_many_steps_stay_short() -> None:
+    weight = torch.randn(100, 7, generator=torch.Generator().manual_seed(0))
+    start = rounded(weight, MuLawSpec(3, 20.0))
+    assert coded_steps(start.step.numpy()) is not None
+    latent = LatentWeight(start, weight)
+    assert torch.equal(latent(), start.dequantize())
+    with torch.no_grad():
+        latent.log_scale += 0.1
+    found = latent.quantized()
+    assert torch.equal(found.dequantize(), latent())
+    assert coded_steps(found.step.numpy()) is not None
+    assert not torch.equal(found.step, start.step)
 
 
 def test_a_number_whose_cell_holds_the_float_weight_starts_at_that() -> None:

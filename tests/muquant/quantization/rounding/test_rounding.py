@@ -13,6 +13,7 @@ from torch import Tensor
 from muquant import InputError, MuLawSpec
 from muquant.format.channels import Channels
 from muquant.format.law import grid_levels
+from muquant.format.steps import FEWEST, coded_steps
 from muquant.format.tensor import QuantizedTensor
 from muquant.quantization.moments import Moments
 from muquant.quantization.observers import SearchObserver
@@ -135,6 +136,22 @@ def test_fitted_steps_are_positive_and_no_worse(spec: MuLawSpec, seed: int) -> N
     assert problem.error(problem.quantized(levels, step)) <= problem.error(begin) * (1 + 1e-5)
     if spec.domain == "mapped":
         torch.testing.assert_close(step, begin.step, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "group:4"])
+@pytest.mark.parametrize("seed", range(4))
+def test_many_steps_are_fitted_among_those_that_8_bits_hold(granularity: str, seed: int) -> None:
+    weight, moments = numbers(seed, FEWEST, 10), layer(seed, 10)
+    begin = start(weight, MuLawSpec(3, granularity=granularity))
+    problem = RoundingProblem.of(weight, begin, moments)
+    levels = problem.levels(begin.codes)
+    step, slope = refit(problem, levels, begin.step, problem.slope(levels, begin.step))
+    torch.testing.assert_close(slope, problem.slope(levels, step), rtol=1e-3, atol=1e-2)
+    assert coded_steps(step.numpy()) is not None
+    assert problem.error(problem.quantized(levels, step)) < problem.error(begin)
+    found = reconstructed(weight, begin, moments)
+    assert coded_steps(found.step.numpy()) is not None
+    assert problem.error(found) < problem.error(problem.quantized(levels, step))
 
 
 def test_a_channel_s_step_is_its_least_squares_fit() -> None:
