@@ -252,6 +252,45 @@ def zoo(document: dict[str, Any]) -> str:
     return markdown_table(head, "lrrrllrrr", rows)
 
 
+def beyond_scales(document: dict[str, Any]) -> str:
+    """Return tables of what could be had beside a scale for each channel: layers, networks, language."""
+    parts = {name: part["results"] for name, part in document["parts"].items()}
+    tables = []
+    if layers := parts.get("layers"):
+        head = ("layers alone, 3 bits", *(f"{name}: bits, dB alone, dB with samples" for name in layers))
+        rows = [
+            (
+                way,
+                *(
+                    f"{own[way]['bits']:.2f}, {own[way]['alone']:+.2f}, {own[way]['sampled']:+.2f}"
+                    for own in layers.values()
+                ),
+            )
+            for way in next(iter(layers.values()))
+        ]
+        tables.append(markdown_table(head, "l" + "r" * len(layers), rows))
+    if whole := parts.get("whole"):
+        head = ("networks, 3 bits for all, samples", "", "bits", "file", "distortion", "answers")
+        rows = [
+            (
+                name,
+                way,
+                f"{row['bits']:.2f}",
+                byte_size(row["nbytes"]),
+                f"{row['decibels']:.1f} dB",
+                ", ".join(f"{figure} {value:.3f}" for figure, value in row["task"].items()),
+            )
+            for name, ways in whole.items()
+            for way, row in ways.items()
+        ]
+        tables.append(markdown_table(head, "llrrrl", rows))
+    if language := parts.get("language"):
+        head = ("SmolLM2-135M, weights alone", "bits", "perplexity")
+        rows = [(way, f"{row['bits']:.2f}", f"{row['perplexity']:,.1f}") for way, row in language.items()]
+        tables.append(markdown_table(head, "lrr", rows))
+    return "\n\n".join(tables)
+
+
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "README.md": {
         "mnist_cnn4": mnist_cnn4,
@@ -265,6 +304,7 @@ FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "paper_wrn-16-2": paper,
         "zoo": zoo,
         "zoo_answers": zoo_answers,
+        "beyond_scales": beyond_scales,
     },
 }
 """Page -> name of a file in `results/`, and of a place in the page -> what makes one of the other."""
