@@ -247,7 +247,10 @@ def layers() -> dict[str, Any]:
 
 def one_network(name: str, every: int) -> dict[str, dict[str, float]]:
     """The same of one network."""
-    ways = {**WAYS, "4 bits": partial(rounded, spec=mq.MuLawSpec(4, step_bits=32))}
+    ways: dict[str, Callable[[Layer], Rounded]] = {
+        **WAYS,
+        "4 bits": partial(rounded, spec=mq.MuLawSpec(4, step_bits=32)),
+    }
     found: dict[str, dict[str, list[float]]] = {way: {"alone": [], "sampled": [], "bits": []} for way in ways}
     sizes = []
     for values, channels, known in network_layers(name, every):

@@ -41,7 +41,7 @@ def test_a_file_with_steps_in_8_bits(policy: str, granularity: str, tmp_path: Pa
     module, tokens = Layers().eval(), torch.arange(10).reshape(2, 5)
     found = {}
     for step_bits in (8, 32):
-        spec = mq.MuLawSpec(granularity=granularity, step_bits=step_bits, grid="int4")  # type: ignore[arg-type]
+        spec = mq.MuLawSpec(granularity=granularity, step_bits=step_bits, grid="int4")
         compressed = mq.compress(module, spec, flat=True)
         path = tmp_path / f"{step_bits}.onnx"
         export_onnx(compressed, path, tokens, policy)

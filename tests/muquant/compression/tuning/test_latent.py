@@ -47,7 +47,7 @@ def test_many_steps_stay_short() -> None:
     latent = LatentWeight(start, weight)
     assert torch.equal(latent(), start.dequantize())
     with torch.no_grad():
-        latent.log_scale += 0.1
+        latent.log_scale.add_(0.1)
     found = latent.quantized()
     assert torch.equal(found.dequantize(), latent())
     assert coded_steps(found.step.numpy()) is not None
