@@ -21,7 +21,7 @@ from muquant.compression.left import LeftFloat, left_float
 from muquant.compression.sensitivity import Norms
 from muquant.compression.tuning.report import TuningReport
 from muquant.compression.weight_bytes import AverageBits, WeightBytes
-from muquant.format.stored import read_weight, weight_entry, weight_tensors
+from muquant.format.stored import parts_of, read_weight, weight_entry, weight_tensors
 from muquant.format.tensor import QuantizedTensor
 from muquant.models import Architecture, build
 from muquant.models.wrappers import fit_names, misfit, unwrapped
@@ -268,7 +268,8 @@ def _parse(file: TensorFile) -> Artifact:
     manifest = file.manifest
     tensors = {name: read_weight(name, file.tensors, entry) for name, entry in manifest["weights"].items()}
     state = {key[6:]: value for key, value in file.tensors.items() if key.startswith("state.")}
-    if len(file.tensors) != 2 * len(tensors) + len(state):
+    named = {part for name in tensors for part in parts_of(name, file.tensors)}
+    if len(file.tensors) != len(named) + len(state):
         raise InputError("it holds tensors that its manifest does not name; take an unchanged copy")
     aliases = dict(manifest["aliases"])
     if not set(aliases.values()) <= {*tensors, *state} or not aliases.keys().isdisjoint({*tensors, *state}):

@@ -1,7 +1,7 @@
 """A quantized weight as tensors of a file, and what its manifest says of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -53,6 +53,12 @@ def read_weight(name: str, tensors: Mapping[str, Tensor], entry: Mapping[str, An
     return QuantizedTensor(
         spec, torch.from_numpy(codes).reshape(shape), _read_steps(name, tensors), Channels.from_entry(entry)
     )
+
+
+def parts_of(name: str, tensors: Container[str]) -> set[str]:
+    """Return the names of the tensors of a file that `read_weight` looks at."""
+    steps = ("step",) if f"step.{name}" in tensors else ("step_codes", "step_unit")
+    return {f"{part}.{name}" for part in ("codes", *steps)}
 
 
 def _read_steps(name: str, tensors: Mapping[str, Tensor]) -> Tensor:

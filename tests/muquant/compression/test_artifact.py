@@ -220,6 +220,36 @@ def test_a_forged_file_is_refused_before_memory_is_taken(file: Path, edit: Edit)
     assert str(file) in str(caught.value)
 
 
+STEPS: dict[str, Edit] = {
+    "codes of another type": lambda _, t: t.update({"step_codes.weight": t["step_codes.weight"].int()}),
+    "codes too few": lambda _, t: t.update({"step_codes.weight": t["step_codes.weight"][:-1]}),
+    "no codes": lambda _, t: t.pop("step_codes.weight"),
+    "no unit": lambda _, t: t.pop("step_unit.weight"),
+    "unit of another type": lambda _, t: t.update({"step_unit.weight": t["step_unit.weight"].double()}),
+    "two units": lambda _, t: t.update({"step_unit.weight": torch.ones(2)}),
+    "unit not finite": lambda _, t: t.update({"step_unit.weight": torch.tensor(float("inf"))}),
+    "unit negative": lambda _, t: t.update({"step_unit.weight": -t["step_unit.weight"]}),
+    "float steps beside them": lambda _, t: t.update({"step.weight": torch.ones(100, 1)}),
+}
+
+
+@pytest.mark.parametrize("edit", STEPS.values(), ids=STEPS.keys())
+def test_forged_steps_of_8_bits_are_refused(edit: Edit, tmp_path: Path) -> None:
+    path = tmp_path / "a.mq"
+    torch.manual_seed(0)
+    compressed = mq.compress(nn.Linear(4, 100))
+    compressed.save(path)
+    loaded = mq.load(path, nn.Linear(4, 100))
+    assert torch.equal(loaded.tensors["weight"].dequantize(), compressed.tensors["weight"].dequantize())
+    true = read_tensors(path, SCHEMA)
+    manifest, tensors = dict(true.manifest), dict(true.tensors)
+    edit(manifest, tensors)
+    write_tensors(path, manifest.pop("schema"), tensors, manifest)
+    with pytest.raises(InputError, match=str(path)) as caught:
+        mq.load(path, nn.Linear(4, 100))
+    assert "\n" not in str(caught.value)
+
+
 def test_an_architecture_that_does_not_fit_is_built_as_shapes_only(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
