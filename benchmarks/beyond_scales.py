@@ -112,7 +112,7 @@ def coded(layer: Layer, rows: Tensor, step: Tensor, levels: Tensor, turn: Tensor
     between = (levels[1:] + levels[:-1]) / 2
     safe = step.clamp(min=1e-30)
     if not layer.sampled:
-        return levels[torch.bucketize(rows / safe, between)] * step
+        return levels[torch.bucketize((rows / safe).contiguous(), between)] * step
     second = layer.known.fit.shrunk
     if turn is not None:
         second = turn.mT @ second @ turn
@@ -346,13 +346,15 @@ def compressed(name: str, spec: mq.MuLawSpec) -> dict[str, Any]:
 
 @torch.no_grad()
 def language() -> dict[str, Any]:
-    """SmolLM2's linear layers at their nearest levels: stored bits of theirs, and perplexity."""
+    """SmolLM2's linear layers at their nearest levels: stored bits of theirs, and perplexity.
+
+    Rotated: what is between blocks is turned by one rotation, which weights take up, with the scales of norms
+    (Ashkboos et al., "QuaRot", NeurIPS 2024).
+    """
     path = packaged(SMOLLM2)
     network = llama(path)
-    tokens = [
-        torch.from_numpy(windows(np.random.default_rng([SEED, 1, place]), path, 128)) for place in range(8)
-    ]
-    batch = torch.cat(tokens)
+    draws = (np.random.default_rng([SEED, 1, place]) for place in range(8))
+    batch = torch.cat([torch.from_numpy(windows(rng, path, 128)) for rng in draws])
     linear = {
         name: module
         for name, module in network.named_modules()
@@ -360,24 +362,49 @@ def language() -> dict[str, Any]:
     }
     floats = {name: module.weight.clone() for name, module in linear.items()}
     numbers = sum(weight.numel() for weight in floats.values())
+    width = floats["model.layers.0.self_attn.q_proj"].shape[1]
+    random = torch.randn(width, width, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+    turn = torch.linalg.qr(random)[0].float()
 
     def perplexity() -> float:
         logits = network(input_ids=batch).logits[:, :-1]
         return float(cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).exp())
 
+    def scales(name: str) -> Tensor | None:
+        """Of the norm in front of a layer; None where there is none."""
+        block, _, kind = name.rpartition(".")
+        norm = {"q_proj": "input_layernorm", "gate_proj": "post_attention_layernorm"}
+        norm |= {"k_proj": norm["q_proj"], "v_proj": norm["q_proj"], "up_proj": norm["gate_proj"]}
+        return (
+            network.get_parameter(f"{block.rpartition('.')[0]}.{norm[kind]}.weight") if kind in norm else None
+        )
+
     rows = {"float": {"bits": 32.0, "perplexity": perplexity()}}
-    for way, spec in {
-        **SPECS,
-        "float32 steps, groups of 32": mq.MuLawSpec(3, granularity="group:32", step_bits=32),
-    }.items():
+    for way, (spec, turned) in LANGUAGE.items():
         stored = 0
         for name, module in linear.items():
-            tensor = quantize(floats[name], spec, ROWS, "search", "nearest").tensor
-            module.weight.copy_(tensor.dequantize())
-            stored += tensor.nbytes
+            before = scales(name)
+            into: Tensor | None = None if before is None else before[:, None] * turn
+            weight = floats[name]
+            if turned:
+                weight = turn.T @ weight if into is None else weight @ into
+            tensor = quantize(weight.contiguous(), spec, ROWS, "search", "nearest").tensor
+            stored, weight = stored + tensor.nbytes, tensor.dequantize()
+            if turned:
+                weight = turn @ weight if into is None or before is None else weight @ turn.T / before
+            module.weight.copy_(weight)
         rows[way] = {"bits": 8 * stored / numbers, "perplexity": perplexity()}
         print(way, rows[way], file=sys.stderr, flush=True)
     return rows
+
+
+LANGUAGE = {
+    **{way: (spec, False) for way, spec in SPECS.items()},
+    "float32 steps, groups of 32": (mq.MuLawSpec(BITS, granularity="group:32", step_bits=32), False),
+    "8-bit steps, channel, rotated": (mq.MuLawSpec(BITS), True),
+    "8-bit steps, groups of 32, rotated": (mq.MuLawSpec(BITS, granularity="group:32"), True),
+}
+"""Way -> format, and whether what is between blocks is turned."""
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {"layers": layers, "whole": whole, "language": language}
