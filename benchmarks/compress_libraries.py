@@ -78,7 +78,7 @@ def ours(
 
     def run(task: Task) -> Outcome:
         spec = muquant.MuLawSpec(bits, granularity=granularity)
-        calibration = None if rounding == "nearest" else task.calibration
+        calibration = None if rounding in ("nearest", "balanced") else task.calibration
         with task.meter:
             compressed = muquant.compress(
                 task.model, spec, flat=True, layers=layers, rounding=rounding, calibration=calibration
@@ -303,6 +303,8 @@ PEERS: dict[str, Peer] = {
     "RTN 3-bit, min-max, group 128": plain("group:128", symmetric=False),
     "muquant 3-bit, nearest, channel": ours("nearest"),
     "muquant 3-bit, nearest, group 128": ours("nearest", "group:128"),
+    "muquant 3-bit, balanced, channel": ours("balanced"),
+    "muquant 3-bit, balanced, group 128": ours("balanced", "group:128"),
     "muquant 3-bit, compensated, channel": ours("compensated"),
     "muquant 3-bit, compensated, group 128": ours("compensated", "group:128"),
     "muquant 3-bit, reconstructed, channel": ours("reconstructed"),

@@ -18,7 +18,7 @@ from muquant.models.arguments import Arguments
 from muquant.quantization.observers import observer_class
 from muquant.quantization.quantize import choose_rounding
 from muquant.quantization.resume import FinishedWeights
-from muquant.quantization.rounding import ROUNDINGS, refinements
+from muquant.quantization.rounding import BLIND, ROUNDINGS, refinements
 
 TUNED = "tuned"
 """The rounding that goes on from the best of `ROUNDINGS`: a short distillation of the whole network."""
@@ -132,7 +132,7 @@ class CompressionOptions:
         """The rounding method that is meant; before tuning the best that there is."""
         if self.tuned and self.calibration is None:
             raise InputError(
-                f'rounding "{TUNED}" trains on samples; give a calibration, or take rounding "nearest"'
+                f'rounding "{TUNED}" trains on samples; give a calibration, or take rounding "{BLIND}"'
             )
         if self.tuned:
             return choose_rounding(None, calibrated=True)

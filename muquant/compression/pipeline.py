@@ -79,7 +79,7 @@ def compress(
             none. `choices` of the result says what was tried.
         overrides: layers, in the forms above but "auto", or "=NAME", one weight -> another width or format:
             {"conv1": 8}. The last one that picks a weight counts; with "auto" these layers are not tried.
-        rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
+        rounding: a name of `ROUNDINGS`; by default "balanced", with `calibration` "reconstructed". Of the
             methods up to it each weight takes the one that is best on held-out samples. "tuned" goes on from
             there: codes, steps, biases and norms are trained together for some minutes, so that the model
             answers like the float one; `tuning` of the result tells how that went.

@@ -19,7 +19,7 @@ from muquant.quantization.outcome import Outcome, OutputQuality
 from muquant.quantization.output_error import OutputError, mean_error, moved
 from muquant.quantization.quality import decibels
 from muquant.quantization.resume import FinishedWeights
-from muquant.quantization.rounding import ROUNDINGS, compensated, nearest, refinements
+from muquant.quantization.rounding import BLIND, ROUNDINGS, balanced, compensated, nearest, refinements
 from muquant.quantization.threads import one_thread
 
 MUS = (0.5, 0.7, 1.0, 1.4, 2.0)
@@ -45,7 +45,7 @@ def quantize(
 
     All rounding methods up to `rounding` are tried, and the one whose outcome is best on held-out samples is
     taken: what lowers the error on the samples that it sees can raise it on others. Where the layer's inputs
-    are not known, each weight goes to its nearest level.
+    are not known, it is the last one that needs no samples.
 
     Where the layer has a bias, that makes up for the mean of the error (bias correction: Nagel et al.,
     "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019). Codes are then
@@ -114,13 +114,15 @@ def _quantize(
 ) -> Outcome:
     methods = refinements(rounding)
     start = _nearest(weight, spec, channels, observer)
+    outcomes = [Outcome(start)]
+    if rounding != "nearest" and spec.domain == "decoded":
+        outcomes.append(Outcome(balanced(weight, start), BLIND))
     if samples is None:
-        return Outcome(start)
+        return outcomes[-1]
     fit, held_out = samples.fit, samples.held_out
     rows = fit.blocks(to_matrix(weight, channels))
     judge = OutputError(rows, held_out)
     biased = biased and spec.domain == "decoded"  # a mapped weight is not close to the weight
-    outcomes = [Outcome(start)]
     if methods:
         seen = fit.about(fit.mean) if biased else fit
         wanted = moved(rows, seen, fit if biased else None, judge) if spec.domain == "decoded" else rows
@@ -177,11 +179,11 @@ def choose_rounding(name: str | None, *, calibrated: bool) -> str:
         InputError: it is unknown, or needs a calibration that is not there.
     """
     if name is None:
-        return list(ROUNDINGS)[-1 if calibrated else 0]
+        return list(ROUNDINGS)[-1] if calibrated else BLIND
     if refinements(name) and not calibrated:
         raise InputError(
             f"rounding {name!r} looks at the outputs of layers, for which it needs samples; give a "
-            f'calibration, or take rounding "nearest"'
+            f'calibration, or take rounding "{BLIND}"'
         )
     return name
 

@@ -106,7 +106,7 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--rounding",
                 type=click.Choice([*ROUNDINGS, TUNED]),
                 help="How codes are chosen, each weight by the best up to this one; tuned: then trained all "
-                "together towards the float network.  [default: nearest, or reconstructed with samples]",
+                "together towards the float network.  [default: balanced, or reconstructed with samples]",
             ),
             click.option(
                 "--max-seconds",

@@ -74,7 +74,7 @@ def compress_onnx(
             expression, searched in the name of the weight and in those of the nodes that use it.
         overrides: layers, in these forms, or "=NAME", one weight -> another width or format: {"conv1": 8}.
             The last one that picks a weight counts.
-        rounding: a name of `ROUNDINGS`; by default "nearest", with `calibration` "reconstructed". Of the
+        rounding: a name of `ROUNDINGS`; by default "balanced", with `calibration` "reconstructed". Of the
             methods up to it each weight takes the one that is best on held-out samples. "tuned" goes on from
             there: codes, steps, biases and norms are trained together for some minutes, by a copy of the
             graph in PyTorch, so that it answers like the float one; `tuning` of the report tells how that

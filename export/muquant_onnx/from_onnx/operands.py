@@ -120,4 +120,4 @@ OPERANDS: dict[str, dict[int, VectorsOf]] = {
     "RNN": {1: _rows},
     "TransposeMatMul": _FUSED,
 }
-"""Operator -> input that is the weight -> its vectors. Weights of others go to their nearest levels."""
+"""Operator -> input that is the weight -> its vectors. Weights of others are rounded by themselves alone."""

@@ -47,7 +47,7 @@ def test_what_cannot_be_is_refused_when_it_is_asked_for(options: dict[str, Any],
 def test_what_is_meant() -> None:
     nothing = CompressionOptions()
     assert nothing.are_default
-    assert (nothing.format, nothing.method, nothing.samples) == (MuLawSpec(), "nearest", None)
+    assert (nothing.format, nothing.method, nothing.samples) == (MuLawSpec(), "balanced", None)
     some = CompressionOptions(spec=MuLawSpec(4), calibration=SAMPLES)
     assert (some.format, some.method) == (MuLawSpec(4), "reconstructed")
     assert some.samples is not None

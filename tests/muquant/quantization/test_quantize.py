@@ -144,7 +144,7 @@ def test_a_calibrated_model_is_nearer_to_the_float_one() -> None:
     lost, left = (float((other - exact).square().sum()) for other in others)
     assert left < 0.8 * lost
     table, *layers = found.report
-    assert (table.rounding, table.output_sqnr, table.nearest_output_sqnr) == ("nearest", None, None)
+    assert (table.rounding, table.output_sqnr, table.nearest_output_sqnr) == ("balanced", None, None)
     for layer in layers:
         assert layer.rounding != "nearest"
         assert layer.output_sqnr is not None

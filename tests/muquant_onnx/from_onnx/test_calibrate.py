@@ -362,7 +362,7 @@ def test_a_bias_that_two_layers_have_is_corrected_for_each(tmp_path: Path) -> No
     assert "b" not in {each.name for each in onnx.load(tmp_path / "small.onnx").graph.initializer}
 
 
-def test_what_is_not_known_goes_to_the_nearest_levels(tmp_path: Path) -> None:
+def test_what_is_not_known_is_rounded_by_itself(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Gather", ["table", "x"], ["rows"]),
         helper.make_node("MatMul", ["rows", "w"], ["y"]),
@@ -382,7 +382,7 @@ def test_what_is_not_known_goes_to_the_nearest_levels(tmp_path: Path) -> None:
     table, weight = compress_onnx(
         tmp_path / "model.onnx", tmp_path / "small.onnx", calibration={"x": tokens}
     ).weights
-    assert (table.rounding, table.output_sqnr) == ("nearest", None)
+    assert (table.rounding, table.output_sqnr) == ("balanced", None)
     assert table.not_calibrated == "its rows are looked up, and multiply nothing"
     assert weight.output_sqnr is not None
     assert weight.not_calibrated == ""
@@ -412,7 +412,7 @@ def test_no_block_of_a_stack_is_fitted_to_another_s_vectors(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", [12, 9, 7])
-def test_a_weight_that_is_used_both_ways_goes_to_the_nearest_levels(size: int, tmp_path: Path) -> None:
+def test_a_weight_that_is_used_both_ways_is_rounded_by_itself(size: int, tmp_path: Path) -> None:
     model = layer("MatMul", numbers(0, 12, size), [-1, 12])
     model.graph.node.extend([*TURN, helper.make_node("MatMul", ["y", "t"], ["back"])])
     model.graph.output.append(helper.make_tensor_value_info("back", TensorProto.FLOAT, ["n", 12]))
@@ -420,7 +420,7 @@ def test_a_weight_that_is_used_both_ways_goes_to_the_nearest_levels(size: int, t
     (weight,) = compress_onnx(
         tmp_path / "model.onnx", tmp_path / "small.onnx", calibration=torch.from_numpy(samples([COUNT, 12]))
     ).weights
-    assert (weight.rounding, weight.output_sqnr) == ("nearest", None)
+    assert (weight.rounding, weight.output_sqnr) == ("balanced", None)
 
 
 def test_a_negative_batch_is_an_open_one(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_where_sizes_change_from_step_to_step_the_report_says_so(tmp_path: Path)
     weight, inner = compressed(GROWING, tmp_path).weights
     assert weight.output_sqnr is not None
     assert "sizes change from step to step" in inner.not_calibrated
-    assert (inner.rounding, inner.output_sqnr) == ("nearest", None)
+    assert (inner.rounding, inner.output_sqnr) == ("balanced", None)
 
 
 def test_a_weight_that_is_changed_before_it_multiplies(tmp_path: Path) -> None:

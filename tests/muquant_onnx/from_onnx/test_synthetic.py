@@ -70,4 +70,4 @@ def test_pictures_are_answered_better_than_by_the_weights_alone(tmp_path: Path) 
 def test_they_are_left_out_where_that_is_asked(options: dict[str, object], tmp_path: Path) -> None:
     report = compress_onnx(save(tmp_path / "model.onnx"), tmp_path / "small.onnx", SPEC, **options)  # type: ignore[arg-type]
     assert report.synthetic == 0
-    assert {weight.rounding for weight in report.weights} == {"nearest"}
+    assert {weight.rounding for weight in report.weights} == {options.get("rounding", "balanced")}
