@@ -10,6 +10,7 @@ left.py           what stays float, by bytes, and why
 weight_bytes.py   bytes of all weights, before and after
 artifact.py       `CompressedModel`, and the .mq file
 qat.py            `prepare_qat`, and the way back from it
+quantizer.py      weights in few bits, as they were asked for, and put in place
 auto.py           the layers "auto": a format for each weight by the norm of its error
 batch_norm.py     BatchNorm statistics that follow what compression did
 answers/          whether the compressed model answers like the float one

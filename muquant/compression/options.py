@@ -123,6 +123,12 @@ class CompressionOptions:
         return self._given is not None and not self.made_up and bool(refinements(self.method))
 
     @property
+    def in_turn(self) -> bool:
+        """Whether layers are calibrated one after the other: on what the network is for, and towards what it
+        was, which the mapped domain changes."""
+        return not self.made_up and self.format.domain == "decoded"
+
+    @property
     def corrects(self) -> bool:
         """Whether biases may make up for the means of errors: those on made-up inputs are no others'."""
         return self.corrections and not self.made_up

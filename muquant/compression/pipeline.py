@@ -2,19 +2,19 @@
 
 import copy
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from muquant.base.errors import InputError, naming
+from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.answers.modules import ask_held_out, ask_module, check_module, run_module
-from muquant.compression.artifact import CompressedModel, LayerReport
-from muquant.compression.auto import CRITERION, Choice, TriedFormat, candidates
-from muquant.compression.batch_norm import Reestimation, batch_norms, reestimate_batch_norms
+from muquant.compression.artifact import CompressedModel
+from muquant.compression.auto import CRITERION, Choice
 from muquant.compression.budget.measure import OnStep, measure_module
 from muquant.compression.budget.probe import MOST_JUDGED
 from muquant.compression.budget.spread import spread
@@ -30,15 +30,17 @@ from muquant.compression.layers import (
 )
 from muquant.compression.left import left_float
 from muquant.compression.options import TUNED, CompressionOptions
+from muquant.compression.quantizer import Compressed, Quantizer, put_in_place
 from muquant.compression.selection import Override
-from muquant.compression.sensitivity import Shape, input_shapes, layer_norms
+from muquant.compression.sensitivity import input_shapes
 from muquant.compression.tuning import TuningReport, batches_of, subject_of, tune
 from muquant.format.spec import MuLawSpec
-from muquant.models.calls import Example
-from muquant.quantization.moments import InputMoments
+from muquant.models.calls import Example, Inputs
 from muquant.quantization.outcome import Outcome
-from muquant.quantization.quantize import quantize
 from muquant.quantization.resume import FinishedWeights
+
+HeldOut = Callable[[], FloatAnswers[Inputs]]
+"""Asks the float module what it answers to held-out samples."""
 
 _NO_FORMAT = f"no format met ||dW||_2 <= {CRITERION:g}"
 
@@ -88,7 +90,8 @@ def compress(
         calibration: a few samples of what the model will be given, 4 or more, see `Calibration`: a tensor,
             arrays by name, a list of batches, a DataLoader, a generator, a data set; labels are left out. A
             quarter of them is held out. Codes are then chosen by the error of a layer's output, not of its
-            weight.
+            weight: beside the float model's layer, on what the compressed ones in front show. Where the
+            answers to those held out are better without, samples only choose widths.
         synthetic: whether, without `calibration`, random inputs like a constant `example` may stand for
             samples where widths are chosen.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, and
@@ -142,15 +145,20 @@ def compress_module(
     example: Example | None = None,
     shown: Example | None = None,
     on_layer: Callable[[str, int, int], None] | None = None,
+    held_out: HeldOut | None = None,
 ) -> CompressedModel:
     """`compress`, with its options as one object. Where `shown` is given, that is run to find weights, and
-    `example` is for the norms of convolutions alone."""
+    `example` is for the norms of convolutions alone. `held_out` returns what the float model answers to
+    held-out samples, where that was asked already."""
     if options.finished is None and options.spreads and options.refines:
         with tempfile.TemporaryDirectory() as folder:  # what is rounded to choose widths is not rounded again
             kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))
             return compress_module(model, kept, example=example, shown=shown, on_layer=on_layer)
     module, trained = frozen_copy(model)
     options = options.taken_by_module(module)
+    exact = copy.deepcopy(module) if options.refines else None
+    if exact is not None and held_out is None:
+        held_out = cache(partial(ask_held_out, exact, options, MOST_JUDGED))
     if example is None and options.samples is not None:
         example = options.samples[0].first.example
     watched = example if shown is None else shown
@@ -159,32 +167,46 @@ def compress_module(
     own = {} if trained else override_formats(picked, options.format, options.overrides)
     if options.spreads and not trained:
         free = [weight for weight in picked if weight not in own]
-        own |= _spread(model, module, free, options, watched, on_layer)
-    quantizer = _Quantizer(options, trained, own, input_shapes(module, example))
-    done: dict[Weight, _Compressed] = {}
-    choices: list[Choice] = []
-    for index, (weight, samples, unseen) in enumerate(samples_of(module, picked, options.samples)):
+        widths, tried = _spread(model, module, free, options, watched, on_layer, held_out)
+        if tried is not None and not options.tuned:
+            return tried
+        own |= widths
+    quantizer = Quantizer(options, trained, own, input_shapes(module, example))
+    found: dict[Weight, Compressed] = {}
+    outcomes: dict[Weight, Outcome] = {}
+    choices: dict[Weight, Choice] = {}
+    seen = samples_of(module, picked, options.samples, outcomes if options.in_turn else None)
+    for index, (weight, samples, unseen) in enumerate(seen):
         if on_layer is not None:
             on_layer(weight.name, index, len(picked))
         with naming(weight.name):
-            compressed, tried = quantizer(weight, samples, unseen)
-        if tried:
-            choices.append(Choice(weight.name, tuple(tried)))
+            compressed, formats = quantizer(weight, samples, unseen)
+        if formats:
+            choices[weight] = Choice(weight.name, tuple(formats))
         if compressed is not None:
-            done[weight] = compressed
+            found[weight], outcomes[weight] = compressed, compressed.outcome
+    done = {weight: found[weight] for weight in picked if weight in found}
     if not done:
         raise InputError(
             'layers "auto": of no layer is ||dW||_2 at most 1, even at 8 bits; name the layers to compress'
         )
-    reference = copy.deepcopy(module) if options.tuned else None
-    batch_norm = _put_in_place(module, done, options)
-    tuning = None if reference is None else _tune(module, reference, done, quantizer, on_layer)
+    plain = (
+        {} if held_out is None else {each: quantizer.without_samples(each, own) for each, own in done.items()}
+    )
+    batch_norm, tuning = put_in_place(module, done, options), None
+    if exact is not None and held_out is not None:
+        if _is_better(plain, module, exact, held_out()):
+            module.load_state_dict(exact.state_dict())
+            put_in_place(module, plain)
+            done, batch_norm = plain, None
+        if options.tuned:
+            tuning = _tune(module, exact, done, quantizer, on_layer)
     return CompressedModel(
         module,
         {weight.name: each.outcome.tensor for weight, each in done.items()},
         {alias: weight.name for weight in done for alias in weight.aliases},
         tuple(each.report for each in done.values()),
-        tuple(choices),
+        tuple(choices[weight] for weight in picked if weight in choices),
         batch_norm,
         tuning,
         left_alone=left_float(module, done, _NO_FORMAT if options.layers == "auto" else "not picked", uses),
@@ -214,125 +236,58 @@ def _spread(
     options: CompressionOptions,
     example: Example | None,
     on_step: OnStep | None,
-) -> dict[Weight, MuLawSpec]:
-    """Return formats of the weights of `module`, a copy of `model`, whose width may be chosen."""
+    held_out: HeldOut | None,
+) -> tuple[dict[Weight, MuLawSpec], CompressedModel | None]:
+    """Return formats of the weights of `module`, a copy of `model`, whose width may be chosen; and what the
+    model becomes in these, where that was tried."""
     free = [weight for weight in weights if options.default_format(recurrent=weight.recurrent)[1] == ""]
     if len(free) < 2:
-        return {}
+        return {}, None
     measured = measure_module(module, dict.fromkeys(free), options, example, on_step)
-
-    held_out = cache(partial(ask_held_out, module, options, MOST_JUDGED))
+    tried: dict[tuple[int, ...], CompressedModel] = {}
 
     def compressed(widths: dict[str, int]) -> float:
-        tried = compress_module(model, options.with_widths(widths), example=example, on_layer=on_step)
-        return held_out().distortion(lambda batch: run_module(tried.module, batch))
+        assert held_out is not None
+        found = compress_module(
+            model, options.with_widths(widths), example=example, on_layer=on_step, held_out=held_out
+        )
+        tried[tuple(widths.values())] = found
+        return held_out().distortion(lambda batch: run_module(found.module, batch))
 
-    widths = spread(measured, options.format.bits, compressed if options.refines else None)
-    return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
+    widths = spread(measured, options.format.bits, compressed if held_out is not None else None)
+    formats = {weight: options.format.with_bits(widths[weight.name]) for weight in free}
+    return formats, tried.get(tuple(widths.values()))
 
 
-@dataclass(frozen=True, eq=False)
-class _Compressed:
-    outcome: Outcome
-    report: LayerReport
+def _is_better(
+    plain: Mapping[Weight, Compressed],
+    module: nn.Module,
+    exact: nn.Module,
+    held_out: FloatAnswers[Inputs],
+) -> bool:
+    """Whether the answers to held-out samples are less distorted with weights that no samples have shaped.
 
+    Each layer may be better with samples and the network worse: they can be few, and unlike those held out.
 
-@dataclass(frozen=True, eq=False)
-class _Quantizer:
-    """Quantizes weights as they were asked for; those that were trained at few bits as they were trained.
-
-    Attributes:
-        options: what was asked for.
-        trained: weight -> how it was trained for few bits.
-        own: the formats of weights that have one of their own.
-        shapes: of the inputs of convolutions, see `input_shapes`.
+    Args:
+        plain: what becomes of the weights without samples.
+        module: compressed with samples.
+        exact: the float module.
+        held_out: what that answers.
     """
-
-    options: CompressionOptions
-    trained: Mapping[nn.Parameter, Trained]
-    own: Mapping[Weight, MuLawSpec]
-    shapes: Mapping[nn.Module, Collection[Shape]]
-
-    def __call__(
-        self, weight: Weight, samples: InputMoments | None, unseen: str
-    ) -> tuple[_Compressed | None, list[TriedFormat]]:
-        """Return what becomes of a weight, None where it stays float32, and what "auto" tried for it;
-        `unseen` says why its inputs are not known."""
-        options = self.options
-        if weight in self.own:
-            return self._compressed(weight, self.own[weight], samples, unseen), []
-        if options.layers != "auto":
-            spec, note = options.default_format(recurrent=weight.recurrent and not self.trained)
-            return self._compressed(weight, spec, samples, unseen, note), []
-        tried: list[TriedFormat] = []
-        for spec in candidates(options.format):
-            found = self._compressed(weight, spec, samples, unseen)
-            tried.append(TriedFormat(spec.bits, spec.domain, found.report.delta_norms.two))
-            if tried[-1].good:
-                return found, tried
-        return None, tried
-
-    def _compressed(
-        self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None, unseen: str, note: str = ""
-    ) -> _Compressed:
-        return self.reported(
-            weight, weight.value.detach(), self._outcome(weight, spec, samples), unseen, note
-        )
-
-    def reported(
-        self, weight: Weight, before: Tensor, outcome: Outcome, unseen: str, note: str
-    ) -> _Compressed:
-        """Return an outcome with what is said of it; the float weight was `before`."""
-        after = outcome.tensor.dequantize()
-        matrix, operator = layer_norms(weight.owners, after - before, self.shapes)
-        report = LayerReport(
-            **outcome.summary(weight.name, before, unseen),
-            note=note,
-            matrix_norms=matrix,
-            operator_norms=operator,
-            float_nbytes=4 * before.numel(),
-        )
-        return _Compressed(outcome, report)
-
-    def _outcome(self, weight: Weight, spec: MuLawSpec, samples: InputMoments | None) -> Outcome:
-        trained = self.trained.get(weight.value)  # type: ignore[call-overload]
-        if trained is not None:
-            if trained.fake.observer_enabled[0] == 1:
-                trained.fake.observe(weight.value)
-            return Outcome(trained.fake.quantize(weight.value), trained.rounding)
-        return quantize(
-            weight.value.detach(),
-            spec,
-            weight.channels,
-            self.options.observer,
-            self.options.method,
-            samples,
-            biased=self.options.corrections and weight.own_bias is not None,
-            finished=self.options.finished,
-        )
-
-
-def _put_in_place(
-    module: nn.Module, done: Mapping[Weight, _Compressed], options: CompressionOptions
-) -> Reestimation | None:
-    """Give the layers of `module` what became of their weights, and the corrections that help."""
-    samples = options.samples if options.corrections and batch_norms(module) else None
-    reference = copy.deepcopy(module) if samples is not None else None
-    for weight, each in done.items():
-        weight.replace(each.outcome.tensor.dequantize())
-        if each.outcome.shift is not None and weight.own_bias is not None:
-            with torch.no_grad():
-                weight.own_bias.add_(each.outcome.shift)
-    if reference is None or samples is None:
-        return None
-    return reestimate_batch_norms(module, reference, *samples)
+    other = copy.deepcopy(exact)
+    with torch.no_grad():
+        for weight, each in plain.items():
+            other.get_parameter(weight.name).copy_(each.outcome.tensor.dequantize())
+    with_samples, without = (held_out.distortion(partial(run_module, each)) for each in (module, other))
+    return without < with_samples
 
 
 def _tune(
     module: nn.Module,
     reference: nn.Module,
-    done: dict[Weight, _Compressed],
-    quantizer: _Quantizer,
+    done: dict[Weight, Compressed],
+    quantizer: Quantizer,
     on_layer: Callable[[str, int, int], None] | None,
 ) -> TuningReport:
     """Train `module`, whose weights are in place, towards the float `reference`; `done` and the module are

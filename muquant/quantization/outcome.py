@@ -76,8 +76,8 @@ class WeightSummary:
         output_sqnr: likewise with what was taken. Neither is known after the whole network was tuned.
         bias_corrected: whether the layer's bias makes up for the mean of the error.
         nbytes: bytes of packed codes and steps.
-        not_calibrated: why nothing is known of the layer's inputs although there are samples; "" where they
-            are known, or there are none.
+        not_calibrated: why its codes do not follow the samples although there are some, such as that nothing
+            is known of the layer's inputs; "" where they do, or there are none.
         note: why its format is another than was asked for, or "".
     """
 

@@ -131,9 +131,15 @@ class WidthCurve:
 
 
 def coded(
-    weight: Tensor, spec: MuLawSpec, bits: int, mu: float, channels: Channels, observer: str
+    weight: Tensor,
+    spec: MuLawSpec,
+    bits: int,
+    mu: float,
+    channels: Channels,
+    observer: str,
+    rounding: str = "nearest",
 ) -> QuantizedTensor:
-    """Return `weight` at a width, each number at its nearest level.
+    """Return `weight` at a width.
 
     Args:
         weight: float32, any shape.
@@ -142,9 +148,10 @@ def coded(
         mu: that was searched for the width of `spec`.
         channels: which of its weights are one output channel.
         observer: a name of `OBSERVERS`: how scales are chosen.
+        rounding: one of `ROUNDINGS` that looks at the weight alone.
     """
     own = min(MAX_MU, mu * WIDER_MU) if bits > spec.bits and spec.mu == "auto" else mu
-    return quantize(weight, spec.with_bits(bits).with_mu(own), channels, observer, "nearest").tensor
+    return quantize(weight, spec.with_bits(bits).with_mu(own), channels, observer, rounding).tensor
 
 
 def measure(

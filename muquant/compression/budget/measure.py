@@ -19,6 +19,7 @@ from muquant.compression.options import CompressionOptions
 from muquant.format.channels import Channels
 from muquant.format.tensor import QuantizedTensor
 from muquant.models.calls import Example
+from muquant.quantization.rounding import BLIND
 
 OnStep = Callable[[str, int, int], None]
 """(what is done next, its place, their number), for progress."""
@@ -130,7 +131,8 @@ def measure_all(
 
 
 def _coded(weight: Measured, options: CompressionOptions, bits: int, mu: float) -> QuantizedTensor:
-    return coded(weight.read(), options.format, bits, mu, weight.channels, options.observer)
+    rounding = BLIND if options.samples is None and options.rounding is None else "nearest"
+    return coded(weight.read(), options.format, bits, mu, weight.channels, options.observer, rounding)
 
 
 def runs_of(on_step: OnStep | None) -> OnRun | None:

@@ -4,7 +4,10 @@ batches.py    samples in batches; those to fit to and those held out
 given.py      samples in every form, read into batches
 taken.py      without labels, in the batches that a model takes
 samples.py    the moments that layers see of both
+watch.py      a model is watched: every product that may be one with a weight
 collect.py    a model is run on samples, and the moments of its layers' inputs are kept
+abreast.py    the same of the float and of the compressed model, each layer once those in front are done
+paused.py     a call of a model that waits before products with its weights
 uses.py       the parameters that operators multiply by, and their channels
 operators.py  the operators that multiply by a weight, and which vectors they multiply
 padding.py    positions of samples that are padding, which are left out

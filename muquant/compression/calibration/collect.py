@@ -1,20 +1,18 @@
 """Run a model on samples, and keep the moments of what its weights are multiplied by."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from muquant.base.errors import InputError, first_line
 from muquant.compression.calibration.batches import BATCH_SIZE, Samples, rows_of
-from muquant.compression.calibration.operators import OPERATORS, Draw, Product
+from muquant.compression.calibration.operators import Draw, Product
 from muquant.compression.calibration.padding import filled_positions
+from muquant.compression.calibration.watch import Layout, Watch, contents, layout_of, slow_attention
 from muquant.compression.layers import Weight
-from muquant.format.channels import Channels
 from muquant.format.rows import to_matrix
 from muquant.models.arguments import Arguments
 from muquant.models.calls import Inputs
@@ -22,7 +20,7 @@ from muquant.quantization.moments import Moments
 from muquant.quantization.sums import MomentSums, VectorSums
 from muquant.quantization.threads import one_thread
 
-_Layout = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
+NOT_REACHED = "the samples do not reach it, or no product takes it as it is"
 
 
 def collect_moments(
@@ -55,7 +53,7 @@ def collect_moments(
     watched = {
         weight: _Watched(
             MomentSums(weight.name, to_matrix(weight.value, weight.channels).shape),
-            _layout(weight.value, weight.channels),
+            layout_of(weight.value, weight.channels),
         )
         for weight in weights
     }
@@ -68,7 +66,7 @@ def collect_moments(
             rows = rows_of(batch)
             filled = filled_positions(zip(batch.names or names, batch.tensors, strict=False))
             draw = Draw(generator, rows / (total or samples.count), filled)
-            with _Watch(by_memory, by_storage, draw):
+            with Watch(_Sums(by_memory, by_storage, draw).take):
                 run_samples(model, batch)
             done += rows
             if on_batch is not None:
@@ -100,12 +98,12 @@ class _Watched:
 
     Attributes:
         sums: over what it is multiplied by.
-        layout: of it in memory, see `_layout`.
+        layout: of it in memory, see `layout_of`.
         in_part: whether an operator has got something else of its memory than all of it, as it is.
     """
 
     sums: MomentSums
-    layout: _Layout
+    layout: Layout
     in_part: bool = False
 
 
@@ -115,35 +113,17 @@ def _reason(weight: Weight, own: _Watched) -> str:
         return "its rows are looked up, and multiply nothing"
     if own.in_part:
         return "it is multiplied in parts, or turned round"
-    return "the samples do not reach it, or no product takes it as it is"
+    return NOT_REACHED
 
 
-def _layout(weight: Tensor, channels: Channels) -> _Layout:
-    """Return how a weight lies in memory as a matrix: size and stride of its channels, and of their inputs.
+class _Sums:
+    """Sums up what weights are multiplied by.
 
-    Axes that follow each other in memory are one, and those of size 1 none.
+    Args:
+        by_memory: address of a weight -> what is kept of it.
+        by_storage: of its storage, likewise.
+        draw: which vectors are taken.
     """
-    shape = tuple(weight.shape)
-    matrix = weight.reshape(channels.blocked(shape)).permute(channels.order(shape))
-    count = len(channels.blocked_axes)
-    axes = list(zip(matrix.shape, matrix.stride(), strict=True))
-    return _joined(axes[:count]), _joined(axes[count:])
-
-
-def _joined(axes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    joined: list[tuple[int, int]] = []
-    for size, stride in axes:
-        if size == 1:
-            continue
-        if joined and joined[-1][1] == size * stride:
-            joined[-1] = joined[-1][0] * size, stride
-        else:
-            joined.append((size, stride))
-    return tuple(joined)
-
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at every operator that runs."""
 
     def __init__(
         self,
@@ -151,36 +131,21 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         by_storage: Mapping[int, _Watched],
         draw: Draw,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self._by_memory, self._by_storage, self._draw = by_memory, by_storage, draw
         self._last: tuple[Tensor, tuple[Any, ...], VectorSums] | None = None
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Take in the operator's vectors, and run it."""
-        kwargs = kwargs or {}
-        operator = OPERATORS.get(func)
-        if operator is None:  # in inference mode composed operators come whole
-            with self:
-                found = func.decompose(*args, **kwargs)
-            if found is not NotImplemented:
-                return found
-        for product in operator(*args, **kwargs) if operator is not None else ():
-            self._take(product)
-        return func(*args, **kwargs)
-
-    def _take(self, product: Product) -> None:
+    def take(self, product: Product) -> None:
+        """Take in a product's vectors."""
         own = self._by_memory.get(product.weight.data_ptr())
-        if own is not None and _layout(product.weight, product.channels) == own.layout:
-            own.sums.add(self._sums(product))
+        if own is not None and layout_of(product.weight, product.channels) == own.layout:
+            own.sums.add(self._of(product))
         elif (part := self._by_storage.get(product.weight.untyped_storage().data_ptr())) is not None:
             part.in_part = True
 
-    def _sums(self, product: Product) -> VectorSums:
+    def _of(self, product: Product) -> VectorSums:
         """Sum up what a weight is multiplied by, once for all weights in a row that share it: query, key and
         value."""
-        key = (_contents(product.operand), product.how)
+        key = (contents(product.operand), product.how)
         if self._last is not None and self._last[1] == key:
             return self._last[2]
         with one_thread():
@@ -188,21 +153,3 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not product.operand.is_inference():  # else nothing tells whether it was changed in place
             self._last = product.operand, key, found  # kept, so that nothing else is put in its place
         return found
-
-
-def _contents(tensor: Tensor) -> tuple[Any, ...]:
-    """Return what says that two tensors are the same numbers, as long as one of them is there."""
-    if tensor.is_inference():
-        return ()
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor._version
-
-
-@contextmanager
-def slow_attention() -> Iterator[None]:
-    """Keep torch from running a whole attention layer as one operator."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -5,11 +5,13 @@ from typing import TypeVar
 
 from torch import nn
 
+from muquant.compression.calibration.abreast import in_line, one_after_another
 from muquant.compression.calibration.batches import Samples
 from muquant.compression.calibration.collect import collect_moments
 from muquant.compression.calibration.given import Calibration, read_samples
 from muquant.compression.layers import Weight
 from muquant.quantization.moments import InputMoments, Moments
+from muquant.quantization.outcome import Outcome
 
 W = TypeVar("W")
 """A weight, of a module or of a graph."""
@@ -31,27 +33,34 @@ def samples_of(
     model: nn.Module,
     weights: Sequence[Weight],
     samples: tuple[Samples, Samples] | None,
-    on_batch: Callable[[int, int], None] | None = None,
+    done: Mapping[Weight, Outcome] | None = None,
 ) -> Iterator[tuple[Weight, InputMoments | None, str]]:
     """Yield each of `weights` with what is known of its inputs, and else why that is not known.
-
-    The model is run once for as many weights as fit in memory.
 
     Args:
         model: in evaluation mode, on the CPU; it must not change while weights are yielded.
         weights: of `model`.
         samples: to fit to and held out, see `split`; None where nothing is known of any inputs.
-        on_batch: called as in `collect_moments`.
+        done: what became of weights that were yielded. Of the others those that a call multiplies by once are
+            then told what the model with these shows them, and how far that is from what the float one does;
+            they come last, in the order in which they are reached. None where the float model alone is to be
+            looked at, which runs once for as many weights as fit in memory.
 
     Raises:
         InputError: the model does not run on the samples, or makes NaN or infinity of them.
     """
-    sizes = {weight: weight.channels.moments(tuple(weight.value.shape)) for weight in weights}
+    ordered: list[Weight] = []
+    if samples is not None and done is not None:
+        ordered, fitting = in_line(model, weights, samples)
+    rest = [weight for weight in weights if weight not in ordered]
+    sizes = {weight: weight.channels.moments(tuple(weight.value.shape)) for weight in rest}
 
     def collect(part: list[Weight], own: Samples, total: int) -> dict[Weight, Moments | str]:
-        return collect_moments(model, part, own, total=total, on_batch=on_batch)
+        return collect_moments(model, part, own, total=total)
 
-    return in_parts(sizes, samples, collect)
+    yield from in_parts(sizes, samples, collect)
+    if ordered and done is not None:
+        yield from one_after_another(model, ordered, fitting, done)
 
 
 def in_parts(

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from muquant.base.errors import InputError, first_line
-from muquant.compression.calibration.collect import slow_attention
+from muquant.compression.calibration.watch import slow_attention
 from muquant.compression.layers import Uses, weight_owners
 from muquant.format.channels import ROWS, Channels
 from muquant.models.calls import Example, Inputs, taken_inputs

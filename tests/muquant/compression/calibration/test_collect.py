@@ -457,7 +457,7 @@ def test_samples_held_out_that_are_larger_share_a_unit_with_the_others() -> None
 def test_what_is_made_of_a_layer_does_not_depend_on_the_size_of_its_inputs_and_weights(power: int) -> None:
     """By a power of two: codes are the same, and so is what is said of them."""
     torch.manual_seed(0)
-    layer, x, factor = nn.Linear(12, 9), uniform(80, 12).cumsum(1), 2.0**power
+    layer, x, factor = nn.Linear(12, 9), uniform(80, 12).cumsum(1)[:, None], 2.0**power
     other = copy.deepcopy(layer)
     expected = muquant.compress(layer, calibration=x)
     other.bias.data.mul_(factor)
