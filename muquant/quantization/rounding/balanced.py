@@ -5,7 +5,7 @@ from torch import Tensor
 
 from muquant.format.law import grid_levels
 from muquant.format.rows import from_matrix, from_rows, row_chunks, spread, to_matrix, to_rows
-from muquant.format.tensor import QuantizedTensor
+from muquant.format.tensor import QuantizedTensor, short_steps
 from muquant.quantization.rounding.nearest import Codebook, nearest_codes
 
 
@@ -14,11 +14,11 @@ def balanced(weight: Tensor, start: QuantizedTensor) -> QuantizedTensor:
 
     Levels of least squared error are shorter than the weight: of a normal one at 3 bits each channel loses a
     thirtieth of its length, and so does what it gives to the next. Steps are chosen so that <q, w> = <w, w>
-    for the weights w that share one and what they become, q (as is the scale of Vargaftik et al., "EDEN",
-    ICML 2022); that costs a thirtieth more squared error. And inputs behind a ReLU have a mean, by which the
-    sum of a channel's errors is multiplied: so many of its weights take the level on the other side, those
-    first for which that costs least, that the sum is as near to zero as it can be (as in Guo et al.,
-    "SQuant", ICLR 2022).
+    for the weights w that share one and what they become, q, as far as steps in 8 bits allow (as is the scale
+    of Vargaftik et al., "EDEN", ICML 2022); that costs a thirtieth more squared error. And inputs behind a
+    ReLU have a mean, by which the sum of a channel's errors is multiplied: so many of its weights take the
+    level on the other side, those first for which that costs least, that the sum is as near to zero as it can
+    be (as in Guo et al., "SQuant", ICLR 2022).
 
     Args:
         weight: float32, any shape.
@@ -39,8 +39,9 @@ def _lengthened(weight: Tensor, quantized: QuantizedTensor) -> QuantizedTensor:
     found = torch.linalg.vecdot(rows, levels).double()
     if spec.steps.kind == "tensor":
         wanted, found = wanted.sum(0, keepdim=True), found.sum(0, keepdim=True)
-    step = torch.where((found > 0) & (wanted > 0), wanted / found, quantized.step.reshape(-1))
-    return QuantizedTensor(spec, quantized.codes, step.float().reshape(quantized.step.shape), channels)
+    step = torch.where((found > 0) & (wanted > 0), wanted / found, quantized.step.reshape(-1)).float()
+    held = short_steps(step) if spec.shortens(step.numel()) else step
+    return QuantizedTensor(spec, quantized.codes, held.reshape(quantized.step.shape), channels)
 
 
 def _rounded(weight: Tensor, quantized: QuantizedTensor) -> QuantizedTensor:
