@@ -7,11 +7,15 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import onnx_ir as ir
+import psutil
+
 from muquant.base.files import scratch_folder
 from muquant.compression.budget.measure import OnStep
 from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration
 from muquant.compression.options import CompressionOptions
+from muquant.compression.quantizer import NO_HELP
 from muquant.compression.selection import Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.resume import FinishedWeights
@@ -22,7 +26,7 @@ from muquant_onnx.from_onnx.edit import replace_weights
 from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.given import GivenModel, as_file
-from muquant_onnx.from_onnx.measure import ask_held_out, measure_file
+from muquant_onnx.from_onnx.measure import MEMORY, ask_held_out, measure_file
 from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.quantizer import Quantizer
 from muquant_onnx.from_onnx.read import read_graph
@@ -83,7 +87,9 @@ def compress_onnx(
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples for the graph's inputs, 4 or more, by name or in order, see `Calibration`:
             arrays, a list of batches, a DataLoader, a generator; a quarter of them is held out. onnxruntime
-            runs the graph on them. States that they lack are zero; `zero_inputs` of the report names these.
+            runs the graph on them. Where it answers those held out no better than with weights that no
+            samples have shaped, these are taken, and `not_calibrated` of each says so. States that they lack are
+            zero; `zero_inputs` of the report names these.
         synthetic: whether, without `calibration`, inputs that are made up from the types and shapes of the
             graph's inputs stand for samples: pictures of shapes, normal numbers, any tokens. `synthetic` of
             the report says how many. Not so with `flat`, or where a rounding is asked for.
@@ -150,6 +156,7 @@ def compress_file(
     own = own_formats(picked, options)
     free = [weight for weight in picked if weight not in own]
     widths = _spread(source, free, options, policy, on_layer)
+    chosen = {weight.name: spec.bits for weight, spec in widths.items()}
     formats = dict[FoundWeight, tuple[MuLawSpec, str]]()
     for weight in picked:
         default, note = options.default_format(recurrent=weight.recurrent)
@@ -162,6 +169,11 @@ def compress_file(
         packed = quantizer.packed
         served = replace_weights(model, [(weight, packed[weight.name]) for weight in picked], policy)
         add_metadata(model, packed, policy, forms_by_weight(served))
+        alone = options.with_widths(chosen)
+        if options.refines and not _helped(source, read.nbytes, model, alone, policy, scratch):
+            plain = _without_samples(source, destination, alone, policy)
+            answers = None if exact is None else check_file(destination, exact)
+            return replace(plain, answers=answers, zero_inputs=zeros, tuning=tuning)
         written = write_graph(model, destination, scratch)
     return CompressReport(
         path=os.fspath(destination),
@@ -209,6 +221,47 @@ def _spread(
 
         widths = spread(measured, options.format.bits, compressed if options.refines else None)
     return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
+
+
+def _helped(
+    source: RaisedFile,
+    nbytes: int,
+    model: ir.Model,
+    options: CompressionOptions,
+    policy: Policy,
+    scratch: Path,
+) -> bool:
+    """Whether the answers to held-out samples are not more distorted than with weights that no samples have
+    shaped, or the file is too large for onnxruntime to be asked. Each layer may be better with samples and
+    the graph worse: they can be few, and unlike those held out.
+
+    Args:
+        source: the float file.
+        nbytes: its size with external data.
+        model: compressed with samples.
+        options: of its compression, with the widths that were chosen.
+        policy: as in `compress_onnx`.
+        scratch: a folder for files that are not done.
+    """
+    if MEMORY * nbytes > psutil.virtual_memory().available:
+        return True
+    ours, plain = scratch / "ours.onnx", scratch / "plain.onnx"
+    write_graph(model, ours, scratch)
+    _without_samples(source, plain, options, policy)
+    held_out = ask_held_out(source.path, options)
+    with_samples, without = (held_out.distortion(SessionRun(load_session(each))) for each in (ours, plain))
+    return with_samples <= without
+
+
+def _without_samples(
+    source: RaisedFile, destination: Path, options: CompressionOptions, policy: Policy
+) -> CompressReport:
+    """Compress a file with the same widths, by its weights alone."""
+    alone = replace(options, calibration=None, synthetic=False, rounding=None, flat=True, finished=None)
+    report = compress_file(source, destination, alone, policy)
+    return replace(
+        report, weights=tuple(replace(weight, not_calibrated=NO_HELP) for weight in report.weights)
+    )
 
 
 def own_formats(picked: Sequence[FoundWeight], options: CompressionOptions) -> dict[FoundWeight, MuLawSpec]:
