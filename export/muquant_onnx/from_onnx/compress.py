@@ -88,8 +88,8 @@ def compress_onnx(
         calibration: a few samples for the graph's inputs, 4 or more, by name or in order, see `Calibration`:
             arrays, a list of batches, a DataLoader, a generator; a quarter of them is held out. onnxruntime
             runs the graph on them. Where it answers those held out no better than with weights that no
-            samples have shaped, these are taken, and `not_calibrated` of each says so. States that they lack are
-            zero; `zero_inputs` of the report names these.
+            samples have shaped, these are taken, and `not_calibrated` of each says so. States that they
+            lack are zero; `zero_inputs` of the report names these.
         synthetic: whether, without `calibration`, inputs that are made up from the types and shapes of the
             graph's inputs stand for samples: pictures of shapes, normal numbers, any tokens. `synthetic` of
             the report says how many. Not so with `flat`, or where a rounding is asked for.
