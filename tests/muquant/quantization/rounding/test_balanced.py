@@ -110,7 +110,7 @@ def test_steps_of_8_bits_stay_so_and_length_is_kept_on_average() -> None:
     assert coded_steps(found.step.numpy()) is not None
     ratio = (weight * found.dequantize()).sum(1) / weight.square().sum(1)
     assert ratio.sub(1).abs().max() < 0.1
-    assert ratio.mean().sub(1).abs() < 0.01  # 0.035 of least squared error
+    assert ratio.mean().sub(1).abs() < 0.015  # 0.03 of least squared error
 
 
 def test_the_mapped_domain_is_left_alone() -> None:
