@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -124,6 +124,8 @@ def one_after_another(
                 filled = filled_positions(zip(batch.names or names, batch.tensors, strict=False))
                 pairs.append(_Pair(calls, sides, len(pairs), rows_of(batch) / total, filled, judged))
         left = dict.fromkeys(weights)
+        known: InputMoments | None = None
+        last: tuple[list[list[tuple[Any, ...]]], list[list[Product]]] = [], []
         while True:
             for weight in done.keys() - put:
                 _put(changed, weight, done[weight], parameters)
@@ -134,15 +136,12 @@ def one_after_another(
             if not waiting:
                 break
             weight = next(each for each in left if each in waiting)
-            fit, held_out = (
-                _sums(weight, pairs, drifts=bool(put), judged=judged) for judged in (False, True)
-            )
-            known = bool(fit.count and held_out.count)
-            yield (
-                weight,
-                InputMoments.of(fit.moments(), held_out.moments()) if known else None,
-                "" if known else NOT_REACHED,
-            )
+            met = [pair.met(weight) for pair in pairs]
+            key = [[(*contents(product.operand), product.how) for product in products] for products in met]
+            if key != last[0]:  # else it shares what it is multiplied by, as do query, key and value
+                known = _moments(weight, pairs, met, drifts=bool(put))
+                last = key, met  # operands are held, so that nothing else is put in their place
+            yield weight, known, NOT_REACHED if known is None else ""
             del left[weight]
             for side in sides:
                 for place in [place for place, found in side.items() if found.weight is weight]:
@@ -169,7 +168,6 @@ class _Pair:
     share: float
     filled: tuple[Tensor, ...]
     judged: bool
-    _last: tuple[list[Any], list[Product], VectorSums] | None = field(default=None, init=False)
 
     @property
     def weights(self) -> list[Weight]:
@@ -183,15 +181,15 @@ class _Pair:
             if call.product is None or call.product.weight.data_ptr() not in side:
                 call.go_on()
 
-    def sums(self, weight: Weight, *, drifts: bool) -> VectorSums | None:
-        """Sum up what the weight is multiplied by, once for all in a row that share it; None where not both
-        calls wait for it. `drifts` says whether that may differ."""
+    def met(self, weight: Weight) -> list[Product]:
+        """Return the products with a weight that both calls wait before; none where not both do."""
         if self.weights != [weight, weight]:
-            return None
-        products = [call.product for call in self.calls if call.product is not None]
-        key = [(*contents(product.operand), product.how) for product in products]
-        if self._last is not None and self._last[0] == key:
-            return self._last[2]
+            return []
+        return [call.product for call in self.calls if call.product is not None]
+
+    def sums(self, products: Iterable[Product], *, drifts: bool) -> VectorSums | None:
+        """Sum up what a weight is multiplied by; None where that has other shapes in both. `drifts` says
+        whether it may differ."""
         with one_thread():
             exact, vectors = (
                 product.vectors(Draw(Generator().manual_seed(self.seed), self.share, self.filled)).float()
@@ -199,18 +197,22 @@ class _Pair:
             )
             if exact.shape != vectors.shape:
                 return None
-            found = VectorSums.of(vectors, exact if drifts else None, judged=self.judged)
-        self._last = key, products, found  # the operands are kept, so that nothing else is put in their place
-        return found
+            return VectorSums.of(vectors, exact if drifts else None, judged=self.judged)
 
 
-def _sums(weight: Weight, pairs: Iterable[_Pair], *, drifts: bool, judged: bool) -> MomentSums:
-    sums = MomentSums(weight.name, to_matrix(weight.value, weight.channels).shape)
-    for pair in pairs:
-        part = pair.sums(weight, drifts=drifts) if pair.judged == judged else None
+def _moments(
+    weight: Weight, pairs: Iterable[_Pair], met: Iterable[list[Product]], *, drifts: bool
+) -> InputMoments | None:
+    """Return the moments of what a weight is multiplied by, where calls wait for it."""
+    shape = to_matrix(weight.value, weight.channels).shape
+    fit, held_out = (MomentSums(weight.name, shape) for _ in range(2))
+    for pair, products in zip(pairs, met, strict=True):
+        part = pair.sums(products, drifts=drifts) if products else None
         if part is not None:
-            sums.add(part)
-    return sums
+            (held_out if pair.judged else fit).add(part)
+    if not (fit.count and held_out.count):
+        return None
+    return InputMoments.of(fit.moments(), held_out.moments())
 
 
 def _by_memory(module: nn.Module, weights: Iterable[Weight]) -> dict[int, _Found]:
