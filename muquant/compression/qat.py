@@ -56,7 +56,7 @@ def prepare_qat(
     Args:
         model: any module with weights that `select_weights` knows; BatchNorm is left as it is. Wrappers such
             as torch.compile's stay, and names are those of the module inside.
-        spec: the format, in the decoded domain; 3 bits by default.
+        spec: the format, in the decoded domain; 3 bits by default. Steps are learned and stay float32.
         layers: "all", "last:K" or a regular expression, see `select_weights`.
         overrides: layers, in the same forms -> another width or format: {"conv1": 8}. The last one that picks
             a layer counts.
