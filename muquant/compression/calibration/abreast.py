@@ -1,6 +1,7 @@
 """A module on samples, float and compressed side by side: each layer as soon as those in front are done."""
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from muquant.compression.calibration.batches import BATCH_SIZE, Samples, rows_of
 from muquant.compression.calibration.collect import NOT_REACHED, run_samples
-from muquant.compression.calibration.operators import Draw, Product
+from muquant.compression.calibration.operators import Draw, Product, most_vectors
 from muquant.compression.calibration.padding import filled_positions
 from muquant.compression.calibration.paused import PausedCall
 from muquant.compression.calibration.watch import Layout, Watch, contents, layout_of, slow_attention
@@ -27,7 +28,7 @@ from muquant.quantization.threads import one_thread
 MEMORY = 2**30
 """Bytes of what calls that wait may hold; of more samples only some are taken."""
 FEWEST = 32
-"""Samples below which layers are not taken one after the other."""
+"""Samples that are taken at least; where fewer fit in memory, layers are not taken one after the other."""
 MOST_CALLS = 64
 """Batches that wait side by side."""
 
@@ -47,7 +48,8 @@ class _Found(NamedTuple):
 def in_line(
     model: nn.Module, weights: Sequence[Weight], samples: tuple[Samples, Samples]
 ) -> tuple[list[Weight], tuple[Samples, Samples]]:
-    """Return those weights that can be taken one after the other, and as many samples as fit in memory.
+    """Return those weights that can be taken one after the other, and as many samples as fit in memory and
+    show each of them as many vectors as are taken.
 
     They are multiplied once, as a whole, in a call. None are, where too few samples fit.
 
@@ -62,23 +64,26 @@ def in_line(
     first, known = samples[0].first, _by_memory(model, weights)
     uses = dict.fromkeys(weights, 0)
     storages = {weight.value.untyped_storage().data_ptr(): weight for weight in weights}
-    largest = 0
+    largest, enough = 0, 0.0
 
     def take(product: Product) -> None:
-        nonlocal largest
+        nonlocal largest, enough
         found = storages.get(product.weight.untyped_storage().data_ptr())
         if found is not None:
             largest = max(largest, product.operand.nbytes)
+            inputs = found.channels.inputs(tuple(found.value.shape))
+            enough = max(enough, most_vectors(inputs) * inputs / max(product.operand.numel(), 1))
             whole = known.get(product.weight.data_ptr())
             uses[found] += 1 if whole is not None and _is(product, whole) else 2
 
     with torch.no_grad(), slow_attention(), Watch(take):
         run_samples(model, first)
     # a layer's input and what is added to it later, of both networks
-    most = MEMORY // max(4 * largest // rows_of(first), 1)
+    holds = MEMORY // max(4 * largest // rows_of(first), 1)
     count = sum(own.count for own in samples)
-    if most < min(count, FEWEST):
+    if holds < min(count, FEWEST):
         return [], samples
+    most = min(holds, max(math.ceil(enough * rows_of(first)), FEWEST))
     some = [own if most >= count else own.some(max(own.count * most // count, 1)) for own in samples]
     parts = sum(len(own.parts) for own in some)
     if not any(own.whole for own in some) and parts > MOST_CALLS:

@@ -22,6 +22,11 @@ LEAST_VECTORS, FOR_EACH_INPUT = 24_000, 12
 that a vector has. Of more they are drawn: neighbouring patches say little new. It costs 0.03 dB."""
 
 
+def most_vectors(inputs: int) -> int:
+    """Return how many vectors of so many numbers are taken of all samples."""
+    return max(LEAST_VECTORS, FOR_EACH_INPUT * inputs)
+
+
 @dataclass(frozen=True, eq=False)
 class Draw:
     """Draws which of many vectors are taken.
@@ -39,7 +44,7 @@ class Draw:
     def __call__(self, count: int, inputs: int) -> Tensor | None:
         """Return places of some of `count` vectors of `inputs` numbers, ascending and at much the same
         distances; None for all of them."""
-        most = math.ceil(self.share * max(LEAST_VECTORS, FOR_EACH_INPUT * inputs))
+        most = math.ceil(self.share * most_vectors(inputs))
         if count <= most:
             return None
         within = torch.rand(most, generator=self.generator, dtype=torch.float64)

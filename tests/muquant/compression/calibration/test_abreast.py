@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from muquant import InputError, MuLawSpec
-from muquant.compression.calibration import abreast, samples_of, split
+from muquant.compression.calibration import abreast, operators, samples_of, split
 from muquant.compression.calibration.paused import PausedCall
 from muquant.compression.layers import Weight, quantizable_weights
 from muquant.models.calls import Inputs
@@ -160,6 +160,17 @@ def test_where_few_samples_fit_in_memory_they_are_some_or_none(monkeypatch: pyte
         assert vectors == [count, count]
         taken, _ = abreast.in_line(model, weights, samples)
         assert bool(taken) == (count == 100 or memory == 2**30)
+
+
+def test_no_more_samples_run_than_show_enough_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "LEAST_VECTORS", 500)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    weights, samples = quantizable_weights(model), split(torch.randn(400, 5, 8))
+    _, some = abreast.in_line(model, weights, samples)
+    assert sum(own.count for own in some) == 100
+    for _, known, _ in samples_of(model, weights, samples, {}):
+        assert known is not None
+        assert known.fit.count + known.held_out.count == 500
 
 
 def test_many_small_batches_do_not_all_wait(monkeypatch: pytest.MonkeyPatch) -> None:
