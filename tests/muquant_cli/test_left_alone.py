@@ -81,7 +81,7 @@ def test_of_a_module() -> None:
 def test_the_example_of_a_module_shows_its_weights() -> None:
     document, _ = said("net_of_left_alone:shown", "-o", "a.mq", "--flat")
     assert document["layers"][0]["name"] == "0.table"
-    assert document["layers"][0]["nbytes"] == 500 * 8 * 3 // 8 + 500 * 4
+    assert document["layers"][0]["nbytes"] == 500 * 8 * 3 // 8 + 500 + 4  # steps in 8 bits, one unit
     assert document["weight_bytes"]["left_float"] == 6 * 32
     budget = invoke_json("compress", "net_of_left_alone:shown", "-o", "b.mq", "--max-bytes", "5000")
     assert [layer["name"] for layer in budget["layers"]] == [layer["name"] for layer in document["layers"]]
