@@ -142,6 +142,8 @@ class CompressionOptions:
             )
         if self.tuned:
             return choose_rounding(None, calibrated=True)
+        if self.rounding is None and self.calibration is None and self.observer != "search":
+            return "nearest"  # steps that were asked for stay
         return choose_rounding(self.rounding, calibrated=self.calibration is not None)
 
     @property

@@ -81,10 +81,11 @@ def compress(
             none. `choices` of the result says what was tried.
         overrides: layers, in the forms above but "auto", or "=NAME", one weight -> another width or format:
             {"conv1": 8}. The last one that picks a weight counts; with "auto" these layers are not tried.
-        rounding: a name of `ROUNDINGS`; by default "balanced", with `calibration` "reconstructed". Of the
-            methods up to it each weight takes the one that is best on held-out samples. "tuned" goes on from
-            there: codes, steps, biases and norms are trained together for some minutes, so that the model
-            answers like the float one; `tuning` of the result tells how that went.
+        rounding: a name of `ROUNDINGS`; by default "balanced" ("nearest" with the steps of another observer
+            than "search"), with `calibration` "reconstructed". Of the methods up to it each weight takes the
+            one that is best on held-out samples. "tuned" goes on from there: codes, steps, biases and norms
+            are trained together for some minutes, so that the model answers like the float one; `tuning` of
+            the result tells how that went.
         max_seconds: how long that training may take at most.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples of what the model will be given, 4 or more, see `Calibration`: a tensor,
@@ -92,8 +93,9 @@ def compress(
             quarter of them is held out. Codes are then chosen by the error of a layer's output, not of its
             weight: beside the float model's layer, on what the compressed ones in front show. Where the
             answers to those held out are better without, samples only choose widths.
-        synthetic: whether, without `calibration`, random inputs like a constant `example` may stand for
-            samples where widths are chosen.
+        synthetic: whether, without `calibration`, pictures that are made up may stand for samples where
+            widths are chosen, if the model takes pictures alone and `example` says no more than their shape.
+            Of other inputs nothing is known then, and all weights have the width that was asked for.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, and
             BatchNorm statistics may follow what compression does to activations, where held-out samples say
             that it helps.

@@ -96,6 +96,21 @@ class Moments:
             else replace(drift, cross=drift.cross - drift.mean[:, :, None] * c[:, None]),
         )
 
+    def with_noise(self, share: float) -> "Moments":
+        """The moments of x + e, where e is normal and independent of x, and each of its numbers has `share`
+        of the mean power of those of x. What is fitted to these stays nearer to the weight itself, in
+        directions that x hardly has."""
+        square, inputs = _trace(self.second), self.inputs
+        power = share * square / inputs
+        return replace(
+            self,
+            second=self.second + power[:, None, None] * torch.eye(inputs),
+            third=self.third + (inputs + 2) * power[:, None] * self.mean,
+            fourth=self.fourth
+            + (2 * inputs + 4) * power * square
+            + (inputs**2 + 2 * inputs) * power.square(),
+        )
+
     def in_unit(self, unit: float) -> "Moments":
         """The same in another unit, a power of two, not below the present one."""
         share = self.unit / unit
@@ -167,3 +182,7 @@ class InputMoments:
         """Bring both into one unit, the larger of theirs."""
         unit = max(fit.unit, held_out.unit)
         return cls(fit.in_unit(unit), held_out.in_unit(unit))
+
+    def with_noise(self, share: float) -> Self:
+        """Both with noise, see `Moments.with_noise`."""
+        return replace(self, fit=self.fit.with_noise(share), held_out=self.held_out.with_noise(share))

@@ -20,8 +20,8 @@ from muquant.compression.answers.modules import first_batches
 from muquant.compression.answers.report import HELD_OUT, SYNTHETIC, AnswersCheck
 from muquant.compression.options import CompressionOptions
 from muquant.models.calls import output_tensors
-from muquant_onnx.from_onnx.feeds import Batch, Feeds
-from muquant_onnx.from_onnx.made_up import Answered, made_up, whole_inputs
+from muquant_onnx.from_onnx.feeds import Batch, Feed, Feeds
+from muquant_onnx.from_onnx.made_up import Answered, made_up, resemble, whole_inputs
 from muquant_onnx.from_onnx.states import is_state
 from muquant_onnx.serving.sessions import load_session
 
@@ -98,6 +98,13 @@ class SessionRun:
         """Yield inputs that are made up for `graph`, which the session runs, and its outputs."""
         states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
         return made_up(self.session, count, whole_inputs(graph), self.tells, states)
+
+    def in_place_of_samples(self, graph: ir.Graph, count: int) -> list[Feed]:
+        """Return inputs that are made up for `graph`, where a network may be shaped by such; else none."""
+        states = [str(value.name) for value in graph.inputs if is_state(value, graph)]
+        feeds = [feed for feed, _ in self.made_up(graph, count)]
+        alike = feeds and resemble(feeds[0], whole_inputs(graph), states)
+        return feeds if alike else []
 
     def tells(self, outputs: Sequence[Any]) -> bool:
         """Whether no output is NaN or infinite all over."""

@@ -72,17 +72,18 @@ def compress_onnx(
         destination: of the new file; may be `source`.
         spec: the format; 3 bits, mu searched, a scale for each channel by default. Its width is the average
             over the weights that no override picks, but recurrent ones: each has 2 to 8 bits, by what its
-            error does to the answers of the graph, run on `calibration` or on inputs that are made up.
+            error does to the answers of the graph, run on `calibration` or on made-up pictures or tokens.
         flat: whether each of them has this width instead.
         layers: "all", "last:K" (of the weights, in the order in which the graph uses them) or a regular
             expression, searched in the name of the weight and in those of the nodes that use it.
         overrides: layers, in these forms, or "=NAME", one weight -> another width or format: {"conv1": 8}.
             The last one that picks a weight counts.
-        rounding: a name of `ROUNDINGS`; by default "balanced", with `calibration` "reconstructed". Of the
-            methods up to it each weight takes the one that is best on held-out samples. "tuned" goes on from
-            there: codes, steps, biases and norms are trained together for some minutes, by a copy of the
-            graph in PyTorch, so that it answers like the float one; `tuning` of the report tells how that
-            went, and why it was left out where no such copy can be had.
+        rounding: a name of `ROUNDINGS`; by default "balanced" ("nearest" with the steps of another observer
+            than "search"), with `calibration` "reconstructed". Of the methods up to it each weight takes the
+            one that is best on held-out samples. "tuned" goes on from there: codes, steps, biases and norms
+            are trained together for some minutes, by a copy of the graph in PyTorch, so that it answers like
+            the float one; `tuning` of the report tells how that went, and why it was left out where no such
+            copy can be had.
         max_seconds: how long that training may take at most.
         observer: a name of `OBSERVERS`: how scale and mu are chosen.
         calibration: a few samples for the graph's inputs, 4 or more, by name or in order, see `Calibration`:
@@ -90,9 +91,10 @@ def compress_onnx(
             runs the graph on them. Where it answers those held out no better than with weights that no
             samples have shaped, these are taken, and `not_calibrated` of each says so. States that they
             lack are zero; `zero_inputs` of the report names these.
-        synthetic: whether, without `calibration`, inputs that are made up from the types and shapes of the
-            graph's inputs stand for samples: pictures of shapes, normal numbers, any tokens. `synthetic` of
-            the report says how many. Not so with `flat`, or where a rounding is asked for.
+        synthetic: whether, without `calibration`, inputs that are made up stand for samples where the graph
+            takes pictures or tokens alone: pictures of shapes, any tokens. `synthetic` of the report says how
+            many. Not so with `flat`, or where a rounding is asked for. Of other inputs nothing is known, and
+            all weights have the width that was asked for.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, where
             held-out samples say that it helps.
         policy: "float", "int8", "int4" or "auto", see `lower`.

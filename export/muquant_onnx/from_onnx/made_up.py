@@ -171,6 +171,21 @@ def made_up(
             return
 
 
+def resemble(feed: Feed, whole: Collection[str], zeros: Collection[str]) -> bool:
+    """Whether inputs that were made up are like what a network is for, so that it may be shaped by them:
+    pictures, or else places of tables, as tokens are. Other numbers, of sounds or features, are not normal:
+    networks that were shaped by such answered worse than those that were shaped by nothing.
+
+    Args:
+        feed: inputs by name.
+        whole: names of those that are places of tables.
+        zeros: names of states.
+    """
+    told = {name: each for name, each in feed.items() if name not in zeros and "mask" not in name.lower()}
+    floats = [each for each in told.values() if np.issubdtype(each.dtype, np.floating)]
+    return all(_is_picture(each.shape) for each in floats) if floats else bool({*told} & {*whole})
+
+
 def _feed(
     session: ort.InferenceSession,
     sizes: _Sizes,

@@ -97,8 +97,8 @@ def _probe(
         batches = Feeds.of(read.model.graph, together, source).batches
     try:
         if options.samples is None:
-            made = SessionRun(load_session(source)).made_up(read.model.graph, _MADE_UP)
-            alone = batches = [Batch(feed, 1) for feed, _ in made]
+            made = SessionRun(load_session(source)).in_place_of_samples(read.model.graph, _MADE_UP)
+            alone = batches = [Batch(feed, 1) for feed in made]
         inputs = _settable(read.model, names)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "settable.onnx")

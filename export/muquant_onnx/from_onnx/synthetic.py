@@ -20,8 +20,8 @@ _FEWEST = 4
 def with_synthetic(
     source: Path, graph: ir.Graph, nbytes: int, options: CompressionOptions
 ) -> CompressionOptions:
-    """Return options with made-up inputs as samples, where there are none and they may stand for them, and
-    onnxruntime runs the graph on such.
+    """Return options with made-up inputs as samples, where there are none and they may stand for them (see
+    `resemble`), and onnxruntime runs the graph on such.
 
     Args:
         source: the ONNX file.
@@ -32,8 +32,8 @@ def with_synthetic(
     if not options.makes_up or MEMORY * nbytes > psutil.virtual_memory().available:
         return options
     try:
-        made = SessionRun(load_session(source)).made_up(graph, _COUNT)
-        parts = [{name: torch.from_numpy(array) for name, array in feed.items()} for feed, _ in made]
+        made = SessionRun(load_session(source)).in_place_of_samples(graph, _COUNT)
+        parts = [{name: torch.from_numpy(array) for name, array in feed.items()} for feed in made]
         samples = replace(read_samples(parts), made_up=True)
     except Exception:  # onnxruntime's errors have no common base; the check of the answers says what failed
         return options

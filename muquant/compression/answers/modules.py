@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from muquant.compression.calibration.batches import BATCH_SIZE, rows_of
 from muquant.compression.options import CompressionOptions
 from muquant.models import Architecture
 from muquant.models.calls import Example, Inputs, output_tensors, random_inputs
+from muquant.models.leaves import leaves
 from muquant.models.wrappers import peeled, plain_copy
 
 B = TypeVar("B")
@@ -53,7 +55,8 @@ def ask_to_probe(
     module: nn.Module, options: CompressionOptions, example: Example | None, most: int, size: int
 ) -> FloatAnswers[Inputs]:
     """Run a float module on inputs on which widths may be chosen: samples to fit to, never those held out;
-    without samples as `ask_module` does.
+    without samples the example. Where that says no more than a shape, pictures that are made up (`leaves`),
+    of models that take such alone: of other numbers nothing is known.
 
     Args:
         module: in evaluation mode, on the CPU; it is not changed.
@@ -68,7 +71,10 @@ def ask_to_probe(
         inputs, most = FIT, options.samples[0].count
     else:
         batches, inputs = _batches(module, options, example)
-    if not inputs:
+        if inputs == SYNTHETIC:
+            shapes = next(iter(batches))[0]
+            batches, inputs = _pictures(shapes) if options.synthetic else (), inputs
+    if not inputs or not batches:
         return FloatAnswers(not_checked="nothing is known to run the model on")
 
     def answered() -> Iterator[tuple[Inputs, list[tuple[str, Tensor]], int]]:
@@ -147,6 +153,19 @@ def _batches(
     size = len(inputs.tensors[0])
     drawn = (Inputs.of(random_inputs(example, size, seed)) for seed in range(_DRAWN))
     return ((each, size) for each in drawn), SYNTHETIC
+
+
+def _pictures(inputs: Inputs) -> list[tuple[Inputs, int]]:
+    """Return pictures that are made up, from 0 to 1, or of mean 0 and deviation 1: networks take either;
+    nothing, if it is no pictures in grey or colour [1, channels, height, width] that a model takes."""
+    shapes = [tuple(tensor.shape) for tensor in inputs.tensors]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (1, 3) or min(shapes[0]) == 0:
+        return []
+    random, drawn = np.random.default_rng(0), []
+    for place in range(_DRAWN):
+        pictures = torch.from_numpy(leaves(random, 1, *shapes[0][1:]))
+        drawn.append(pictures if place % 2 else (pictures / 4 + 0.5).clamp(0, 1))
+    return [(inputs.map(lambda _, own=own: own), 1) for own in drawn]  # type: ignore[misc]
 
 
 def _says_no_more_than_a_shape(tensors: Sequence[Tensor]) -> bool:

@@ -131,7 +131,7 @@ def measure_all(
 
 
 def _coded(weight: Measured, options: CompressionOptions, bits: int, mu: float) -> QuantizedTensor:
-    rounding = BLIND if options.samples is None and options.rounding is None else "nearest"
+    rounding = BLIND if options.method == BLIND else "nearest"
     return coded(weight.read(), options.format, bits, mu, weight.channels, options.observer, rounding)
 
 
@@ -174,7 +174,7 @@ def measure_module(
         Measured(weight.name, partial(_value, weight), weight.channels, pinned)
         for weight, pinned in weights.items()
     ]
-    unknown = exact.not_checked or (exact.inputs == SYNTHETIC and not options.synthetic)
+    unknown = exact.not_checked
 
     def gradients(errors: Errors) -> Distortions:
         own = {name: by_name[name].value for name in errors}

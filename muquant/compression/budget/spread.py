@@ -21,7 +21,8 @@ Compressed = Callable[[dict[str, int]], float]
 
 def spread(measured: Measurement, bits: int, compressed: Compressed | None = None) -> dict[str, int]:
     """Return a width for each weight: those with the least noise in all that take no more bytes than if all
-    that may be chosen had `bits`. What is pinned is not counted.
+    that may be chosen had `bits`. What is pinned is not counted. Where the network cannot be run all have
+    `bits`: errors of weights alone do not tell which of them matter.
 
     Where the network can be run on what it is for, it is the judge: of such widths for several `TRUSTS` those
     are taken with which its answers are distorted least; and `bits` for all, unless that is far from it, see
@@ -33,9 +34,11 @@ def spread(measured: Measurement, bits: int, compressed: Compressed | None = Non
         bits: on average, 2 to 8.
         compressed: what a better rounding makes of widths; None where there is none.
     """
-    if measured.probe is None or measured.made_up:
-        return widths_within(measured.trusted(MADE_UP_TRUST), bits)
     flat = _flat(measured.curves, bits)
+    if measured.probe is None:
+        return flat
+    if measured.made_up:
+        return widths_within(measured.trusted(MADE_UP_TRUST), bits)
     tried: list[dict[str, int]] = []
     for widths in (widths_within(measured.trusted(trust), bits) for trust in TRUSTS):
         if widths not in tried:

@@ -52,6 +52,44 @@ def test_codes_are_fitted_to_them_and_it_is_said(tmp_path: Path) -> None:
     assert again.weights == report.weights
 
 
+def test_of_sounds_and_features_none_are_made_up(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "b"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(numbers(1, 64, 64), "a"), numpy_helper.from_array(numbers(2, 64, 5), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    report = compress_onnx(model, tmp_path / "small.onnx")
+    assert report.synthetic == 0
+    assert [(weight.bits, weight.rounding) for weight in report.weights] == 2 * [(3, "balanced")]
+
+
+def test_tokens_are_any_of_the_table(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"]),
+        helper.make_node("MatMul", ["e", "a"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "b"], ["y"]),
+    ]
+    weights = {"table": numbers(3, 50, 16), "a": numbers(1, 16, 32), "b": numbers(2, 32, 50)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", "t"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "t", 50])],
+        [numpy_helper.from_array(each, name) for name, each in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert compress_onnx(model, tmp_path / "small.onnx").synthetic > 0
+
+
 def test_pictures_are_answered_better_than_by_the_weights_alone(tmp_path: Path) -> None:
     source = save(tmp_path / "model.onnx")
     session = load_session(source)
@@ -63,7 +101,7 @@ def test_pictures_are_answered_better_than_by_the_weights_alone(tmp_path: Path) 
         compress_onnx(source, tmp_path / "small.onnx", SPEC, synthetic=synthetic)
         found = load_session(tmp_path / "small.onnx").run(None, {"x": smooth})[0]
         errors.append(float(np.square(found - exact).sum()))
-    assert errors[0] < 0.7 * errors[1]
+    assert errors[0] < 0.8 * errors[1]
 
 
 @pytest.mark.parametrize("options", [{"synthetic": False}, {"flat": True}, {"rounding": "nearest"}], ids=str)
