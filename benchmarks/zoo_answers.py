@@ -48,7 +48,6 @@ SEED, SAMPLES, TESTS = 0, 64, 64
 FILES = FOLDER.parent / "zoo_answers"
 WAYS: dict[str, dict[str, Any]] = {
     "3 bits for all": {"flat": True},
-    "spread by the weights' errors": {"synthetic": False},
     "default": {},
     "samples, each layer alone": {"flat": True, "samples": True, "without": in_turn},
     "samples": {"flat": True, "samples": True},
@@ -69,6 +68,7 @@ USUAL = (
     "resemblyzer",
     "deepfilternet-enc",
     "silero-vad",
+    "smollm2",
 )
 
 

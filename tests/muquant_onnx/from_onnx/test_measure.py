@@ -84,6 +84,26 @@ def test_the_noise_is_what_the_answers_lose(kind: int, sampled: bool, tmp_path: 
     assert 1e4 < ratio < 1e7  # the square of what the graph multiplies by
 
 
+def test_a_graph_without_gradients_is_run_for_each_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save(tmp_path / "model.onnx")
+    options = CompressionOptions(spec=MuLawSpec(mu=1.5), calibration=X)
+    weights = dict.fromkeys(find_weights(read_graph(source).model)[0])
+    by_gradient = measure_file(source, weights, options).distortions
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("derivative is not implemented")
+
+    monkeypatch.setattr("muquant_onnx.from_onnx.gradients.by_gradients", refuse)
+    steps: list[str] = []
+    by_run = measure_file(source, weights, options, lambda what, *_: steps.append(what)).distortions
+    assert steps.count("measuring loud") == 2  # by itself, and in the graph
+    for one, other in zip(by_gradient, by_run, strict=True):
+        for bits in other:
+            assert other[bits] / 3 <= one[bits] <= other[bits] * 3  # of losses a million times apart
+
+
 def test_a_file_gets_bits_where_its_answers_depend_on_them(tmp_path: Path) -> None:
     source = save(tmp_path / "model.onnx")
     report = compress_onnx(source, tmp_path / "small.onnx", MuLawSpec(mu=1.5), calibration=X)
