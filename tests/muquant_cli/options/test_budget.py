@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import muquant
@@ -161,17 +162,37 @@ def test_a_folder_that_is_missing_is_said_before_the_work(run: Path, tmp_path: P
     assert "name a writable folder" in message
 
 
+def test_pictures_that_are_made_up_are_told(tmp_path: Path) -> None:
+    random, out = np.random.default_rng(0), tmp_path / "small.onnx"
+    kernels = {
+        "a": random.standard_normal((8, 3, 3, 3)).astype(np.float32),
+        "b": random.standard_normal((4, 8, 3, 3)).astype(np.float32),
+    }
+    model = helper.make_graph(
+        [helper.make_node("Conv", ["x", "a"], ["h"]), helper.make_node("Conv", ["h", "b"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(each, name) for name, each in kernels.items()],
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(model, opset_imports=[opset], ir_version=9), tmp_path / "model.onnx")
+    arguments = ("compress", tmp_path / "model.onnx", "-o", out, "--mu", 1.5)
+    for options in ((), ("--no-synthetic",)):
+        result = invoke(*arguments, *options)
+        assert result.exit_code == 0, result.stderr
+        told = "inputs that were made up stood for them" in " ".join(result.stdout.split())
+        assert told == (not options)
+        assert bool(invoke_json(*arguments, *options)["synthetic"]) == (not options)
+
+
 @pytest.mark.filterwarnings("ignore")  # torch's exporter has deprecations of its own
 def test_bits_are_an_average_unless_they_are_flat(graph: Path, tmp_path: Path) -> None:
     out = tmp_path / "small.onnx"
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((120, 12)).astype(np.float32))
-    for options in ((), ("--no-synthetic",), ("--calibration", tmp_path / "x.npy")):
-        result = invoke("compress", graph, "-o", out, "--mu", 1.5, "--bits", 4, *options)
-        assert result.exit_code == 0, result.stderr
-        made_up = "inputs that were made up stood for them" in " ".join(result.stdout.split())
-        assert made_up == (not options)
+    for options in ((), ("--calibration", tmp_path / "x.npy")):
         document = invoke_json("compress", graph, "-o", out, "--mu", 1.5, "--bits", 4, *options)
-        assert bool(document["synthetic"]) == (not options)
+        assert document["synthetic"] == 0  # twelve numbers are no picture
         assert document["average_bits"]["codes"] <= 4
         assert document["average_bits"]["stored"] == pytest.approx(
             8 * sum(weight["nbytes"] for weight in document["weights"]) / (12 * 30 + 30 * 5)
