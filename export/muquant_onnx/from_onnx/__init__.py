@@ -6,6 +6,7 @@ quantizer.py    its weights, from float to packed codes, one at a time
 plan.py         `plan_onnx`: widths within a budget
 measure.py      what weights cost and lose at each width, and what that does to the answers
 given.py        a model in memory, as a file for a while
+opened.py       a graph in memory, as onnxruntime runs it
 opset.py        an older file, raised to opset 13 for a while
 read.py         the file, checked, in order, its large tensors left where they are
 functions.py    functions of the model, written out where they are called

@@ -1,7 +1,6 @@
 """What the weights of a graph cost and lose at each width, and what that does to its answers."""
 
 import math
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,13 +17,13 @@ from muquant.compression.answers.report import FIT, HELD_OUT, SYNTHETIC
 from muquant.compression.budget.measure import Measured, Measurement, OnStep, measure_all, runs_of
 from muquant.compression.budget.probe import MOST_JUDGED, Probe, probed_samples
 from muquant.compression.options import CompressionOptions
-from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.names import label
 from muquant_onnx.from_onnx.check import SessionRun
 from muquant_onnx.from_onnx.feeds import Batch, Feeds
 from muquant_onnx.from_onnx.find import FoundWeight, find_weights
 from muquant_onnx.from_onnx.floats import read_float
 from muquant_onnx.from_onnx.gradients import graph_gradients
+from muquant_onnx.from_onnx.opened import opened
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.serving.sessions import load_session
 
@@ -100,10 +99,7 @@ def _probe(
             made = SessionRun(load_session(source)).in_place_of_samples(read.model.graph, _MADE_UP)
             alone = batches = [Batch(feed, 1) for feed in made]
         inputs = _settable(read.model, names)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "settable.onnx")
-            write_graph(read.model, path, Path(folder))
-            settable = SessionRun(load_session(path))
+        settable = SessionRun(opened(read.model))
         exact = FloatAnswers.of(
             ((batch, settable(batch), batch.count) for batch in batches),
             settable,

@@ -1,18 +1,15 @@
 """A graph that is run piece by piece: what lies between two layers, on values that earlier pieces left."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from muquant_onnx.files.write import write_graph
 from muquant_onnx.from_onnx.constants import of_constants
-from muquant_onnx.serving.sessions import load_session
+from muquant_onnx.from_onnx.opened import opened
 
 Array = NDArray[Any]
 
@@ -130,10 +127,7 @@ class Piece:
             opset_imports=dict(model.graph.opset_imports),
             name="piece",
         )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.onnx")
-            write_graph(ir.Model(graph, ir_version=model.ir_version), path, Path(folder))
-            return load_session(path, "unoptimized")
+        return opened(ir.Model(graph, ir_version=model.ir_version), "unoptimized")
 
 
 def _needed(node: ir.Node) -> list[str]:

@@ -1,9 +1,7 @@
 """A graph under onnxruntime that shows what its weights are multiplied by."""
 
-import tempfile
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +13,12 @@ from torch import Tensor
 
 from muquant.compression.calibration.operators import Draw
 from muquant.quantization.sums import MomentSums
-from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.names import label
 from muquant_onnx.from_onnx.find import FoundWeight, Use, find_weights
+from muquant_onnx.from_onnx.opened import opened
 from muquant_onnx.from_onnx.operands import OPERANDS, vectors
 from muquant_onnx.from_onnx.shown import Shown, can_show, holders, show
 from muquant_onnx.from_onnx.views import input_order
-from muquant_onnx.serving.sessions import load_session
 
 _MOVING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 """Views that change no number of a weight."""
@@ -139,10 +136,7 @@ def _opened(model: ir.Model, outputs: Sequence[ir.Value]) -> ort.InferenceSessio
     """Open a model with other outputs."""
     model.graph.outputs[:] = outputs
     model.graph.sort()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        write_graph(model, path, Path(folder))
-        return load_session(path, "unoptimized")
+    return opened(model, "unoptimized")
 
 
 def _unseen(weight: FoundWeight, use: Use, around: Mapping[ir.Graph, ir.Node]) -> str:
