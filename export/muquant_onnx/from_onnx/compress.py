@@ -11,6 +11,7 @@ import onnx_ir as ir
 import psutil
 
 from muquant.base.files import scratch_folder
+from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.budget.measure import OnStep
 from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration
@@ -23,7 +24,7 @@ from muquant_onnx.files.write import write_graph
 from muquant_onnx.format.metadata import add_metadata
 from muquant_onnx.from_onnx.check import SessionRun, ask_file, check_file
 from muquant_onnx.from_onnx.edit import replace_weights
-from muquant_onnx.from_onnx.feeds import Feeds, graph_arguments
+from muquant_onnx.from_onnx.feeds import Batch, Feeds, graph_arguments
 from muquant_onnx.from_onnx.find import FoundWeight, require_weights
 from muquant_onnx.from_onnx.given import GivenModel, as_file
 from muquant_onnx.from_onnx.measure import MEMORY, ask_held_out, measure_file
@@ -35,6 +36,8 @@ from muquant_onnx.from_onnx.spool import Spool
 from muquant_onnx.from_onnx.synthetic import with_synthetic
 from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
 from muquant_onnx.serving.sessions import load_session
+
+HeldOut = Callable[[], FloatAnswers[Batch]]
 
 
 def compress_onnx(
@@ -140,8 +143,10 @@ def compress_file(
     *,
     check: bool = False,
     on_layer: Callable[[str, int, int], None] | None = None,
+    held_out: HeldOut | None = None,
 ) -> CompressReport:
-    """`compress_onnx` of a file that `raised` has yielded, with its options as one object."""
+    """`compress_onnx` of a file that `raised` has yielded, with its options as one object. `held_out` returns
+    what the float file answers to held-out samples, where that was asked already."""
     if options.finished is None and options.spreads and options.refines:
         with tempfile.TemporaryDirectory() as folder:  # what is rounded to choose widths is not rounded again
             kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))
@@ -149,6 +154,8 @@ def compress_file(
     read = read_graph(source.path)
     model = read.model
     options = options.taken_by(graph_arguments(model.graph))
+    if options.refines and held_out is None:
+        held_out = cache(partial(ask_held_out, source.path, options))
     exact = ask_file(source.path, model.graph, read.nbytes, options) if check else None
     fit = None if options.samples is None else options.samples[0]
     zeros = () if fit is None else Feeds.of(model.graph, fit, source.path).zeros
@@ -157,7 +164,7 @@ def compress_file(
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
     free = [weight for weight in picked if weight not in own]
-    widths = _spread(source, free, options, policy, on_layer)
+    widths = _spread(source, free, options, policy, on_layer, held_out)
     chosen = {weight.name: spec.bits for weight, spec in widths.items()}
     formats = dict[FoundWeight, tuple[MuLawSpec, str]]()
     for weight in picked:
@@ -172,7 +179,7 @@ def compress_file(
         served = replace_weights(model, [(weight, packed[weight.name]) for weight in picked], policy)
         add_metadata(model, packed, policy, forms_by_weight(served))
         alone = options.with_widths(chosen)
-        if options.refines and not _helped(source, read.nbytes, model, alone, policy, scratch):
+        if held_out is not None and not _helped(source, read.nbytes, model, alone, policy, scratch, held_out):
             plain = _without_samples(source, destination, alone, policy)
             answers = None if exact is None else check_file(destination, exact)
             return replace(plain, answers=answers, zero_inputs=zeros, tuning=tuning)
@@ -207,6 +214,7 @@ def _spread(
     options: CompressionOptions,
     policy: Policy,
     on_step: OnStep | None,
+    held_out: HeldOut | None,
 ) -> dict[FoundWeight, MuLawSpec]:
     """Return formats of the weights whose width may be chosen."""
     free = [weight for weight in weights if not options.default_format(recurrent=weight.recurrent)[1]]
@@ -215,13 +223,14 @@ def _spread(
     measured = measure_file(source.path, dict.fromkeys(free), options, on_step)
     with tempfile.TemporaryDirectory() as folder:
         tried = Path(folder, "tried.onnx")
-        held_out = cache(partial(ask_held_out, source.path, options))
 
         def compressed(widths: dict[str, int]) -> float:
-            compress_file(source, tried, options.with_widths(widths), policy, on_layer=on_step)
+            assert held_out is not None
+            own = options.with_widths(widths)
+            compress_file(source, tried, own, policy, on_layer=on_step, held_out=held_out)
             return held_out().distortion(SessionRun(load_session(tried)))
 
-        widths = spread(measured, options.format.bits, compressed if options.refines else None)
+        widths = spread(measured, options.format.bits, compressed if held_out is not None else None)
     return {weight: options.format.with_bits(widths[weight.name]) for weight in free}
 
 
@@ -232,6 +241,7 @@ def _helped(
     options: CompressionOptions,
     policy: Policy,
     scratch: Path,
+    held_out: HeldOut,
 ) -> bool:
     """Whether the answers to held-out samples are not more distorted than with weights that no samples have
     shaped, or the file is too large for onnxruntime to be asked. Each layer may be better with samples and
@@ -244,14 +254,14 @@ def _helped(
         options: of its compression, with the widths that were chosen.
         policy: as in `compress_onnx`.
         scratch: a folder for files that are not done.
+        held_out: returns what the float file answers.
     """
     if MEMORY * nbytes > psutil.virtual_memory().available:
         return True
     ours, plain = scratch / "ours.onnx", scratch / "plain.onnx"
     write_graph(model, ours, scratch)
     _without_samples(source, plain, options, policy)
-    held_out = ask_held_out(source.path, options)
-    with_samples, without = (held_out.distortion(SessionRun(load_session(each))) for each in (ours, plain))
+    with_samples, without = (held_out().distortion(SessionRun(load_session(each))) for each in (ours, plain))
     return with_samples <= without
 
 
