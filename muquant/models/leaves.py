@@ -35,6 +35,11 @@ def leaves(random: Generator, count: int, channels: int, height: int, width: int
     return pictures
 
 
+def from_0_to_1(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return pictures of mean 0 and deviation 1 as numbers from 0 to 1: networks take either."""
+    return (pictures / 4 + 0.5).clip(0, 1)
+
+
 def _colour(random: Generator, channels: int) -> NDArray[np.float32]:
     colour = random.standard_normal() + 0.3 * random.standard_normal((channels, 1, 1))
     return colour.astype(np.float32)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from muquant.models.leaves import leaves
+from muquant.models.leaves import from_0_to_1, leaves
 from muquant_onnx.from_onnx.constants import whole_numbers
 from muquant_onnx.from_onnx.feeds import Feed
 from muquant_onnx.serving.sessions import silent_run
@@ -235,7 +235,7 @@ def _picture(shape: Sequence[int], random: np.random.Generator) -> Array:
     count, channels, height, width = (shape[0], shape[3], *shape[1:3]) if last else shape
     drawn: Array = leaves(random, count, channels, height, width)
     if random.random() < 0.5:
-        drawn = (drawn / 4 + 0.5).clip(0, 1)
+        drawn = from_0_to_1(drawn)
     return drawn.transpose(0, 2, 3, 1) if last else drawn
 
 

@@ -16,7 +16,7 @@ from muquant.compression.calibration.batches import BATCH_SIZE, rows_of
 from muquant.compression.options import CompressionOptions
 from muquant.models import Architecture
 from muquant.models.calls import Example, Inputs, output_tensors, random_inputs
-from muquant.models.leaves import leaves
+from muquant.models.leaves import from_0_to_1, leaves
 from muquant.models.wrappers import peeled, plain_copy
 
 B = TypeVar("B")
@@ -163,8 +163,8 @@ def _pictures(inputs: Inputs) -> list[tuple[Inputs, int]]:
         return []
     random, drawn = np.random.default_rng(0), []
     for place in range(_DRAWN):
-        pictures = torch.from_numpy(leaves(random, 1, *shapes[0][1:]))
-        drawn.append(pictures if place % 2 else (pictures / 4 + 0.5).clamp(0, 1))
+        pictures = leaves(random, 1, *shapes[0][1:])
+        drawn.append(torch.from_numpy(pictures if place % 2 else from_0_to_1(pictures)))
     return [(inputs.map(lambda _, own=own: own), 1) for own in drawn]  # type: ignore[misc]
 
 

@@ -114,18 +114,18 @@ def measure_all(
                     for bits in PROBED
                 }
     distortions = dict(gradients(errors)) if gradients is not None and errors else {}
-    unknown = [
-        (weight, mu)
-        for weight, mu in zip(weights, mus, strict=True)
-        if weight.pinned is None and weight.name not in distortions
-    ]
-    for place, (weight, mu) in enumerate(unknown if probe is not None else ()):
-        assert probe is not None
-        if on_step is not None:
-            on_step(f"measuring {weight.name}", place, len(unknown))
-        tried = {bits: _coded(weight, options, bits, mu).dequantize() for bits in PROBED}
+    if probe is not None:
+        unknown = [
+            (weight, mu)
+            for weight, mu in zip(weights, mus, strict=True)
+            if weight.pinned is None and weight.name not in distortions
+        ]
         most = probed_samples(len(unknown))
-        distortions[weight.name] = {bits: probe({weight.name: own}, most) for bits, own in tried.items()}
+        for place, (weight, mu) in enumerate(unknown):
+            if on_step is not None:
+                on_step(f"measuring {weight.name}", place, len(unknown))
+            tried = {bits: _coded(weight, options, bits, mu).dequantize() for bits in PROBED}
+            distortions[weight.name] = {bits: probe({weight.name: own}, most) for bits, own in tried.items()}
     known = [distortions.get(weight.name, {}) for weight in weights]
     return Measurement(weights, curves, mus, options, probe, known)
 
