@@ -41,7 +41,7 @@ CALIBRATION = 512
 
 
 def find_data(root: Path) -> str:
-    """"mnist" where it is in the folder `root` or can be fetched, else "digits"; says why."""
+    """Return "mnist" if it is in the folder `root` or can be fetched; else say why, and return "digits"."""
     try:
         load_dataset("mnist", "test", root=make_folder(root), download=True)
     except InputError as error:
@@ -68,14 +68,14 @@ def make_networks(config: TrainingConfig, out: Path, root: Path) -> None:
     test = load_dataset(config.data, "test", root=root)
     compressed = muquant.compress(model, calibration=images)
     example = images[:2]
-    exported = export_onnx(compressed, out / "3bit.onnx", example)
+    export_onnx(compressed, out / "3bit.onnx", example)
     for_web = export_onnx(compressed, out / "3bit-web.onnx", example, "float")
     float_nbytes = export_float(model, out / "float32.onnx", example)
     networks = [
-        {"name": name, "file": file, "bytes": nbytes, "accuracy": evaluate(module, test)}
-        for name, file, nbytes, module in (
-            ("3 bits", "3bit-web.onnx", for_web.nbytes, compressed.module),
-            ("float32", "float32.onnx", float_nbytes, model),
+        {"name": name, "file": file, "bytes": nbytes, "accuracy": accuracy}
+        for name, file, nbytes, accuracy in (
+            ("3 bits", "3bit-web.onnx", for_web.nbytes, evaluate(compressed.module, test)),
+            ("float32", "float32.onnx", float_nbytes, evaluate(model, test)),
         )
     ]
     firsts = [int((test.labels == label).nonzero()[0, 0]) for label in range(len(test.classes))]
@@ -87,9 +87,8 @@ def make_networks(config: TrainingConfig, out: Path, root: Path) -> None:
         {"data": config.data, "size": size, "box": BOXES[config.data], "networks": networks},
     )
     shutil.rmtree(run)
-    print(f"3bit.onnx: {exported.nbytes:,} bytes")
-    for network in networks:
-        print("{file}: {bytes:,} bytes, {accuracy:.2%} of the test images right".format(**network))
+    for name, file, nbytes, accuracy in (each.values() for each in networks):
+        print(f"{name}: {accuracy:.2%} of the test images right; {file} has {nbytes:,} bytes")
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
-"""Run digits through an ONNX file of muquant. This needs onnxruntime and numpy alone.
+"""Run digits through an ONNX file of muquant, by onnxruntime as it comes:
 
     python plain.py [FILE.onnx]
+
+This needs onnxruntime and numpy alone.
 """
 
 import sys

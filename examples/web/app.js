@@ -38,7 +38,7 @@ class View {
     const heading = Object.assign(document.createElement("th"), { scope: "col", textContent: name });
     find("costs").tHead.rows[0].append(heading);
     for (const row of find("costs").tBodies[0].rows) {
-      this.#cells[row.dataset.row] = Object.assign(row.insertCell(), { textContent: "–" });
+      this.#cells[row.dataset.row] = Object.assign(row.insertCell(), { textContent: "-" });
     }
     this.showCosts({ accuracy: `${(100 * accuracy).toFixed(2)} %` });
   }
@@ -51,7 +51,7 @@ class View {
   showAnswer(shares) {
     this.#bars.forEach((bar, digit) => bar.style.setProperty("--share", `${100 * (shares?.[digit] ?? 0)}%`));
     const largest = Math.max(...(shares ?? []));
-    this.#digit.textContent = shares ? shares.indexOf(largest) : "–";
+    this.#digit.textContent = shares ? shares.indexOf(largest) : "-";
     return shares ? `${this.name}: ${this.#digit.textContent} (${(100 * largest).toFixed(1)} %).` : "";
   }
 }
@@ -76,12 +76,14 @@ function reader(ink, plan) {
     asked = true;
     if (running) return;
     running = true;
+    find("cards").ariaBusy = "true";
     for (; asked; await new Promise(requestAnimationFrame)) {
       asked = false;
       const words = await attempt(() => read(ink, plan));
       if (!ink.drawing) find("status").textContent = words ?? ""; // so a screen reader hears each digit once
     }
     running = false;
+    find("cards").ariaBusy = "false";
   };
 }
 

@@ -2,7 +2,7 @@
 
 const WIDTH = 0.06; // of a line, beside the board's side
 const PICTURE_WIDTH = 0.12; // of a line, beside the side of the box that a digit fills in its picture
-const DOT = 0.2; // the smallest extent that is enlarged to fill the box, beside the board's side
+const DOT = 0.1; // the smallest extent that is enlarged to fill the box, beside the board's side
 
 /** Lines drawn with a pointer, or a picture that was given; calls `onChange` as it changes. */
 export class Ink {
