@@ -50,7 +50,7 @@ def packages() -> Callable[[Path], Path]:
                 pytest.skip(f"npm takes too long to install what {folder.name} needs")
             assert "EUSAGE" not in tried.stderr, tried.stderr  # the lock file is not that of package.json
             if tried.returncode:
-                reason, *_ = tried.stderr.splitlines()
+                reason = tried.stderr.partition("\n")[0]
                 pytest.skip(f"npm cannot install what {folder.name} needs: {reason}")
         return modules
 
