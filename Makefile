@@ -32,3 +32,4 @@ $(STAMP): pyproject.toml
 
 clean:
 	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf examples/networks examples/*/node_modules tests/examples/browser/node_modules
