@@ -13,7 +13,8 @@ MADE_UP_TRUST = 0.5
 """How far they are trusted on made-up inputs. A network may answer little to them, and is no judge."""
 CLEARLY = 0.9
 """What a few samples have to promise, as a share of the distortion with one width for all."""
-
+BROKEN = 0.5
+"""A distortion from which on answers are so far from right that they tell no widths apart."""
 
 Compressed = Callable[[dict[str, int]], float]
 """Compresses the network with these widths, and returns the distortion of its answers to held-out samples."""
@@ -28,6 +29,7 @@ def spread(measured: Measurement, bits: int, compressed: Compressed | None = Non
     are taken with which its answers are distorted least; and `bits` for all, unless that is far from it, see
     `CLEARLY`. That is with every weight at its nearest level. Better rounding helps narrow weights more, so
     that where it follows the last choice, of the best and of `bits` for all, is made once both are rounded.
+    A network that is `BROKEN` by nearest levels is no judge of widths: there measurements are trusted.
 
     Args:
         measured: the weights.
@@ -45,6 +47,8 @@ def spread(measured: Measurement, bits: int, compressed: Compressed | None = Non
             tried.append(widths)
     lost = [measured.distortion(widths) for widths in tried]
     best = tried[lost.index(min(lost))]
+    if compressed is not None and min(lost) > BROKEN:
+        best = widths_within(measured.trusted(TRUSTS[-1]), bits)
     if best == flat:
         return flat
     if compressed is not None:

@@ -1,6 +1,8 @@
 """Widths by what errors do to the answers, that are so many bits on average."""
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from muquant import MuLawSpec
 from muquant.compression.budget import WidthCurve, WidthPoint
 from muquant.compression.budget.curve import WIDTHS
 from muquant.compression.budget.probe import probed
-from muquant.compression.budget.spread import widths_within
+from muquant.compression.budget.spread import spread, widths_within
 
 
 def curve(name: str, size: int, power: float, pinned: int | None = None) -> WidthCurve:
@@ -126,3 +128,20 @@ def test_a_narrow_grid_bounds_the_widths() -> None:
     x = torch.randn(8, 64)
     found = widths(muquant.compress(Uneven(), MuLawSpec(3, grid="int4"), example=x))
     assert found["loud"] == 4
+
+
+@pytest.mark.parametrize(("lost", "taken"), [({0.0: 0.1, 1.0: 0.3}, 0.0), ({0.0: 0.6, 1.0: 0.9}, 1.0)])
+def test_a_network_that_answers_nothing_is_no_judge(lost: dict[float, float], taken: float) -> None:
+    """Where nearest levels leave nothing of the answers, widths are those that measurements ask for."""
+    loud = {0.0: (4.0, 1.0), 0.5: (4.0, 1.0), 0.75: (4.0, 1.0), 1.0: (1.0, 4.0)}
+    curves = {trust: [curve("a", 10, a), curve("b", 10, b)] for trust, (a, b) in loud.items()}
+    found = {trust: widths_within(each, 3) for trust, each in curves.items()}
+    assert found[0.0] != found[1.0]
+    measured: Any = SimpleNamespace(
+        curves=curves[0.0],
+        probe=object(),
+        made_up=False,
+        trusted=curves.__getitem__,
+        distortion=lambda widths: lost[1.0 if widths == found[1.0] else 0.0],
+    )
+    assert spread(measured, 3, lambda widths: float(len(set(widths.values())) == 1)) == found[taken]
