@@ -29,5 +29,6 @@ from .verification.verify import (
     VerifyReport as VerifyReport,
     verify as verify,
 )
+from .verification.verify_onnx import verify_onnx as verify_onnx
 
 __all__: list[str]

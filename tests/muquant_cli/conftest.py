@@ -1,8 +1,7 @@
 """Runs of the command line, and one small trained and compressed model for all of them."""
 
-import importlib
 import json
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muquant_cli import main
-from muquant_onnx.verification.costs import LoadCost, load_cost
+from muquant_onnx.verification.runners.child import measure
+from muquant_onnx.verification.runners.runtime import PythonRuntime
 
 TRAINING = (
     "--data",
@@ -28,19 +28,11 @@ TRAINING = (
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not load files in processes of their own to see what that costs."""
-    module = importlib.import_module("muquant_onnx.verification.verify")
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `verify` run files in this process, for as short as it can."""
     monkeypatch.setattr(
-        module, "load_cost", lambda *_: LoadCost(1000, 0.5, 300, 200, 100, {1: 0.01, 32: 0.02})
+        PythonRuntime, "measure", lambda own, request: measure(own, replace(request, seconds=0))
     )
-
-
-@pytest.fixture
-def measured_once(unmeasured: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Load a file once to see what it costs, not three times."""
-    module = importlib.import_module("muquant_onnx.verification.verify")
-    monkeypatch.setattr(module, "load_cost", partial(load_cost, repetitions=1))
 
 
 def invoke(*arguments: object) -> Result:

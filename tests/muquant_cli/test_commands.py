@@ -16,10 +16,29 @@ from muquant.models.evaluation import evaluate
 from muquant.training import load_run
 from muquant_cli.commands.demo import DEMO_CONFIG
 from muquant_cli.group import COMMANDS
+from muquant_onnx.verification.runners import RUNTIMES
+from muquant_onnx.verification.runners.runtime import Measured, Request, Runtime
 
-from .conftest import TRAINING, invoke, invoke_json
+from .conftest import TRAINING, fails, invoke, invoke_json
 
 pytestmark = pytest.mark.slow
+
+
+class FakeRuntime(Runtime):
+    """One that is missing, or that finds what it is told."""
+
+    def __init__(self, missing: str, found: Measured | None = None) -> None:
+        self.line, self.found = missing, found
+
+    def missing(self) -> str:
+        return self.line
+
+    def version(self) -> str:
+        return "1.0"
+
+    def measure(self, request: Request) -> Measured:
+        assert self.found is not None
+        return self.found
 
 
 def test_train_keeps_a_run_and_reports_its_accuracy(run: Path) -> None:
@@ -144,12 +163,46 @@ def test_export_and_verify_agree_with_pytorch(policy: str, artifact: Path, tmp_p
     assert report["count"] == len(images)
 
 
-@pytest.mark.usefixtures("measured_once")
-def test_verify_says_what_loading_costs(artifact: Path, exported: Path) -> None:
-    costs = invoke_json("verify", artifact, exported, "--limit", 8)["costs"]
-    assert list(costs) == ["file", "float", "int8", "auto", "packed", "float model"]
-    assert costs["file"]["nbytes"] == exported.stat().st_size < costs["float model"]["nbytes"]
-    assert all(cost["peak"] >= cost["loaded"] and cost["seconds"] > 0 for cost in costs.values())
+def test_verify_says_what_loading_costs_and_what_is_missing(
+    artifact: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = {name: FakeRuntime("not installed; pip install it") for name in RUNTIMES if name != "onnxruntime"}
+    for name, runtime in gone.items():
+        monkeypatch.setitem(RUNTIMES, name, runtime)
+    document = invoke_json("verify", artifact, exported, "--limit", 8, "--runtime", "all")
+    assert set(document["missing"]) == set(gone)
+    ways = [(check["setting"], check["policy"]) for check in document["runtimes"]]
+    assert ways == [
+        ("default", None),
+        ("accuracy-1", None),
+        ("unoptimized", None),
+        *(("default", policy) for policy in ("float", "int8", "auto", "packed")),
+    ]
+    (beside,) = document["floats"]
+    for check in document["runtimes"]:
+        assert check["cost"]["nbytes"] == exported.stat().st_size < beside["cost"]["nbytes"]
+        assert check["cost"]["peak"] >= check["cost"]["loaded"]
+        assert check["cost"]["seconds"] > 0
+    text = invoke("verify", artifact, exported, "--limit", 8, "--runtime", "all").stdout
+    assert "openvino: not installed; pip install it" in text
+
+
+def test_a_runtime_that_is_missing_or_cannot_run_the_file_is_one_line_and_a_status(
+    artifact: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUNTIMES, "openvino", FakeRuntime("not installed; pip install openvino"))
+    line = fails("verify", artifact, exported, "--limit", 8, "--runtime", "openvino")
+    assert line == "muquant: error: runtime openvino: not installed; pip install openvino\n"
+    monkeypatch.setitem(RUNTIMES, "openvino", FakeRuntime("", Measured("no operator Frobnicate")))
+    result = invoke("verify", artifact, exported, "--limit", 8, "--runtime", "openvino")
+    assert result.exit_code == 1
+    assert "openvino, default 1.0: cannot run it: no operator Frobnicate" in result.stdout
+    assert "FAIL" in result.stdout
+    document = json.loads(
+        invoke("verify", artifact, exported, "--limit", 8, "--runtime", "openvino", "--json").stdout
+    )
+    (check,) = document["runtimes"]
+    assert (check["failed"], check["passed"], check["difference"]) == ("no operator Frobnicate", False, None)
 
 
 def test_verify_fails_with_status_1_on_another_models_file(

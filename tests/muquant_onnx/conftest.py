@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Collection
+from dataclasses import replace
 
 import onnx_ir as ir
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from muquant.compression.artifact import CompressedModel
 from muquant.models.calls import Inputs
 from muquant_onnx.from_torch.asked import Place
-from muquant_onnx.verification.costs import LoadCost
+from muquant_onnx.verification.runners.child import measure
+from muquant_onnx.verification.runners.runtime import PythonRuntime
 
 
 @pytest.fixture
@@ -28,7 +30,9 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not measure the cost of loading, which takes seconds and finds no fault."""
+    """Let `verify` run files in this process and measure nothing, which takes seconds and finds no fault."""
     module = importlib.import_module("muquant_onnx.verification.verify")
-    monkeypatch.setattr(module, "load_cost", lambda *_: LoadCost(0, 0.0, 0, 0, 0, {}))
     monkeypatch.setattr(module, "export_float", lambda *_: 0)
+    monkeypatch.setattr(
+        PythonRuntime, "measure", lambda own, request: measure(own, replace(request, timed={}))
+    )

@@ -1,66 +1,130 @@
 """Verification of an ONNX file, and its tables."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import muquant
 from muquant.base.text import byte_size
+from muquant.compression.calibration import Samples
 from muquant.models.calls import Example, Inputs
+from muquant.quantization.outcome import finite
 from muquant_cli.output import Output
-from muquant_onnx import VerifyReport, verify
-from muquant_onnx.verification.costs import BATCHES
+from muquant_onnx import VerifyReport, verify, verify_onnx
+from muquant_onnx.verification.costs import LoadCost
+from muquant_onnx.verification.runtimes import RuntimeCheck, RuntimeRun
+
+_HEADER = ("how", "difference", "same argmax", "", "kernels", "load", "peak", "settled")
 
 
 def run_verify(
-    output: Output, compressed: muquant.CompressedModel, file: Path, inputs: Example, what: str
+    output: Output,
+    compressed: muquant.CompressedModel,
+    file: Path,
+    inputs: Example,
+    what: str,
+    runtimes: Sequence[str] = ("onnxruntime",),
 ) -> VerifyReport:
-    """Verify, and say how it went."""
+    """Verify a file beside its model, and say how it went."""
     with output.progress(f"Verifying {file.name}") as update:
         update(0, 1, f"on {len(Inputs.of(inputs).tensors[0])} inputs")
-        report = verify(compressed, file, inputs)
-    rows: list[tuple[object, ...]] = [
+        report = verify(compressed, file, inputs, runtimes=runtimes)
+    _show(output, report, file, f"against PyTorch on {report.count} inputs ({what})")
+    return report
+
+
+def run_verify_onnx(
+    output: Output, source: Path, file: Path, samples: Samples | None, runtimes: Sequence[str]
+) -> VerifyReport:
+    """Verify a file beside the float ONNX file it was made from, and say how it went."""
+    with output.progress(f"Verifying {file.name}") as update:
+        update(0, 1, f"beside {source.name}")
+        report = verify_onnx(source, file, samples, runtimes)
+    what = "inputs that were made up" if samples is None else "samples"
+    _show(output, report, file, f"against its codes decoded by numpy, on {report.count} {what}")
+    return report
+
+
+def _show(output: Output, report: VerifyReport, file: Path, title: str) -> None:
+    """Print what a verification found."""
+    weights = [
         (
             check.name,
             *("equal" if same else "DIFFERENT" for same in (check.numpy, check.folded, check.unfolded)),
         )
         for check in report.weights
     ]
-    output.table("Weights, bit for bit", ("weight", "numpy", "onnxruntime, folded", "not folded"), rows)
-    rows = [
-        (
-            check.setting if check.policy is None else f"policy {check.policy}",
-            f"{check.difference:.1e}",
-            "-" if check.agreement is None else f"{check.agreement:.2%}",
-            _verdict(check.passed),
-            ", ".join(f"{count} {name}" for name, count in check.operators.items())
-            if check.setting != "unoptimized" and check.policy != "packed"
-            else "all",
+    if weights:
+        header = ("weight", "numpy", "onnxruntime, folded", "not folded")
+        output.table("Weights, bit for bit", header, weights)
+    counts = sorted({count for each in _all(report) if each.cost for count in each.cost.latency})
+    rows = []
+    for plain in report.floats:
+        rows.append(
+            (f"{plain.runtime} {plain.version}, float file", "", "", "", "", *_costs(plain, None, counts))
         )
-        for check in report.runtimes
-    ]
-    title = f"Outputs against PyTorch on {report.count} inputs ({what})"
-    output.table(title, ("how", "difference", "same argmax", "", "operators that run"), rows)
-    headers = ("loaded by", "file", "load", "peak", "settled", *(f"batch {count}" for count in BATCHES))
-    rows = [
-        (
-            "onnxruntime" if name == "file" else name if name == "float model" else f"policy {name}",
-            byte_size(cost.nbytes),
-            _milliseconds(cost.seconds),
-            byte_size(cost.peak),
-            byte_size(cost.settled),
-            *(_milliseconds(cost.latency.get(count)) for count in BATCHES),
-        )
-        for name, cost in report.costs.items()
-    ]
-    output.table("Cost: time, memory above an empty session's, time of a run", headers, rows)
+        rows += [
+            (_how(check), *_parity(check), *_costs(check, plain.cost, counts))
+            for check in report.runtimes
+            if check.runtime == plain.runtime
+        ]
+    batches = (f"batch {count}" for count in counts)
+    output.table(f"Outputs {title}; costs as multiples of the float file's", (*_HEADER, *batches), rows)
+    for each in _all(report):
+        if each.failed:
+            what = _how(each) if isinstance(each, RuntimeCheck) else f"{each.runtime}, float file"
+            output.say(f"{what} {each.version}: cannot run it: {each.failed}")
+    for name, line in report.missing.items():
+        output.say(f"{name}: {line}")
+    if report.answers is not None:
+        output.say(report.answers.words)
     output.say(f"{_verdict(report.passed)}: {file}")
-    return report
 
 
 def verify_document(report: VerifyReport) -> dict[str, Any]:
-    """Return the report as JSON values."""
-    return {"passed": report.passed, **asdict(report)}
+    """Return the report as JSON values; a difference that is infinite is None."""
+    document = asdict(report)
+    for check in document["runtimes"]:
+        check["difference"] = finite(check["difference"])
+    answers = None if report.answers is None else report.answers.to_dict()
+    return {"passed": report.passed, **document, "answers": answers}
+
+
+def _all(report: VerifyReport) -> Sequence[RuntimeRun]:
+    return [*report.floats, *report.runtimes]
+
+
+def _how(check: RuntimeCheck) -> str:
+    return f"{check.runtime}, {check.setting if check.policy is None else f'policy {check.policy}'}"
+
+
+def _parity(check: RuntimeCheck) -> tuple[str, ...]:
+    return (
+        "-" if check.failed else f"{check.difference:.1e}",
+        "-" if check.agreement is None else f"{check.agreement:.2%}",
+        _verdict(check.passed),
+        "-"
+        if check.kernels is None or check.failed
+        else f"{check.operators.get('MatMulNBits', 0)} of {check.kernels}",
+    )
+
+
+def _costs(run: RuntimeRun, beside: LoadCost | None, counts: Sequence[int]) -> tuple[str, ...]:
+    """The cells of what a file costs, as multiples of what another does where there is one."""
+    if run.cost is None:
+        return tuple("-" for _ in (*_HEADER[5:], *counts))
+    found, other = (
+        () if cost is None else (cost.seconds, cost.peak, cost.settled, *map(cost.latency.get, counts))
+        for cost in (run.cost, beside)
+    )
+    if other:
+        return tuple(
+            f"{one / two:.2f}" if one and two else "-" for one, two in zip(found, other, strict=True)
+        )
+    seconds, peak, settled, *latency = found
+    memory = ("-" if nbytes is None else byte_size(int(nbytes)) for nbytes in (peak, settled))
+    return (_milliseconds(seconds), *memory, *map(_milliseconds, latency))
 
 
 def _verdict(passed: bool) -> str:

@@ -74,6 +74,7 @@ def load_session(
     cache: str | os.PathLike[str] | None = None,
     threads: int = 0,
     optimized_path: str | os.PathLike[str] | None = None,
+    profile: str | os.PathLike[str] | None = None,
 ) -> ort.InferenceSession:
     """Open an ONNX file on the CPU.
 
@@ -86,6 +87,8 @@ def load_session(
             version of onnxruntime and processor, is not decoded and optimised again.
         threads: used within an operator; 0 leaves the number to onnxruntime.
         optimized_path: where to write the optimised model, if anywhere; weights go beside it, as PATH.data.
+        profile: what begins the name of a file to which onnxruntime writes what runs, if to any, until the
+            session's `end_profiling`.
 
     Raises:
         InputError: the setting or the policy is unknown, the policy does not go with a cache, the cache
@@ -98,7 +101,7 @@ def load_session(
         raise InputError(f"cannot read {path}: no such file; name an ONNX file")
 
     def open_new(optimized: str | os.PathLike[str] | None) -> ort.InferenceSession:
-        options = _options(chosen, threads, optimized)
+        options = _options(chosen, threads, optimized, profile)
         if policy is None:
             return _open_file(Path(path), options)
         disabled = []
@@ -111,7 +114,7 @@ def load_session(
         return _open(path, handed.graph, options, disabled)
 
     def open_optimized(model: Path) -> ort.InferenceSession:
-        return _open(model, str(model), _options(RUNTIME_SETTINGS["unoptimized"], threads, None))
+        return _open(model, str(model), _options(RUNTIME_SETTINGS["unoptimized"], threads, None, profile))
 
     if cache is None:
         return open_new(optimized_path)
@@ -128,13 +131,18 @@ def silent_run() -> ort.RunOptions:
 
 
 def _options(
-    setting: RuntimeSetting, threads: int, optimized: str | os.PathLike[str] | None
+    setting: RuntimeSetting,
+    threads: int,
+    optimized: str | os.PathLike[str] | None,
+    profile: str | os.PathLike[str] | None,
 ) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     if not setting.optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, os.fspath(profile)
     entries = dict(setting.entries)
     if optimized is not None:
         options.optimized_model_filepath = os.fspath(optimized)
@@ -171,32 +179,12 @@ def _open(
         raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
 
 
-@dataclass(frozen=True, eq=False)
-class ObservedSession:
-    """A session, and what runs in it.
-
-    Attributes:
-        session: it.
-        operators: the operator types that onnxruntime runs after its optimisations, with their number.
-    """
-
-    session: ort.InferenceSession
-    operators: dict[str, int]
-
-
-def observed_session(
-    path: str | os.PathLike[str], setting: str = "default", policy: str | None = None
-) -> ObservedSession:
-    """Open an ONNX file as `load_session` does, and look at what onnxruntime makes of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder, "optimized.onnx")
-        session = load_session(path, setting, policy=policy, optimized_path=optimized)
-        counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
-    return ObservedSession(session, dict(sorted(counts.items())))
-
-
 def running_operators(
     path: str | os.PathLike[str], setting: str = "default", policy: str | None = None
 ) -> dict[str, int]:
     """Return the operator types that onnxruntime runs after its optimisations, with their number."""
-    return observed_session(path, setting, policy).operators
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder, "optimized.onnx")
+        load_session(path, setting, policy=policy, optimized_path=optimized)
+        counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
+    return dict(sorted(counts.items()))

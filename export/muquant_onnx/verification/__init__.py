@@ -1,7 +1,9 @@
-"""Whether a file computes what the model computes.
+"""Whether a file computes what the model computes, and what that costs, under each runtime.
 
-verify.py     `verify`: all of it, and its report
-weights.py    the weights, bit for bit, however they are decoded
-runtimes.py   the outputs and the kernels, under each setting and policy
-costs.py      what loading and running costs, in processes of their own
+verify.py         `verify`: an exported file beside the model it was made from, and the report
+verify_onnx.py    `verify_onnx`: a compressed file beside the float ONNX file it was made from
+weights.py        the weights, bit for bit, however they are decoded
+runtimes.py       the outputs and the kernels, under each runtime, setting and policy
+costs.py          what loading and running costs
+runners/          the runtimes: how each opens and runs a file, in a process of its own
 """

@@ -1,131 +1,73 @@
-"""What it costs to load and to run a file, measured in processes of their own."""
+"""What it costs to load and to run a file, and how a process of Python measures that of itself."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping
+import gc
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import psutil
 
-from muquant.base.errors import InputError
-
-BATCHES = 1, 32
-"""Inputs at a time whose latency is measured."""
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RUNS = 50
 
 
 @dataclass(frozen=True)
 class LoadCost:
-    """What a file costs in a process of its own: medians; bytes of memory are those that a session adds.
+    """What a file costs in a process of its own; bytes of memory are those above an empty session's.
 
     Attributes:
         nbytes: size of the file.
         seconds: to open the session.
-        peak: bytes of memory while loading, at the highest.
-        loaded: bytes of memory behind loading.
-        settled: bytes of memory after five runs of one input.
-        latency: seconds of a run by the number of inputs, of `BATCHES`; without those that the model refuses.
+        peak: bytes of memory while loading, at the highest; None where the process does not know.
+        loaded: bytes of memory behind loading; likewise.
+        settled: bytes of memory after some runs of the first inputs that are timed; likewise.
+        latency: seconds of a run by the number of inputs, medians; without those that the model refuses.
     """
 
     nbytes: int
     seconds: float
-    peak: int
-    loaded: int
-    settled: int
+    peak: int | None
+    loaded: int | None
+    settled: int | None
     latency: dict[int, float]
 
 
-# Nothing is imported that loading does not need. The peak is the kernel's own high-water mark, reset before
-# loading; where the system keeps none, the memory after loading stands in. What every session of onnxruntime
-# shares is made before, by an empty one.
-_PROBE = """
-import json, pathlib, re, sys, time
-import numpy, psutil
-from muquant_onnx import load_session
-from muquant_onnx.verification.costs import empty_session
-path, policy, feeds = json.loads(sys.argv[1])
-feeds = [dict(numpy.load(feed)) for feed in feeds]
-status, clear = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
-def resident(): return psutil.Process().memory_info().rss
-empty_session()
-try: clear.write_text("5")
-except OSError: pass
-before, start = resident(), time.perf_counter()
-session = load_session(path, policy=policy)
-seconds, loaded = time.perf_counter() - start, resident()
-mark = re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()) if status.exists() else None
-peak = max(loaded, int(mark[1]) * 1024 if mark else 0)
-settled, latency = loaded, {}
-for number, feed in enumerate(feeds):
-    times = []
-    try:
-        while len(times) < 5 or (len(times) < 50 and sum(times) < 0.5):
-            begin = time.perf_counter()
-            session.run(None, feed)
-            times.append(time.perf_counter() - begin)
-    except Exception: continue
-    latency[number] = sorted(times)[len(times) // 2]
-    if number == 0: settled = resident()
-print(json.dumps([seconds, peak - before, loaded - before, settled - before, latency]))
-"""
+class Memory:
+    """The memory of this process, from now on.
 
-
-def empty_session() -> None:
-    """Open and run a session that does nothing."""
-    import onnxruntime as ort
-    from onnx import helper, parser
-
-    graph = parser.parse_graph("empty (float[1] x) => (float[1] y) { y = Identity (x) }")
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    session.run(None, {"x": np.zeros(1, np.float32)})
-
-
-def load_cost(
-    path: str | os.PathLike[str],
-    feed: Mapping[str, NDArray[Any]],
-    policy: str | None = None,
-    repetitions: int = 3,
-) -> LoadCost:
-    """Measure what loading and running `path` costs, each time in a fresh process.
-
-    Args:
-        path: of the file.
-        feed: inputs by name; the first is run alone, and all of them, again and again, as larger batches.
-        policy: see `load_session`.
-        repetitions: how many processes.
-
-    Raises:
-        InputError: onnxruntime cannot load the file.
+    The peak is the kernel's own high-water mark, reset here; where the system keeps none, it is what the
+    process has when it is asked.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        feeds = [Path(folder, f"{count}.npz") for count in BATCHES]
-        for count, file in zip(BATCHES, feeds, strict=True):
-            taken = {name: np.resize(value, (count, *value.shape[1:])) for name, value in feed.items()}
-            np.savez(file, allow_pickle=False, **taken)
-        request = json.dumps([os.fspath(path), policy, [str(file) for file in feeds]])
-        runs = [_probe(path, request) for _ in range(repetitions)]
-    seconds, peak, loaded, settled = (
-        sorted(column)[len(runs) // 2] for column in zip(*(run[:4] for run in runs), strict=True)
-    )
-    latency = {
-        count: sorted(run[4][str(number)] for run in runs)[len(runs) // 2]
-        for number, count in enumerate(BATCHES)
-        if all(str(number) in run[4] for run in runs)
-    }
-    return LoadCost(Path(path).stat().st_size, seconds, peak, loaded, settled, latency)
+
+    def __init__(self) -> None:
+        gc.collect()
+        with suppress(OSError):
+            _CLEAR.write_text("5")
+        self._before = self._resident()
+
+    def more(self) -> int:
+        """Bytes that the process has now, above what it had."""
+        return self._resident() - self._before
+
+    def peak(self) -> int:
+        """Bytes that it had at most, above what it had."""
+        mark = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text()) if _STATUS.exists() else None
+        return max(self._resident(), int(mark[1]) * 1024 if mark else 0) - self._before
+
+    @staticmethod
+    def _resident() -> int:
+        return int(psutil.Process().memory_info().rss)
 
 
-def _probe(path: str | os.PathLike[str], request: str) -> list[Any]:
-    command = [sys.executable, "-c", _PROBE, request]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        last = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-        raise InputError(f"onnxruntime cannot load {path}: {last}")
-    result: list[Any] = json.loads(done.stdout)
-    return result
+def median_seconds(run: Callable[[], object], seconds: float) -> float:
+    """Call `run` once for nothing, then for about `seconds`, at most 50 times, and return the median."""
+    run()
+    times: list[float] = []
+    while not times or (len(times) < _RUNS and sum(times) < seconds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]

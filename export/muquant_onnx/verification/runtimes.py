@@ -1,43 +1,78 @@
-"""How far the outputs of a file are from those of the model, under each setting and policy."""
+"""How far the outputs of a file are from what they should be, under each runtime, setting and policy."""
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import helper, parser
+from safetensors.numpy import load_file, save_file
 
-from muquant.base.errors import InputError, first_line
+from muquant.base.errors import InputError
+from muquant.base.registry import look_up
 from muquant_onnx.serving.serve import count_kernels
-from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, observed_session
+from muquant_onnx.verification.costs import LoadCost
+from muquant_onnx.verification.runners import RUNTIMES
+from muquant_onnx.verification.runners.runtime import Measured, Request, Runtime, Way
 
 Array = NDArray[Any]
 
 FLOAT_TOLERANCE = 1e-5
-INT8_AGREEMENT = 0.998
-INT8_TOLERANCE = 0.05
-"""For outputs that are no logits, behind integer kernels: all of them round activations to 8 bits."""
-INT8_TIE = 0.02
-"""Logits that are so close, as a share of the largest, may change places behind integer kernels."""
+ROUNDED_AGREEMENT = 0.998
+ROUNDED_TOLERANCE = 0.05
+"""For outputs that are no logits, where activations are rounded, to 8 bits mostly."""
+ROUNDED_TIE = 0.02
+"""Logits that are so close, as a share of the largest, may change places there."""
+
+
+ALL = "all"
+"""Names the runtimes that are installed."""
+SECONDS = 0.5
+"""Of runs for each latency."""
+
+Feed = Mapping[str, Array]
+"""Inputs by name."""
 
 
 @dataclass(frozen=True)
-class RuntimeCheck:
-    """How far onnxruntime's outputs are from PyTorch's under one setting and policy, and what runs.
+class RuntimeRun:
+    """A file under a runtime, in a process of its own that opened it once.
 
     Attributes:
-        setting: a name of `RUNTIME_SETTINGS`.
-        policy: a name of `POLICIES` by which the file was loaded; None where onnxruntime loaded it as it is.
+        runtime: a name of `RUNTIMES`.
+        version: of the runtime.
+        failed: why it cannot run the file, in a line; "" where it can.
+        cost: of loading and running; None where it cannot.
+    """
+
+    runtime: str
+    version: str
+    failed: str
+    cost: LoadCost | None
+
+
+@dataclass(frozen=True)
+class RuntimeCheck(RuntimeRun):
+    """How far a runtime's outputs are from what they should be under one setting and policy, and what runs.
+
+    Attributes:
+        setting: a name among the runtime's settings; for onnxruntime of `RUNTIME_SETTINGS`.
+        policy: a name of `POLICIES` by which the file was loaded; None where it was as it is.
         difference: largest difference over largest value of an output, the worst output and batch; infinite
-            where shapes differ, or where only one side is finite.
+            where shapes differ, where only one side is finite, and where the file does not run.
         agreement: fraction of inputs with the same argmax of the first output, where that is [N, classes];
-            else None. Classes whose values are within 1e-5 of each other, behind integer kernels within 0.02
-            of the largest, are the same.
-        operators: operator types that run after optimisation, with their number.
-        kernels: how many products should run on kernels of integer weights.
-        passed: that many do; within 1e-5 and agreement 1, or, where an integer kernel rounds activations, a
-            finite difference and agreement of at least 0.998, or within 0.05 where there are no classes.
+            else None. Classes whose values are within 1e-5 of each other, or within 0.02 of the largest
+            where activations are rounded, are the same.
+        operators: operator types that run, with their number; empty where the runtime does not tell.
+        kernels: how many products should run on kernels of integer weights; None likewise.
+        passed: that many do; within 1e-5 and agreement 1, or, where activations are rounded, a finite
+            difference and agreement of at least 0.998, or within 0.05 where there are no classes.
     """
 
     setting: str
@@ -45,76 +80,186 @@ class RuntimeCheck:
     difference: float
     agreement: float | None
     operators: dict[str, int]
-    kernels: int
+    kernels: int | None
     passed: bool
+
+
+@dataclass(frozen=True)
+class RuntimeChecks:
+    """A file under several runtimes.
+
+    Attributes:
+        runtimes: for each runtime, setting and policy.
+        floats: the float file beside it, once for each runtime.
+        missing: name of a runtime that is not installed -> what to install.
+    """
+
+    runtimes: tuple[RuntimeCheck, ...]
+    floats: tuple[RuntimeRun, ...]
+    missing: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a file should answer.
+
+    Attributes:
+        feeds: inputs for each run.
+        expected: all outputs for each of `feeds`; None for what is no array of numbers.
+        timed: inputs whose latency is measured, by their number.
+    """
+
+    feeds: Sequence[Feed]
+    expected: Sequence[Sequence[Array | None]]
+    timed: Mapping[int, Feed]
+
+
+def chosen_runtimes(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return which of `RUNTIMES` to run, and of those that are missing what to install.
+
+    Args:
+        names: of runtimes; or `ALL`.
+
+    Raises:
+        InputError: a name is unknown, or what was asked for by its name is not installed.
+    """
+    missing = {name: line for name, runtime in RUNTIMES.items() if (line := runtime.missing())}
+    if ALL in names:
+        return [name for name in RUNTIMES if name not in missing], missing
+    for name in names:
+        look_up("runtime", name, {**RUNTIMES, ALL: None})
+        if name in missing:
+            raise InputError(f"runtime {name}: {missing[name]}")
+    return list(dict.fromkeys(names)), {}
 
 
 def check_runtimes(
     path: str | os.PathLike[str],
+    plain: str | os.PathLike[str],
     policies: Sequence[str],
-    feeds: Sequence[Mapping[str, Array]],
-    expected: Sequence[Sequence[Array]],
-) -> tuple[RuntimeCheck, ...]:
-    """Run the file under every setting as onnxruntime loads it, then by every policy; one session each.
+    answers: Answers,
+    names: Sequence[str],
+) -> RuntimeChecks:
+    """Run a file in every way that runtimes know, and the float file beside it; each once for each way.
 
     Args:
         path: of a file that muquant wrote.
-        policies: names of `POLICIES`.
-        feeds: inputs by name, for each batch.
-        expected: the model's outputs, for each batch.
+        plain: of the float file.
+        policies: names of `POLICIES` that mean anything for the file.
+        answers: what it should answer.
+        names: of runtimes, see `chosen_runtimes`.
 
     Raises:
-        InputError: onnxruntime cannot load or run the file, or it has another number of outputs.
+        InputError: see `chosen_runtimes`.
     """
-    kernels = {policy: count_kernels(path, policy) for policy in (None, *policies)}
-    ways = [*((setting, None) for setting in RUNTIME_SETTINGS), *(("default", policy) for policy in policies)]
-    return tuple(
-        _check_runtime(path, setting, policy, kernels[policy], feeds, expected) for setting, policy in ways
-    )
+    chosen, missing = chosen_runtimes(names)
+    promised = functools.cache(lambda policy: count_kernels(path, policy))
+    checks, floats = list[RuntimeCheck](), list[RuntimeRun]()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(Path(folder), answers)
+        for name in chosen:
+            floats.append(bench.run(name, plain))
+            checks += [bench.check(name, path, way, promised) for way in RUNTIMES[name].ways(policies)]
+    return RuntimeChecks(tuple(checks), tuple(floats), missing)
 
 
-def _check_runtime(
-    path: str | os.PathLike[str],
-    setting: str,
-    policy: str | None,
-    kernels: int,
-    feeds: Sequence[Mapping[str, Array]],
-    expected: Sequence[Sequence[Array]],
-) -> RuntimeCheck:
-    """Run the file under one setting and policy; `kernels` of its products should run on integer weights
-    where graphs are optimised."""
-    observed, chosen = observed_session(path, setting, policy), RUNTIME_SETTINGS[setting]
-    count, kernels = len(observed.session.get_outputs()), kernels if chosen.optimize else 0
-    if count != len(expected[0]):
-        raise InputError(
-            f"{path} gives {count} outputs, the model {len(expected[0])}; name the file that was exported "
-            "from it"
+class _Bench:
+    """Inputs in files, for processes to run, and what comes out beside what should."""
+
+    def __init__(self, folder: Path, answers: Answers) -> None:
+        self.folder, self.answers = folder, answers
+        graph = parser.parse_graph("empty (float[1] x) => (float[1] y) { y = Identity (x) }")
+        empty = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        onnx.save(empty, folder / "empty.onnx")
+        self.feeds = [self._write(f"feed-{number}", feed) for number, feed in enumerate(answers.feeds)]
+        self.timed = {count: self._write(f"timed-{count}", feed) for count, feed in answers.timed.items()}
+
+    def _write(self, name: str, feed: Feed) -> str:
+        file = self.folder / f"{name}.safetensors"
+        save_file({key: np.array(value, order="C") for key, value in feed.items()}, file)
+        return str(file)
+
+    def check(
+        self, name: str, path: str | os.PathLike[str], way: Way, promised: Callable[[str | None], int]
+    ) -> RuntimeCheck:
+        """Run the file in one way, and compare all outputs."""
+        runtime = RUNTIMES[name]
+        with tempfile.TemporaryDirectory(dir=self.folder) as outputs:
+            found = self._measure(runtime, path, way, self.feeds, outputs)
+            failed = found.failed or self._unlike(found)
+            kernels = runtime.kernels(way, promised)
+            rounds = runtime.rounds(way, promised)
+            difference, agreement = (np.inf, None) if failed else self._compared(Path(outputs), rounds)
+        as_promised = kernels is None or found.operators.get("MatMulNBits", 0) == kernels
+        return RuntimeCheck(
+            runtime=name,
+            version=runtime.version(),
+            failed=failed,
+            cost=_cost(path, found),
+            setting=way.setting,
+            policy=way.policy,
+            difference=difference,
+            agreement=agreement,
+            operators=dict(found.operators),
+            kernels=kernels,
+            passed=as_promised and _within(difference, agreement, rounds),
         )
-    rounds = kernels > 0 and chosen.rounds_activations
-    difference, agreeing, total = 0.0, 0, 0
-    for feed, wanted in zip(feeds, expected, strict=True):
-        try:
-            outputs = observed.session.run(None, feed)
-        except Exception as error:  # onnxruntime's errors have no common base
-            raise InputError(f"{path} does not run on these inputs: {first_line(error)}") from error
-        difference = max(difference, *map(_difference, outputs, wanted))
-        if wanted[0].ndim == 2 and wanted[0].shape[1] > 0:
-            total += len(wanted[0])
-            agreeing += _agreeing(outputs[0], wanted[0], INT8_TIE if rounds else FLOAT_TOLERANCE)
-    agreement = agreeing / total if total else None
-    if observed.operators.get("MatMulNBits", 0) != kernels:
-        passed = False
-    elif not rounds:
-        passed = difference <= FLOAT_TOLERANCE and agreement in (1, None)
-    elif agreement is None:
-        passed = difference <= INT8_TOLERANCE
-    else:
-        passed = difference < np.inf and agreement >= INT8_AGREEMENT
-    return RuntimeCheck(setting, policy, difference, agreement, observed.operators, kernels, passed)
+
+    def run(self, name: str, path: str | os.PathLike[str]) -> RuntimeRun:
+        """Run a file as it is, and compare nothing."""
+        runtime = RUNTIMES[name]
+        with tempfile.TemporaryDirectory(dir=self.folder) as outputs:
+            found = self._measure(runtime, path, Way(), self.feeds[:1], outputs)
+        return RuntimeRun(name, runtime.version(), found.failed, _cost(path, found))
+
+    def _measure(
+        self, runtime: Runtime, path: str | os.PathLike[str], way: Way, feeds: Sequence[str], outputs: str
+    ) -> Measured:
+        path, empty = Path(path).resolve(), self.folder / "empty.onnx"
+        return runtime.measure(Request(str(path), str(empty), way, self.timed, feeds, outputs, SECONDS))
+
+    def _unlike(self, found: Measured) -> str:
+        """Say that the file has another number of outputs than the model; "" where it has as many."""
+        wanted = len(self.answers.expected[0])
+        if found.outputs == wanted:
+            return ""
+        return f"it gives {found.outputs} outputs, the model {wanted}; name the file that was made from it"
+
+    def _compared(self, outputs: Path, rounds: bool) -> tuple[float, float | None]:
+        """Return difference and agreement, see `RuntimeCheck`."""
+        difference, agreeing, total = 0.0, 0, 0
+        for number, wanted in enumerate(self.answers.expected):
+            arrays = load_file(outputs / f"{number}.safetensors")
+            found = [arrays.get(str(place)) for place in range(len(wanted))]
+            difference = max(difference, *map(_difference, found, wanted))
+            one, other = found[0], wanted[0]
+            if one is not None and other is not None and other.ndim == 2 and other.shape[1] > 0:
+                total += len(other)
+                agreeing += _agreeing(one, other, ROUNDED_TIE if rounds else FLOAT_TOLERANCE)
+        return difference, agreeing / total if total else None
 
 
-def _difference(found: Array, wanted: Array) -> float:
-    """Return the largest difference over the largest finite value; infinite where only one is finite."""
+def _cost(path: str | os.PathLike[str], found: Measured) -> LoadCost | None:
+    if found.failed:
+        return None
+    memory = found.peak, found.loaded, found.settled
+    return LoadCost(Path(path).stat().st_size, found.seconds, *memory, dict(found.latency))
+
+
+def _within(difference: float, agreement: float | None, rounds: bool) -> bool:
+    """Whether outputs are as near as they have to be."""
+    if not rounds:
+        return difference <= FLOAT_TOLERANCE and agreement in (1, None)
+    if agreement is None:
+        return difference <= ROUNDED_TOLERANCE
+    return difference < np.inf and agreement >= ROUNDED_AGREEMENT
+
+
+def _difference(found: Array | None, wanted: Array | None) -> float:
+    """Return the largest difference over the largest finite value; infinite where only one is finite, or only
+    one is an array of numbers."""
+    if found is None or wanted is None:
+        return 0.0 if found is wanted else float("inf")
     if found.shape != wanted.shape:
         return float("inf")
     one, other = found.astype(np.float64), wanted.astype(np.float64)

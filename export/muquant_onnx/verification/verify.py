@@ -2,42 +2,56 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
+from muquant.compression.answers.report import AnswersCheck
 from muquant.compression.artifact import CompressedModel
 from muquant.models.calls import Example, Inputs, output_tensors, taken_inputs
 from muquant_onnx.files.parse import parse
 from muquant_onnx.from_torch.export import export_float
 from muquant_onnx.serving.sessions import POLICIES
-from muquant_onnx.verification.costs import LoadCost, load_cost
-from muquant_onnx.verification.runtimes import RuntimeCheck, check_runtimes
+from muquant_onnx.verification.runtimes import (
+    Answers,
+    RuntimeCheck,
+    RuntimeRun,
+    check_runtimes,
+    chosen_runtimes,
+)
 from muquant_onnx.verification.weights import WeightCheck, check_weights
 
 Array = NDArray[Any]
 
+BATCHES = 1, 32
+"""Inputs at a time whose latency is measured."""
+
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """The outcome of `verify`.
+    """The outcome of `verify` and `verify_onnx`.
 
     Attributes:
-        weights: bit-exactness, for each weight.
-        runtimes: parity and kernels, for each runtime setting and policy.
+        weights: bit-exactness, for each weight; none beside an ONNX file, which has other weights.
+        runtimes: parity, kernels and costs, for each runtime, setting and policy.
         count: inputs that were compared.
-        costs: of loading and running: "file", as onnxruntime loads it; by policy; "float model", beside it.
+        floats: the float file beside it, for each runtime.
+        missing: runtimes that are not installed, where all were asked for, and what to install.
+        answers: beside the float file's; None for a model, whose answers the file has to give.
     """
 
     weights: tuple[WeightCheck, ...]
     runtimes: tuple[RuntimeCheck, ...]
     count: int
-    costs: dict[str, LoadCost]
+    floats: tuple[RuntimeRun, ...]
+    missing: dict[str, str]
+    answers: AnswersCheck | None = None
 
     @property
     def passed(self) -> bool:
@@ -51,6 +65,7 @@ def verify(
     path: str | os.PathLike[str],
     inputs: Example,
     batch_size: int = 250,
+    runtimes: Sequence[str] = ("onnxruntime",),
 ) -> VerifyReport:
     """Compare an exported file with the compressed model that it was made from.
 
@@ -60,20 +75,36 @@ def verify(
         inputs: what to run both on: a tensor [N, ...], one for each input of the model, or tensors by the
             names of its arguments.
         batch_size: inputs in one run.
+        runtimes: names of `RUNTIMES` to run the file under; or "all", those that are installed.
 
     Raises:
-        InputError: the file cannot be read, holds other weights than `compressed`, or takes other inputs.
+        InputError: the file cannot be read, holds other weights than `compressed`, or takes other inputs, or
+            a runtime is unknown or not installed.
     """
+    chosen_runtimes(runtimes)  # before any work is done
     given = taken_inputs(compressed.module, Inputs.of(inputs))
     weights = check_weights(compressed, path)
     batches = list(_batches(given, batch_size))
     expected = [_run_torch(compressed, batch) for batch in batches]
     names = _input_names(path, given)
-    feeds = [_feed(names, batch) for batch in batches]
-    policies = _policies(compressed)
-    runtimes = check_runtimes(path, policies, feeds, expected)
-    costs = _costs(compressed, path, given, names, policies)
-    return VerifyReport(weights, runtimes, len(given.tensors[0]), costs)
+    one = _feed(names, given.rows(0, 1))
+    timed = {count: {name: _repeated(value, count) for name, value in one.items()} for count in BATCHES}
+    answers = Answers([_feed(names, batch) for batch in batches], expected, timed)
+    grids = {tensor.spec.grid_name for tensor in compressed.tensors.values()}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "float.onnx")
+        export_float(compressed.module, plain, given.rows(0, 2).example)
+        found = check_runtimes(path, plain, policies_for(grids), answers, runtimes)
+    return VerifyReport(weights, found.runtimes, len(given.tensors[0]), found.floats, found.missing)
+
+
+def policies_for(grids: Collection[str]) -> list[str]:
+    """The policies that mean anything for weights on these grids."""
+    return [policy for policy in POLICIES if policy != "int4" or "int4" in grids]
+
+
+def _repeated(value: Array, count: int) -> Array:
+    return np.resize(value, (count, *value.shape[1:]))
 
 
 def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
@@ -116,25 +147,3 @@ def _input_names(path: str | os.PathLike[str], inputs: Inputs) -> list[str]:
 def _feed(names: Sequence[str], inputs: Inputs) -> dict[str, Array]:
     """Return `inputs` as arrays by name."""
     return {name: value.numpy() for name, value in zip(names, inputs.tensors, strict=True)}
-
-
-def _policies(compressed: CompressedModel) -> list[str]:
-    """The policies that mean anything for the model."""
-    grids = {tensor.spec.grid_name for tensor in compressed.tensors.values()}
-    return [policy for policy in POLICIES if policy != "int4" or "int4" in grids]
-
-
-def _costs(
-    compressed: CompressedModel,
-    path: str | os.PathLike[str],
-    inputs: Inputs,
-    names: Sequence[str],
-    policies: Sequence[str],
-) -> dict[str, LoadCost]:
-    feed = _feed(names, inputs.rows(0, 1))
-    costs = {"file": load_cost(path, feed)}
-    costs |= {policy: load_cost(path, feed, policy) for policy in policies}
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder, "float.onnx")
-        export_float(compressed.module, plain, inputs.rows(0, 2).example)
-        return costs | {"float model": load_cost(plain, feed)}

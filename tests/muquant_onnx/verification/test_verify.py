@@ -1,11 +1,10 @@
 """`verify` passes honest files, and every planted fault turns it into a failure or one clear line."""
 
-import importlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 
 import muquant as mq
 from muquant_onnx import decode_file, export_float, export_onnx, load_session, verify
-from muquant_onnx.serving.sessions import ObservedSession, running_operators
-from muquant_onnx.verification import costs
-from muquant_onnx.verification.costs import LoadCost, load_cost
+from muquant_onnx.serving.sessions import running_operators
+from muquant_onnx.verification.runners.onnxruntime import OnnxRuntime
+from muquant_onnx.verification.runners.runtime import Measured, Opened, PythonRuntime, Request, Way
 from muquant_onnx.verification.weights import check_weights
 
 pytestmark = pytest.mark.slow
@@ -71,11 +70,7 @@ def compressed_int4() -> mq.CompressedModel:
     return mq.compress(net, mq.MuLawSpec(mu=5.0, grid="int4"), observer="absmax")
 
 
-def test_an_honest_file_passes(
-    compressed: mq.CompressedModel, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = importlib.import_module("muquant_onnx.verification.verify")
-    monkeypatch.setattr(module, "load_cost", partial(load_cost, repetitions=1))
+def test_an_honest_file_passes(compressed: mq.CompressedModel, files: dict[str, Path]) -> None:
     report = verify(compressed, files["int8"], X, batch_size=16)
     assert report.passed
     assert report.count == 40
@@ -86,27 +81,35 @@ def test_an_honest_file_passes(
     assert "BatchNormalization" not in by_setting["accuracy-1"].operators  # folded, and still equal
     assert 1e-5 < by_setting["default"].difference < 0.05
     assert by_setting["accuracy-1"].difference < 1e-5
-    assert list(report.costs) == ["file", "float", "int8", "auto", "packed", "float model"]
-    assert report.costs["file"].nbytes == files["int8"].stat().st_size < report.costs["float model"].nbytes
-    for cost in report.costs.values():
+    (beside,) = report.floats
+    for check in (*report.runtimes, beside):
+        cost = check.cost
+        assert cost is not None
         assert cost.seconds > 0
+        assert cost.peak is not None
+        assert cost.loaded is not None
         assert cost.peak >= cost.loaded
         assert set(cost.latency) == {1, 32}
         assert min(cost.latency.values()) > 0
+        assert (cost.nbytes == files["int8"].stat().st_size) == (check is not beside)
 
 
-def test_a_cost_is_the_median_of_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = iter(
-        [
-            [3.0, 10, 200, 3000, {"0": 0.5, "1": 0.1}],
-            [1.0, 30, 100, 1000, {"0": 0.3, "1": 0.2}],
-            [2.0, 20, 300, 2000, {"0": 0.4}],
-        ]
-    )
-    monkeypatch.setattr(costs, "_probe", lambda *_: next(runs))
-    (tmp_path / "model.onnx").write_bytes(bytes(7))
-    found = load_cost(tmp_path / "model.onnx", {"x": np.zeros((1, 2))})
-    assert found == LoadCost(7, 2.0, 20, 200, 2000, {1: 0.4})  # not every process could run 32
+@pytest.mark.usefixtures("quick")
+def test_each_file_is_opened_once_for_each_way(
+    compressed: mq.CompressedModel, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Counter[tuple[str, str, str | None]]()
+    whole = OnnxRuntime.open
+
+    def counted(own: OnnxRuntime, path: str, way: Way, scratch: Path) -> Opened:
+        opened[Path(path).name, way.setting, way.policy] += 1
+        return whole(own, path, way, scratch)
+
+    monkeypatch.setattr(OnnxRuntime, "open", counted)
+    report = verify(compressed, files["int8"], X)
+    del opened["empty.onnx", "default", None]
+    assert set(opened.values()) == {1}
+    assert len(opened) == len(report.runtimes) + 1  # and the float file
 
 
 @pytest.mark.usefixtures("quick")
@@ -161,15 +164,13 @@ def test_kernels_that_do_not_run_are_found(
     compressed: mq.CompressedModel, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a version of onnxruntime does not fuse: equal outputs, but not what was promised."""
-    module = importlib.import_module("muquant_onnx.verification.runtimes")
-    whole = module.observed_session
+    whole = PythonRuntime.measure  # of the fixture
 
-    def without_kernels(*arguments: Any) -> ObservedSession:
-        observed: ObservedSession = whole(*arguments)
-        operators = {name: count for name, count in observed.operators.items() if name != "MatMulNBits"}
-        return replace(observed, operators=operators)
+    def without_kernels(own: PythonRuntime, request: Request) -> Measured:
+        found = whole(own, request)
+        return replace(found, operators={n: c for n, c in found.operators.items() if n != "MatMulNBits"})
 
-    monkeypatch.setattr(module, "observed_session", without_kernels)
+    monkeypatch.setattr(PythonRuntime, "measure", without_kernels)
     report = verify(compressed, files["int8"], X)
     assert not report.passed
     failed = {(check.setting, check.policy) for check in report.runtimes if not check.passed}
@@ -419,5 +420,3 @@ def test_sessions_refuse_what_they_cannot_load(tmp_path: Path, files: dict[str, 
         load_session(path)
     with pytest.raises(mq.InputError, match="onnxruntime cannot load"):
         running_operators(path)
-    with pytest.raises(mq.InputError, match="onnxruntime cannot load"):
-        load_cost(path, {}, repetitions=1)
