@@ -1,6 +1,6 @@
 """Verification of an ONNX file, and its tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,23 +58,20 @@ def _show(output: Output, report: VerifyReport, file: Path, title: str) -> None:
     if weights:
         header = ("weight", "numpy", "onnxruntime, folded", "not folded")
         output.table("Weights, bit for bit", header, weights)
-    counts = sorted({count for each in _all(report) if each.cost for count in each.cost.latency})
+    runs: list[RuntimeRun] = [*report.floats, *report.runtimes]
+    counts = sorted({count for each in runs if each.cost for count in each.cost.latency})
     rows = []
     for plain in report.floats:
-        rows.append(
-            (f"{plain.runtime} {plain.version}, float file", "", "", "", "", *_costs(plain, None, counts))
-        )
+        rows.append((f"{plain.runtime} {plain.version}: float", "", "", "", "", *_costs(plain, None, counts)))
         rows += [
-            (_how(check), *_parity(check), *_costs(check, plain.cost, counts))
+            (f"{check.runtime}, {_way(check)}", *_parity(check), *_costs(check, plain.cost, counts))
             for check in report.runtimes
             if check.runtime == plain.runtime
         ]
     batches = (f"batch {count}" for count in counts)
     output.table(f"Outputs {title}; costs as multiples of the float file's", (*_HEADER, *batches), rows)
-    for each in _all(report):
-        if each.failed:
-            what = _how(each) if isinstance(each, RuntimeCheck) else f"{each.runtime}, float file"
-            output.say(f"{what} {each.version}: cannot run it: {each.failed}")
+    for line in _failures(report, file):
+        output.say(line)
     for name, line in report.missing.items():
         output.say(f"{name}: {line}")
     if report.answers is not None:
@@ -91,22 +88,30 @@ def verify_document(report: VerifyReport) -> dict[str, Any]:
     return {"passed": report.passed, **document, "answers": answers}
 
 
-def _all(report: VerifyReport) -> Sequence[RuntimeRun]:
-    return [*report.floats, *report.runtimes]
+def _failures(report: VerifyReport, file: Path) -> Iterator[str]:
+    """Say which runtimes cannot run a file, and why."""
+    failures: dict[tuple[str, str], list[str]] = {}
+    for check in report.runtimes:
+        if check.failed:
+            failures.setdefault((f"{check.runtime} {check.version}", check.failed), []).append(_way(check))
+    for (runtime, reason), ways in failures.items():
+        yield f"{runtime} cannot run {file} ({', '.join(ways)}): {reason}"
+    for plain in report.floats:
+        if plain.failed:
+            yield f"{plain.runtime} {plain.version} cannot run the float file: {plain.failed}"
 
 
-def _how(check: RuntimeCheck) -> str:
-    return f"{check.runtime}, {check.setting if check.policy is None else f'policy {check.policy}'}"
+def _way(check: RuntimeCheck) -> str:
+    return check.setting if check.policy is None else f"policy {check.policy}"
 
 
 def _parity(check: RuntimeCheck) -> tuple[str, ...]:
+    running = check.operators.get("MatMulNBits", 0)
     return (
         "-" if check.failed else f"{check.difference:.1e}",
         "-" if check.agreement is None else f"{check.agreement:.2%}",
         _verdict(check.passed),
-        "-"
-        if check.kernels is None or check.failed
-        else f"{check.operators.get('MatMulNBits', 0)} of {check.kernels}",
+        f"{running} of {check.kernels}" if running or check.kernels else "-",
     )
 
 

@@ -6,30 +6,29 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper, parser
 from safetensors.numpy import load_file, save_file
 
 from muquant.base.errors import InputError
+from muquant.base.files import beside
 from muquant.base.registry import look_up
+from muquant_onnx.files.external import tensors_of
+from muquant_onnx.files.parse import parse
 from muquant_onnx.serving.serve import count_kernels
 from muquant_onnx.verification.costs import LoadCost
+from muquant_onnx.verification.parity import (
+    FLOAT_TOLERANCE,
+    ROUNDED_TIE,
+    Array,
+    agreeing,
+    difference,
+    within,
+)
 from muquant_onnx.verification.runners import RUNTIMES
 from muquant_onnx.verification.runners.runtime import Measured, Request, Runtime, Way
-
-Array = NDArray[Any]
-
-FLOAT_TOLERANCE = 1e-5
-ROUNDED_AGREEMENT = 0.998
-ROUNDED_TOLERANCE = 0.05
-"""For outputs that are no logits, where activations are rounded, to 8 bits mostly."""
-ROUNDED_TIE = 0.02
-"""Logits that are so close, as a share of the largest, may change places there."""
-
 
 ALL = "all"
 """Names the runtimes that are installed."""
@@ -152,6 +151,7 @@ def check_runtimes(
     Raises:
         InputError: see `chosen_runtimes`.
     """
+    path, plain = Path(path), Path(plain)
     chosen, missing = chosen_runtimes(names)
     promised = functools.cache(lambda policy: count_kernels(path, policy))
     checks, floats = list[RuntimeCheck](), list[RuntimeRun]()
@@ -168,6 +168,7 @@ class _Bench:
 
     def __init__(self, folder: Path, answers: Answers) -> None:
         self.folder, self.answers = folder, answers
+        self.external = functools.cache(_external_files)
         graph = parser.parse_graph("empty (float[1] x) => (float[1] y) { y = Identity (x) }")
         empty = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
         onnx.save(empty, folder / "empty.onnx")
@@ -179,9 +180,7 @@ class _Bench:
         save_file({key: np.array(value, order="C") for key, value in feed.items()}, file)
         return str(file)
 
-    def check(
-        self, name: str, path: str | os.PathLike[str], way: Way, promised: Callable[[str | None], int]
-    ) -> RuntimeCheck:
+    def check(self, name: str, path: Path, way: Way, promised: Callable[[str | None], int]) -> RuntimeCheck:
         """Run the file in one way, and compare all outputs."""
         runtime = RUNTIMES[name]
         with tempfile.TemporaryDirectory(dir=self.folder) as outputs:
@@ -189,34 +188,43 @@ class _Bench:
             failed = found.failed or self._unlike(found)
             kernels = runtime.kernels(way, promised)
             rounds = runtime.rounds(way, promised)
-            difference, agreement = (np.inf, None) if failed else self._compared(Path(outputs), rounds)
+            off, agreement = (np.inf, None) if failed else self._compared(Path(outputs), rounds)
         as_promised = kernels is None or found.operators.get("MatMulNBits", 0) == kernels
         return RuntimeCheck(
             runtime=name,
             version=runtime.version(),
             failed=failed,
-            cost=_cost(path, found),
+            cost=self._cost(path, found),
             setting=way.setting,
             policy=way.policy,
-            difference=difference,
+            difference=off,
             agreement=agreement,
             operators=dict(found.operators),
             kernels=kernels,
-            passed=as_promised and _within(difference, agreement, rounds),
+            passed=as_promised and within(off, agreement, rounds),
         )
 
-    def run(self, name: str, path: str | os.PathLike[str]) -> RuntimeRun:
+    def run(self, name: str, path: Path) -> RuntimeRun:
         """Run a file as it is, and compare nothing."""
         runtime = RUNTIMES[name]
         with tempfile.TemporaryDirectory(dir=self.folder) as outputs:
             found = self._measure(runtime, path, Way(), self.feeds[:1], outputs)
-        return RuntimeRun(name, runtime.version(), found.failed, _cost(path, found))
+        return RuntimeRun(name, runtime.version(), found.failed, self._cost(path, found))
 
     def _measure(
-        self, runtime: Runtime, path: str | os.PathLike[str], way: Way, feeds: Sequence[str], outputs: str
+        self, runtime: Runtime, path: Path, way: Way, feeds: Sequence[str], outputs: str
     ) -> Measured:
-        path, empty = Path(path).resolve(), self.folder / "empty.onnx"
-        return runtime.measure(Request(str(path), str(empty), way, self.timed, feeds, outputs, SECONDS))
+        request = Request(
+            path=str(path.absolute()),
+            empty=str(self.folder / "empty.onnx"),
+            way=way,
+            timed=self.timed,
+            feeds=feeds,
+            outputs=outputs,
+            external=self.external(path),
+            seconds=SECONDS,
+        )
+        return runtime.measure(request)
 
     def _unlike(self, found: Measured) -> str:
         """Say that the file has another number of outputs than the model; "" where it has as many."""
@@ -227,61 +235,29 @@ class _Bench:
 
     def _compared(self, outputs: Path, rounds: bool) -> tuple[float, float | None]:
         """Return difference and agreement, see `RuntimeCheck`."""
-        difference, agreeing, total = 0.0, 0, 0
+        off, same, total = 0.0, 0, 0
         for number, wanted in enumerate(self.answers.expected):
             arrays = load_file(outputs / f"{number}.safetensors")
             found = [arrays.get(str(place)) for place in range(len(wanted))]
-            difference = max(difference, *map(_difference, found, wanted))
+            off = max(off, *map(difference, found, wanted))
             one, other = found[0], wanted[0]
             if one is not None and other is not None and other.ndim == 2 and other.shape[1] > 0:
                 total += len(other)
-                agreeing += _agreeing(one, other, ROUNDED_TIE if rounds else FLOAT_TOLERANCE)
-        return difference, agreeing / total if total else None
+                same += agreeing(one, other, ROUNDED_TIE if rounds else FLOAT_TOLERANCE)
+        return off, same / total if total else None
+
+    def _cost(self, path: Path, found: Measured) -> LoadCost | None:
+        if found.failed:
+            return None
+        files = [path, *map(Path, self.external(path).values())]
+        nbytes = sum(file.stat().st_size for file in files)
+        memory = found.peak, found.loaded, found.settled
+        return LoadCost(nbytes, found.seconds, *memory, dict(found.latency))
 
 
-def _cost(path: str | os.PathLike[str], found: Measured) -> LoadCost | None:
-    if found.failed:
-        return None
-    memory = found.peak, found.loaded, found.settled
-    return LoadCost(Path(path).stat().st_size, found.seconds, *memory, dict(found.latency))
-
-
-def _within(difference: float, agreement: float | None, rounds: bool) -> bool:
-    """Whether outputs are as near as they have to be."""
-    if not rounds:
-        return difference <= FLOAT_TOLERANCE and agreement in (1, None)
-    if agreement is None:
-        return difference <= ROUNDED_TOLERANCE
-    return difference < np.inf and agreement >= ROUNDED_AGREEMENT
-
-
-def _difference(found: Array | None, wanted: Array | None) -> float:
-    """Return the largest difference over the largest finite value; infinite where only one is finite, or only
-    one is an array of numbers."""
-    if found is None or wanted is None:
-        return 0.0 if found is wanted else float("inf")
-    if found.shape != wanted.shape:
-        return float("inf")
-    one, other = found.astype(np.float64), wanted.astype(np.float64)
-    finite = np.isfinite(other)
-    alike = np.array_equal(one[~finite], other[~finite], equal_nan=True)
-    if not alike or not np.isfinite(one[finite]).all():
-        return float("inf")
-    gap = float(np.abs(one[finite] - other[finite]).max(initial=0.0))
-    largest = float(np.abs(other[finite]).max(initial=0.0))
-    return gap / largest if largest else gap
-
-
-def _agreeing(found: Array, wanted: Array, tie: float) -> int:
-    """Return how many rows of logits [N, classes] have the same argmax, up to equal ones.
-
-    Args:
-        found, wanted: the logits.
-        tie: how close equal ones are, as a share of the largest.
-    """
-    if found.shape != wanted.shape:
-        return 0
-    chosen = np.take_along_axis(wanted, found.argmax(1)[:, None], 1)[:, 0]
-    largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
-    worse = chosen < wanted.max(1) - tie * largest
-    return len(wanted) - int(worse.sum())
+def _external_files(path: Path) -> dict[str, str]:
+    """The files that hold tensors of a model, by the names that it has for them."""
+    items = (item for tensor in tensors_of(parse(path)) for item in tensor.external_data)
+    names = {item.value for item in items if item.key == "location"}
+    files = {name: beside(path, name, f"{path}: its external data") for name in sorted(names)}
+    return {name: str(file) for name, file in files.items() if file != path.resolve()}

@@ -14,8 +14,9 @@ from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.serving.read import read_compressed
 from muquant_onnx.serving.sessions import load_session
+from muquant_onnx.verification.parity import Array
 from muquant_onnx.verification.runners.child import is_numbers
-from muquant_onnx.verification.runtimes import Answers, Array, check_runtimes, chosen_runtimes
+from muquant_onnx.verification.runtimes import Answers, check_runtimes, chosen_runtimes
 from muquant_onnx.verification.verify import VerifyReport, policies_for
 
 GIVEN = "samples"

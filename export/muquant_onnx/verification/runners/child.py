@@ -46,7 +46,7 @@ def _answer(opened: Opened, request: Request, number: int) -> int:
 
 def is_numbers(output: Any) -> bool:
     """Whether an output is an array of numbers, not of texts, nor a list or a map."""
-    return isinstance(output, np.ndarray) and output.dtype.kind in "biuf"
+    return isinstance(output, np.ndarray | np.generic) and output.dtype.kind in "biuf"
 
 
 def main() -> None:

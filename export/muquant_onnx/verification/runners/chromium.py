@@ -93,7 +93,8 @@ class _Page:
         folder = find_package(PACKAGE)
         assert folder is not None
         self.request, self.package = request, folder
-        self.readable = {request.path, request.empty, *request.timed.values(), *request.feeds}
+        files = [*request.timed.values(), *request.feeds, *request.external.values()]
+        self.readable = {request.path, request.empty, *files}
         self.browser: psutil.Process | None = None
         self.asked, self.done = Event(), Event()
         self.found = Measured("the browser ended before the page did")
@@ -102,14 +103,13 @@ class _Page:
         """Wait for what the page finds."""
         start = time.monotonic()
         while not self.done.wait(0.05):
-            took = time.monotonic() - start
-            if browser.poll() is not None and not self.done.wait(1):
+            if browser.poll() is not None:
                 break
-            if took > (LIMIT if self.asked.is_set() else _START):
-                what = (
-                    "the page took" if self.asked.is_set() else "the browser did not open the page; that took"
-                )
-                return Measured(f"{what} longer than {took:.0f} seconds")
+            limit, what = (
+                (LIMIT, "the page took") if self.asked.is_set() else (_START, "opening the page took")
+            )
+            if time.monotonic() - start > limit:
+                return Measured(f"{what} longer than {limit:.0f} s")
         return self.found
 
     def get(self, path: str) -> bytes | None:

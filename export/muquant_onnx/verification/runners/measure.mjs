@@ -40,17 +40,19 @@ export function encode(tensors) {
 
 // Do what `request` asks for; the same as child.py, and `host` is where it happens:
 //   model(path)         what a session is made of
+//   external(files)     options of a session whose tensors lie in these files, by the names that the model has for them
 //   read(path)          the bytes of a file
 //   write(path, bytes)  writes a file
 //   memory(reset)       bytes that the process has, and had at most since the last reset; null where not known
 export async function measure(ort, request, provider, host) {
   try {
     const options = { executionProviders: [provider], logSeverityLevel: 3 };
-    const open = async (path) => ort.InferenceSession.create(await host.model(path), options);
-    const empty = await open(request.empty);
+    const open = async (path, external) => ort.InferenceSession.create(
+      await host.model(path), { ...options, ...await host.external(external) });
+    const empty = await open(request.empty, {});
     await empty.run({ x: new ort.Tensor("float32", new Float32Array(1), [1]) });
     const before = await host.memory(true), start = performance.now();
-    const session = await open(request.path);
+    const session = await open(request.path, request.external);
     const seconds = (performance.now() - start) / 1e3, after = await host.memory(false);
     const more = (found, key) => found && before ? found[key] - before.resident : null;
     const latency = {};

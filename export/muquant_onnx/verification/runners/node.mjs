@@ -8,6 +8,9 @@ const [name, provider, text] = process.argv.slice(2);
 
 const host = {
   model: async (path) => path,
+  external: async (files) => (provider !== "wasm" ? {} : {
+    externalData: Object.entries(files).map(([path, file]) => ({ path, data: fs.readFileSync(file) })),
+  }),
   read: async (path) => new Uint8Array(fs.readFileSync(path)),
   write: async (path, bytes) => fs.writeFileSync(path, bytes),
   memory: async (reset) => {

@@ -11,6 +11,9 @@ async function bytes(path) {
 
 const host = {
   model: bytes,
+  external: async (files) => ({
+    externalData: await Promise.all(Object.entries(files).map(async ([path, file]) => ({ path, data: await bytes(file) }))),
+  }),
   read: bytes,
   write: async (path, body) => { await fetch(`/file${path}`, { method: "POST", body }); },
   memory: async (reset) => (await fetch(`/memory/${reset ? "reset" : "look"}`)).json(),

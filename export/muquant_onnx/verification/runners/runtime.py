@@ -46,6 +46,7 @@ class Request:
         feeds: files of inputs whose outputs are wanted.
         outputs: folder for them: NUMBER.safetensors for each of `feeds`, the tensors called by their place.
             What a runtime writes beside goes there, too.
+        external: files beside it that hold its tensors, whole paths by the names that the file has for them.
         seconds: of runs for a latency, at most 50.
 
     Files of inputs are safetensors too, by the names of inputs.
@@ -57,6 +58,7 @@ class Request:
     timed: Mapping[int, str]
     feeds: Sequence[str]
     outputs: str
+    external: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.5
 
 
@@ -200,8 +202,7 @@ def process(
     except OSError as error:
         return Measured(f"{Path(command[0]).name} does not start: {error.strerror or first_line(error)}")
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:]
-        return Measured(
-            f"its process ended with status {done.returncode}{''.join(f': {line}' for line in last)}"
-        )
+        lines = done.stderr.strip().splitlines()
+        told = [line.strip() for line in lines if "Error" in line] or lines
+        return Measured(f"its process ended with status {done.returncode}: {told[-1] if told else 'no word'}")
     return Measured.read(json.loads(done.stdout.splitlines()[-1]))
