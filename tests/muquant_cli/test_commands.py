@@ -16,6 +16,7 @@ from muquant.models.evaluation import evaluate
 from muquant.training import load_run
 from muquant_cli.commands.demo import DEMO_CONFIG
 from muquant_cli.group import COMMANDS
+from muquant_onnx import export_float
 from muquant_onnx.verification.runners import RUNTIMES
 from muquant_onnx.verification.runners.runtime import Measured, Request, Runtime
 
@@ -196,13 +197,32 @@ def test_a_runtime_that_is_missing_or_cannot_run_the_file_is_one_line_and_a_stat
     monkeypatch.setitem(RUNTIMES, "openvino", FakeRuntime("", Measured("no operator Frobnicate")))
     result = invoke("verify", artifact, exported, "--limit", 8, "--runtime", "openvino")
     assert result.exit_code == 1
-    assert "openvino, default 1.0: cannot run it: no operator Frobnicate" in result.stdout
+    assert f"openvino 1.0 cannot run {exported} (default): no operator Frobnicate\n" in result.stdout
     assert "FAIL" in result.stdout
     document = json.loads(
         invoke("verify", artifact, exported, "--limit", 8, "--runtime", "openvino", "--json").stdout
     )
     (check,) = document["runtimes"]
     assert (check["failed"], check["passed"], check["difference"]) == ("no operator Frobnicate", False, None)
+
+
+def test_verify_takes_a_float_onnx_file(artifact: Path, run: Path, tmp_path: Path) -> None:
+    plain, small, samples = (tmp_path / name for name in ("float.onnx", "small.onnx", "samples.npy"))
+    export_float(load_run(run), plain, load_dataset("digits", "test").inputs()[:2])
+    invoke_json("compress", plain, "-o", small, "--no-check")
+    np.save(samples, load_dataset("digits", "test").inputs()[:50].numpy())
+    for options, count in (((), 8), (("--data", "digits", "--limit", 20), 20), (("--data", samples), 50)):
+        document = invoke_json("verify", plain, small, *options)
+        assert document["passed"]
+        assert document["count"] == document["answers"]["count"] == count
+        assert document["answers"]["sqnr"] > 5
+    text = invoke("verify", plain, small, "--data", samples).stdout
+    assert "against its codes decoded by numpy, on 50 samples" in text
+    assert "Answers beside the float model's, on 50 samples" in text
+    assert "leave the option out" in fails("verify", plain, small, "--module", "torchvision:resnet18")
+    assert "cannot read" in fails("verify", plain, tmp_path / "no.onnx")
+    assert "is not known" in fails("verify", plain, small, "--data", "no-such-data")
+    assert "cannot read" in fails("verify", plain, small, "--data", "no-such.npz")
 
 
 def test_verify_fails_with_status_1_on_another_models_file(

@@ -9,7 +9,7 @@ from muquant.base.errors import InputError
 from muquant.compression.calibration import Samples, read_samples
 from muquant.data import DATASETS, load_dataset
 from muquant.models.calls import Example, Inputs, random_inputs
-from muquant_cli.options.calibration import read_calibration
+from muquant_cli.options.calibration import ARRAYS, read_calibration
 from muquant_cli.options.common import module_option, root_option
 from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources import Source
@@ -83,9 +83,9 @@ def verify(
 
 def _samples(data: str, limit: int | None, root: Path | None) -> Samples:
     """The test images of a data set, or the arrays of a file or folder."""
-    if data in DATASETS or not Path(data).exists():
-        return read_samples(load_dataset(data, "test", root=root).inputs()[:limit])
-    return read_calibration(data, limit or _RANDOM_INPUTS, root)
+    if Path(data).suffix in ARRAYS or (Path(data).is_dir() and data not in DATASETS):
+        return read_calibration(data, limit or _RANDOM_INPUTS)
+    return read_samples(load_dataset(data, "test", root=root).inputs()[:limit])
 
 
 def _inputs_like(source: Source, limit: int | None) -> Example:
