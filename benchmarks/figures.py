@@ -147,6 +147,32 @@ def cost(variants: dict[str, Any], name: str, measure: str) -> str:
     return f"{over:.2f}" if over < 10 else f"{over:.0f}"
 
 
+def runtimes_matrix(document: dict[str, Any]) -> str:
+    """Return the table of which runtimes run which forms, and why some do not."""
+    runtimes = list(
+        dict.fromkeys(name for row in document["forms"].values() for found in row.values() for name in found)
+    )
+    reasons: dict[str, str] = {}
+    rows = []
+    for form, networks in document["forms"].items():
+        cells = []
+        for name in runtimes:
+            found = [network[name]["default"] for network in networks.values() if name in network]
+            ran = [each for each in found if each["passed"]]
+            why = {each.get("error", "it answers otherwise") for each in found if not each["passed"]}
+            for text in sorted(why):
+                reasons.setdefault(text.partition(":")[0], text)
+            numbers = sorted({list(reasons).index(text.partition(":")[0]) + 1 for text in why})
+            notes = "".join(f" ({number})" for number in numbers)
+            off = f"{max(each['difference'] for each in ran):.0e}" if ran else "no"
+            part = f" {len(ran)} of {len(found)}:" if ran and notes else ""
+            cells.append(f"{part} {off}{notes}".strip())
+        rows.append((f"`{form}`", *cells))
+    table = markdown_table(("policy", *runtimes), "l" * (1 + len(runtimes)), rows)
+    lines = (f"({number}) {text.rstrip('.')}." for number, text in enumerate(reasons.values(), 1))
+    return "\n\n".join([table, *lines])
+
+
 PEERS = (
     "float",
     "onnxruntime RTN 4-bit, block 32",
@@ -298,6 +324,7 @@ FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "calibrated": calibrated,
         "runtime_peers": runtime_peers,
         "compress_peers": compress_peers,
+        "runtimes_matrix": runtimes_matrix,
     },
     "benchmarks/README.md": {
         "paper_cnn4": paper,

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from provenance import write_results
 from torch import Tensor, nn
 
@@ -42,8 +44,9 @@ PROBE = """
 import json, sys
 import numpy as np, onnxruntime as ort
 folder, *files = sys.argv[1:]
-inputs, found = dict(np.load(folder + "/inputs.npz")), {}
+found = {}
 for file in files:
+    inputs = dict(np.load(f"{folder}/{file}.npz"))
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = folder + "/optimized.onnx"
@@ -81,6 +84,35 @@ class Network(nn.Module):
         return logits
 
 
+def keep_answers(path: Path, feed: dict[str, NDArray[Any]], wanted: NDArray[Any]) -> None:
+    """Write inputs of the file `path`, and what its first output should be, for `tried`."""
+    np.savez(f"{path}.npz", allow_pickle=False, **feed)
+    np.save(f"{path}.npy", wanted)
+
+
+def tried(version: str, folder: Path, files: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Run files of a folder under a version of onnxruntime, in an environment of its own.
+
+    Args:
+        version: such as "1.19.2".
+        folder: with FILE, FILE.npz and FILE.npy for each; the environment is made there.
+        files: their names.
+
+    Returns:
+        for each file: whether it "runs"; "difference" and "kernel", or "error".
+    """
+    environment = folder / version
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    wheels = [f"onnxruntime=={version}", "numpy<2" if version < "1.19" else "numpy"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *wheels], check=True, capture_output=True)
+    done = subprocess.run(
+        [python, "-c", PROBE, str(folder), *files], check=True, capture_output=True, text=True
+    )
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> None:
     """Export, run under each version, print, write."""
     torch.manual_seed(SEED)
@@ -89,7 +121,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.savez(folder / "inputs.npz", image=inputs[0].numpy(), tokens=inputs[1].numpy())
+        feed = {"image": inputs[0].numpy(), "tokens": inputs[1].numpy()}
         files = []
         for granularity in GRANULARITIES:
             compressed = muquant.compress(network, muquant.MuLawSpec(granularity=granularity), flat=True)
@@ -98,20 +130,10 @@ def main() -> None:
             for policy in POLICIES:
                 file = f"{policy}, {granularity}"
                 export_onnx(compressed, folder / file, inputs, policy)
-                np.save(folder / f"{file}.npy", wanted)
+                keep_answers(folder / file, feed, wanted)
                 files.append(file)
         for version in sys.argv[1:] or VERSIONS:
-            environment = folder / version
-            venv.create(environment, with_pip=True)
-            python = environment / "bin" / "python"
-            wheels = [f"onnxruntime=={version}", "numpy<2" if version < "1.19" else "numpy"]
-            subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", *wheels], check=True, capture_output=True
-            )
-            done = subprocess.run(
-                [python, "-c", PROBE, name, *files], check=True, capture_output=True, text=True
-            )
-            results[version] = json.loads(done.stdout.splitlines()[-1])
+            results[version] = tried(version, folder, files)
             for file, outcome in results[version].items():
                 print(f"{version:8} {file:18} {outcome}")
     path = write_results("onnxruntime_versions", SEED, {"count": len(inputs[0]), "versions_tried": results})
