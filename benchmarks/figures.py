@@ -159,7 +159,7 @@ def runtimes_matrix(document: dict[str, Any]) -> str:
         for name in runtimes:
             found = [network[name]["default"] for network in networks.values() if name in network]
             ran = [each for each in found if each["passed"]]
-            why = {each.get("error", "it answers otherwise") for each in found if not each["passed"]}
+            why = {_why_not(each) for each in found if not each["passed"]}
             for text in sorted(why):
                 reasons.setdefault(text.partition(":")[0], text)
             numbers = sorted({list(reasons).index(text.partition(":")[0]) + 1 for text in why})
@@ -169,8 +169,14 @@ def runtimes_matrix(document: dict[str, Any]) -> str:
             cells.append(f"{part} {off}{notes}".strip())
         rows.append((f"`{form}`", *cells))
     table = markdown_table(("policy", *runtimes), "l" * (1 + len(runtimes)), rows)
-    lines = (f"({number}) {text.rstrip('.')}." for number, text in enumerate(reasons.values(), 1))
+    lines = (f"({number}) {text}." for number, text in enumerate(reasons.values(), 1))
     return "\n\n".join([table, *lines])
+
+
+def _why_not(found: dict[str, Any]) -> str:
+    """What is wrong with a file under a runtime."""
+    also = "" if found.get("float_runs", True) else "; nor does it run the float file"
+    return f"{found.get('error', 'it answers otherwise').rstrip('.')}{also}"
 
 
 PEERS = (

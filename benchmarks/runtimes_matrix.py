@@ -14,6 +14,7 @@ Packages of npm are found in `node_modules` of the working folder or one above, 
 import argparse
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 import muquant
 from muquant.base.files import read_json
+from muquant.compression.answers.report import AnswersWarning
 from muquant.models import build_model
 from muquant.quantization.outcome import finite
 from muquant_onnx import compress_onnx, export_float, export_onnx, load_session
@@ -217,6 +219,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # the exporter's progress
+    warnings.filterwarnings("ignore", category=AnswersWarning)  # the networks have not learned anything
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder, written = Path(name), dict[tuple[str, str], str]()
@@ -243,10 +246,15 @@ def main() -> None:
 def under_runtimes(files: Files) -> tuple[dict[str, Any], dict[str, str]]:
     """Runtime with its version -> setting -> what was found; and which runtimes are missing."""
     found = check_runtimes(files.path, files.plain, [], Answers([files.feed], [[files.expected]], {}), [ALL])
+    plain = {run.runtime: run.failed for run in found.floats}
     row: dict[str, Any] = {}
     for check in found.runtimes:
         about: dict[str, Any] = {"runs": not check.failed, "passed": check.passed}
-        about |= {"error": check.failed} if check.failed else {"difference": finite(check.difference)}
+        if check.failed:
+            about["error"] = check.failed
+            about["float_runs"] = not plain[check.runtime]
+        else:
+            about["difference"] = finite(check.difference)
         row.setdefault(f"{check.runtime} {check.version}", {})[check.setting] = about
     return row, found.missing
 

@@ -51,8 +51,8 @@ def is_numbers(output: Any) -> bool:
 
 def main() -> None:
     """Read the class of the runtime and the request, and print what was found as a line of JSON."""
-    module, name, text = sys.argv[1:]
-    document = json.loads(text)
+    module, name = sys.argv[1:]
+    document = json.load(sys.stdin)
     document["way"] = Way(**document["way"])
     runtime: PythonRuntime = getattr(importlib.import_module(module), name)()
     print(json.dumps(asdict(measure(runtime, Request(**document)))))  # noqa: T201

@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import unquote
 
 import psutil
 
@@ -22,7 +23,7 @@ from muquant_onnx.verification.runners.javascript import (
     missing_package,
     package_version,
 )
-from muquant_onnx.verification.runners.runtime import LIMIT, Measured, Request, Runtime, Way
+from muquant_onnx.verification.runners.runtime import LIMIT, Measured, Request, Runtime
 
 PACKAGE = "onnxruntime-web"
 _NAMES = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
@@ -39,6 +40,8 @@ _TYPES = {
 class Chromium(Runtime):
     """WebAssembly, on one thread. Memory is that of the browser's processes for pages."""
 
+    kernels_round = True
+
     def missing(self) -> str:
         """As in the base."""
         return missing_package(PACKAGE) if _browser() else "needs Chromium; install chromium"
@@ -46,10 +49,6 @@ class Chromium(Runtime):
     def version(self) -> str:
         """As in the base: of onnxruntime-web, which computes."""
         return package_version(PACKAGE)
-
-    def rounds(self, way: Way, promised: Callable[[str | None], int]) -> bool:
-        """As in the base: kernels of integer weights do."""
-        return promised(None) > 0
 
     def measure(self, request: Request) -> Measured:
         """As in the base."""
@@ -165,7 +164,7 @@ def _served(page: _Page) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                body = page.get(self.path)
+                body = page.get(unquote(self.path))
             except OSError:
                 body = None
             self.send_response(404 if body is None else 200)
@@ -177,7 +176,7 @@ def _served(page: _Page) -> Iterator[str]:
             self.wfile.write(body or b"")
 
         def do_POST(self) -> None:
-            page.post(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+            page.post(unquote(self.path), self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(204)
             self.end_headers()
 

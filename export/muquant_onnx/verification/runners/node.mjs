@@ -1,10 +1,10 @@
-// node node.mjs PACKAGE PROVIDER REQUEST: measure, and print what was found as a line of JSON.
+// node node.mjs PACKAGE PROVIDER: read a request, measure, and print what was found as a line of JSON.
 
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import { measure } from "./measure.mjs";
 
-const [name, provider, text] = process.argv.slice(2);
+const [name, provider] = process.argv.slice(2);
 
 const host = {
   model: async (path) => path,
@@ -28,5 +28,5 @@ const host = {
 
 const ort = createRequire(import.meta.url)(name);
 if (provider === "wasm") ort.env.wasm.numThreads = 1;
-console.log(JSON.stringify(await measure(ort, JSON.parse(text), provider, host)));
+console.log(JSON.stringify(await measure(ort, JSON.parse(fs.readFileSync(0, "utf8")), provider, host)));
 process.exit(0);

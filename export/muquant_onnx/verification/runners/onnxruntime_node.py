@@ -1,9 +1,6 @@
 """onnxruntime-node: onnxruntime for JavaScript on servers and desktops."""
 
-from collections.abc import Callable
-
 from muquant_onnx.verification.runners.javascript import NodeRuntime
-from muquant_onnx.verification.runners.runtime import Way
 
 
 class OnnxRuntimeNode(NodeRuntime):
@@ -11,7 +8,4 @@ class OnnxRuntimeNode(NodeRuntime):
 
     package = "onnxruntime-node"
     provider = "cpu"
-
-    def rounds(self, way: Way, promised: Callable[[str | None], int]) -> bool:
-        """As in the base: kernels of integer weights do."""
-        return promised(None) > 0
+    kernels_round = True

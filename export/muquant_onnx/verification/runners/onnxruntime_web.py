@@ -1,9 +1,6 @@
 """onnxruntime-web: onnxruntime as WebAssembly, which Node.js runs as browsers do."""
 
-from collections.abc import Callable
-
 from muquant_onnx.verification.runners.javascript import NodeRuntime
-from muquant_onnx.verification.runners.runtime import Way
 
 
 class OnnxRuntimeWeb(NodeRuntime):
@@ -11,7 +8,4 @@ class OnnxRuntimeWeb(NodeRuntime):
 
     package = "onnxruntime-web"
     provider = "wasm"
-
-    def rounds(self, way: Way, promised: Callable[[str | None], int]) -> bool:
-        """As in the base: kernels of integer weights do."""
-        return promised(None) > 0
+    kernels_round = True

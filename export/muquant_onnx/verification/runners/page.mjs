@@ -3,8 +3,10 @@
 import * as ort from "/package/dist/ort.wasm.min.mjs";
 import { measure } from "./measure.mjs";
 
+const address = (path) => `/file${path.split("/").map(encodeURIComponent).join("/")}`;
+
 async function bytes(path) {
-  const answer = await fetch(`/file${path}`);
+  const answer = await fetch(address(path));
   if (!answer.ok) throw new Error(`${answer.status} for ${path}`);
   return new Uint8Array(await answer.arrayBuffer());
 }
@@ -15,7 +17,7 @@ const host = {
     externalData: await Promise.all(Object.entries(files).map(async ([path, file]) => ({ path, data: await bytes(file) }))),
   }),
   read: bytes,
-  write: async (path, body) => { await fetch(`/file${path}`, { method: "POST", body }); },
+  write: async (path, body) => { await fetch(address(path), { method: "POST", body }); },
   memory: async (reset) => (await fetch(`/memory/${reset ? "reset" : "look"}`)).json(),
 };
 

@@ -94,9 +94,11 @@ class Runtime(ABC):
 
     Attributes:
         settings: names of its own settings; True where it computes in fewer bits than float32 states.
+        kernels_round: whether it has kernels of integer weights, as onnxruntime, that round activations.
     """
 
     settings: Mapping[str, bool] = {"default": False}
+    kernels_round = False
 
     @abstractmethod
     def missing(self) -> str:
@@ -125,7 +127,7 @@ class Runtime(ABC):
 
     def rounds(self, way: Way, promised: Callable[[str | None], int]) -> bool:
         """Whether activations are rounded to fewer bits on the way, so that parity is not exact."""
-        return self.settings[way.setting]
+        return self.settings[way.setting] or (self.kernels_round and promised(way.policy) > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,24 +174,25 @@ class PythonRuntime(Runtime):
 
     def measure(self, request: Request) -> Measured:
         """As in the base."""
-        command = [sys.executable, "-m", "muquant_onnx.verification.runners.child"]
-        return process([*command, type(self).__module__, type(self).__qualname__], request)
+        command = [sys.executable, "-P", "-m", "muquant_onnx.verification.runners.child"]
+        same_modules = {"PYTHONPATH": os.pathsep.join(place or str(Path.cwd()) for place in sys.path)}
+        return process([*command, type(self).__module__, type(self).__qualname__], request, same_modules)
 
 
 def process(
     command: Sequence[str], request: Request, environment: Mapping[str, str] | None = None
 ) -> Measured:
-    """Run a command with a request as its last argument, and read the last line that it prints.
+    """Run a command, give it a request, and read the last line that it prints.
 
     Args:
         command: it.
-        request: as JSON.
+        request: what it reads, as JSON.
         environment: variables to add or to change.
     """
-    words = [*command, json.dumps(asdict(request))]
     try:
         done = subprocess.run(  # noqa: S603
-            words,
+            command,
+            input=json.dumps(asdict(request)),
             capture_output=True,
             text=True,
             errors="replace",

@@ -1,6 +1,7 @@
 """Runtimes of JavaScript: real ones where they are installed, and one that is made up wherever Node.js is."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ def package(folder: Path, name: str, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def request_(tmp_path: Path) -> Request:
-    """Asks for what it gives: tensors of every type."""
+    """Asks for what it gives: tensors of every type, in a folder of an uncommon name."""
+    tmp_path = tmp_path / "50% of it, é #1?"
+    tmp_path.mkdir()
     random = np.random.default_rng(0)
     a = {f"a-{name}": random.integers(0, 2, (2, 3)).astype(name) for name in TYPES}
     save_file({"a": np.array([[1.5, -2]], np.float32), "b": np.array(7, np.int64)}, tmp_path / "one")
@@ -95,9 +98,9 @@ def test_tensors_of_every_type_go_to_node_and_back(
     assert found.loaded is not None
     assert found.peak >= found.loaded
     assert_answered(request_)
-    failed = fake.measure(Request(**{**vars(request_), "path": str(tmp_path / "refused")}))
+    failed = fake.measure(replace(request_, path=str(tmp_path / "refused")))
     assert failed.failed == "refused"
-    failed = fake.measure(Request(**{**vars(request_), "feeds": [str(tmp_path / "bad")]}))
+    failed = fake.measure(replace(request_, feeds=[request_.timed[32]]))
     assert failed.failed == "bad inputs"
 
 
@@ -199,6 +202,6 @@ def test_a_real_one_runs_a_file(name: str, tmp_path: Path) -> None:
     assert found.seconds > 0
     assert set(found.latency) == {1}
     np.testing.assert_array_equal(load_file(tmp_path / "0.safetensors")["0"], [-1, -2, -3])
-    failed = RUNTIMES[name].measure(Request(**{**vars(request), "path": str(tmp_path / "wrong")})).failed
+    failed = RUNTIMES[name].measure(replace(request, path=str(tmp_path / "wrong"))).failed
     assert "Frobnicate" in failed
     assert "\n" not in failed

@@ -1,6 +1,7 @@
 """Runtimes that are packages of Python, in processes of their own and here."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_inputs_that_do_not_fit_are_left_out_of_the_latencies_and_fail_where_the
     reference = RUNTIMES["onnxruntime"]
     assert isinstance(reference, PythonRuntime)
     assert set(measure(reference, request_).latency) == {1, 32}
-    bad = Request(**{**vars(request_), "feeds": [request_.timed[2]]})
+    bad = replace(request_, feeds=[request_.timed[2]])
     assert "dimension" in measure(reference, bad).failed
 
 
@@ -146,6 +147,12 @@ def test_a_package_that_is_not_there_is_missing_with_what_to_install() -> None:
 def test_a_process_that_dies_is_a_line(code: str, words: str, request_: Request) -> None:
     found = process([sys.executable, "-c", code], request_)
     assert found == Measured(f"its process ended with {words}")
+
+
+def test_a_request_may_be_long(request_: Request) -> None:
+    code = "import json, sys; print(json.dumps({'outputs': len(json.load(sys.stdin)['feeds'])}))"
+    many = replace(request_, feeds=[f"/a/place/of/some/length/{number}" for number in range(10_000)])
+    assert process([sys.executable, "-c", code], many).outputs == 10_000
 
 
 def test_a_process_that_does_not_end_or_start_is_a_line(
