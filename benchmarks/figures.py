@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -155,22 +155,28 @@ def runtimes_matrix(document: dict[str, Any]) -> str:
     reasons: dict[str, str] = {}
     rows = []
     for form, networks in document["forms"].items():
-        cells = []
-        for name in runtimes:
-            found = [network[name]["default"] for network in networks.values() if name in network]
-            ran = [each for each in found if each["passed"]]
-            why = {_why_not(each) for each in found if not each["passed"]}
-            for text in sorted(why):
-                reasons.setdefault(text.partition(":")[0], text)
-            numbers = sorted({list(reasons).index(text.partition(":")[0]) + 1 for text in why})
-            notes = "".join(f" ({number})" for number in numbers)
-            off = f"{max(each['difference'] for each in ran):.0e}" if ran else "no"
-            part = f" {len(ran)} of {len(found)}:" if ran and notes else ""
-            cells.append(f"{part} {off}{notes}".strip())
-        rows.append((f"`{form}`", *cells))
+        found = {
+            name: [network[name]["default"] for network in networks.values() if name in network]
+            for name in runtimes
+        }
+        rows.append((f"`{form}`", *(_runs(files, reasons) for files in found.values())))
     table = markdown_table(("policy", *runtimes), "l" * (1 + len(runtimes)), rows)
     lines = (f"({number}) {text}." for number, text in enumerate(reasons.values(), 1))
     return "\n\n".join([table, *lines])
+
+
+def _runs(files: Sequence[dict[str, Any]], reasons: dict[str, str]) -> str:
+    """The largest difference of the files that a runtime runs, and numbers of reasons why it does not run
+    others; what is new is added to `reasons`, by its beginning."""
+    ran = [each["difference"] for each in files if each["passed"]]
+    why = sorted({_why_not(each) for each in files if not each["passed"]})
+    for text in why:
+        reasons.setdefault(text.partition(":")[0], text)
+    numbers = sorted({list(reasons).index(text.partition(":")[0]) + 1 for text in why})
+    notes = "".join(f" ({number})" for number in numbers)
+    if not ran:
+        return f"no{notes}" if files else ""
+    return f"{len(ran)} of {len(files)}: {max(ran):.0e}{notes}" if notes else f"{max(ran):.0e}"
 
 
 def _why_not(found: dict[str, Any]) -> str:

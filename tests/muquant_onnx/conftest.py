@@ -4,8 +4,10 @@ import importlib
 from collections.abc import Collection
 from dataclasses import replace
 
+import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper, parser
 
 from muquant.compression.artifact import CompressedModel
 from muquant.models.calls import Inputs
@@ -32,7 +34,9 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `verify` run files in this process and measure nothing, which takes seconds and finds no fault."""
     module = importlib.import_module("muquant_onnx.verification.verify")
-    monkeypatch.setattr(module, "export_float", lambda *_: 0)
+    graph = parser.parse_graph("g (float[1] x) => (float[1] y) { y = Identity (x) }")
+    stand_in = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    monkeypatch.setattr(module, "export_float", lambda _, path, *__: onnx.save(stand_in, path))
     monkeypatch.setattr(
         PythonRuntime, "measure", lambda own, request: measure(own, replace(request, timed={}))
     )

@@ -53,7 +53,8 @@ def verify_onnx(
     decoded = SessionRun(load_session(path, policy="float"))
     feeds = [batch.feed for batch, _, _ in exact.batches]
     expected = [_numbers(path, decoded, feed) for feed in feeds]
-    answers = Answers(feeds, expected, {_rows(feeds[0]): feeds[0]})
+    batch, _, count = exact.batches[0]
+    answers = Answers(feeds, expected, {count: batch.feed})
     found = check_runtimes(path, source, policies_for(grids), answers, runtimes)
     return VerifyReport((), found.runtimes, exact.count, found.floats, found.missing, exact.beside(decoded))
 
@@ -88,8 +89,3 @@ def _numbers(path: Path, run: SessionRun, feed: Feed) -> list[Array | None]:
     if not any(output is not None for output in found):
         raise InputError(f"{path} has no output that is an array of numbers; there is nothing to compare")
     return found
-
-
-def _rows(feed: Feed) -> int:
-    """The first size of the first input that has one."""
-    return next((len(value) for value in feed.values() if value.ndim), 1)
