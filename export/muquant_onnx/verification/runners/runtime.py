@@ -204,8 +204,9 @@ def process(
         return Measured(f"it took longer than {LIMIT / 60:.0f} minutes")
     except OSError as error:
         return Measured(f"{Path(command[0]).name} does not start: {error.strerror or first_line(error)}")
-    if done.returncode:
+    found = done.stdout.splitlines()
+    if done.returncode or not found:
         lines = done.stderr.strip().splitlines()
         told = [line.strip() for line in lines if "Error" in line] or lines
         return Measured(f"its process ended with status {done.returncode}: {told[-1] if told else 'no word'}")
-    return Measured.read(json.loads(done.stdout.splitlines()[-1]))
+    return Measured.read(json.loads(found[-1]))

@@ -137,6 +137,7 @@ def test_a_package_that_is_not_there_is_missing_with_what_to_install() -> None:
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "status -9: no word"),
         ("raise SystemExit('the end')", "status 1: the end"),
+        ("", "status 0: no word"),
         (
             "import nothing_of_the_kind",
             "status 1: ModuleNotFoundError: No module named 'nothing_of_the_kind'",
