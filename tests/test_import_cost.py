@@ -9,7 +9,7 @@ import pytest
 
 from muquant_onnx.serving.sessions import POLICIES
 
-FILE = Path(__file__).parent / "data" / "written_by_0.1.0" / "model.onnx"
+FILE = Path(__file__).parent / "data" / "format_1" / "model.onnx"
 pytestmark = pytest.mark.slow
 
 

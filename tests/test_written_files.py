@@ -15,10 +15,10 @@ from muquant_onnx import decode_file, export_onnx, load_session
 from muquant_onnx.serving.sessions import POLICIES, RUNTIME_SETTINGS
 
 pytestmark = pytest.mark.slow
-FOLDER = Path(__file__).parent / "data" / "written_by_0.1.0"
+FOLDER = Path(__file__).parent / "data" / "format_1"
 WEIGHTS: dict[str, dict[str, Any]] = json.loads((FOLDER / "weights.json").read_text())
 OUTPUTS = dict(np.load(FOLDER / "outputs.npz"))
-RUNS = {"model.onnx": ("images", "logits"), "graph.onnx": ("ids", "y")}
+RUNS = {"model.onnx": ("images", "logits"), "graph.onnx": ("ids", "y"), "steps.onnx": ("tokens", "steps_y")}
 """File -> its input and its output in `OUTPUTS`."""
 
 

@@ -1,8 +1,9 @@
-"""The companding decoder as an ONNX function: standard operators only, so that stock onnxruntime runs it.
+"""The companding decoder as ONNX functions: standard operators only, so that stock runtimes run it.
 
-`MuLawDecode3(packed, mu, shape) -> levels` computes the codebook from mu, `round(grid_max F^-1(y))` in
-float64, turns it into a table of all words of a few codes, cuts the bytes into words, and looks them up. One
-function serves all weights of one width, kind of levels and grid; onnxruntime inlines and folds it at load.
+`MuLawTables3(mu) -> tables` computes the codebooks of weights from their mu, `round(grid_max F^-1(y))` in
+float64, and turns each into a table of all words of a few codes. `Words3(packed) -> words` cuts bytes into
+such words. What is left for each weight is to look its words up in its table. One function serves all weights
+of one width, kind of levels and grid. Files have them written out; runtimes fold them at load.
 
 F^-1 is computed as `2 t / (1 - t) / mu` with `t = tanh(|y| ln(1 + mu) / 2)`: ((1 + mu)^|y| - 1) / mu without
 its cancellation for small mu, and `ln(1 + mu) = mu ln(u) / (u - 1)`, `u = 1 + mu`, for the same
@@ -16,48 +17,146 @@ import onnx_ir as ir
 
 from muquant.format.packing import CODES_PER_WORD, RUN
 from muquant.format.spec import MuLawSpec
-from muquant.format.steps import SIGNIFICANT
 
 DOMAIN = "muquant"
-DOMAIN_VERSION = 1
+DOMAIN_VERSION = 2
 OPSET = 21
+
+PAIRS = 2**16
+"""Values of two bytes."""
+PAIRED_WIDTHS = (3, 6)
+"""Of codes whose words of 12 bits lie in pairs of bytes: two words in three bytes."""
 
 _TYPES = {"int8": ir.DataType.INT8, "int16": ir.DataType.INT16}
 _GRID_SUFFIX = {"int4": "Int4", "int8": "", "int16": "Int16"}
-_PLACES_SUFFIX = "Places"
+_LAYOUT_SUFFIX = {False: "", True: "Pairs"}
 
 
 @dataclass(frozen=True)
-class Decoder:
-    """Names the function for a format, and builds it.
+class Words:
+    """The function that cuts bytes into words, `(packed) -> words`: uint8 [bytes] to int32.
+
+    Attributes:
+        bits: width of a code.
+        pairs: leave each word in the two bytes that it lies in, the second of three bytes with its sign
+            turned: a larger table, and fewer nodes. For `PAIRED_WIDTHS`.
+    """
+
+    bits: int
+    pairs: bool = False
+
+    @property
+    def name(self) -> str:
+        """Such as "Words3", "Words3Pairs"."""
+        return f"Words{self.bits}{_LAYOUT_SUFFIX[self.pairs]}"
+
+    @property
+    def codes(self) -> int:
+        """In a word."""
+        return CODES_PER_WORD[self.bits]
+
+    @property
+    def width(self) -> int:
+        """Bits of a word."""
+        return self.bits * self.codes
+
+    @property
+    def row(self) -> tuple[int, int]:
+        """The fewest bytes that hold whole words, and these words."""
+        nbytes = next(n for n in range(1, RUN + 1) if 8 * n % self.width == 0)
+        return nbytes, 8 * nbytes // self.width
+
+    def shape(self, nbytes: int) -> tuple[int, ...]:
+        """Of the words of so many bytes: [rows, words in a row], or [bytes] where these are words."""
+        per_row, words = self.row
+        return (nbytes,) if per_row == 1 else (nbytes // per_row, words)
+
+    def function(self, opset: int = OPSET) -> ir.Function:
+        """Build the function for a graph of `opset`, 13 or later: what it uses means the same in all."""
+        return _function(self.text(), opset)
+
+    def text(self) -> str:
+        """The function in ONNX's textual form, as FORMAT.md shows it."""
+        per_row, words = self.row
+        if per_row == 1:
+            return _text(self.name, "packed", "words", "\n  words = Cast <to = 6> (packed)")
+        offsets = [i * self.width for i in range(words)]
+        places = [[self._place(q, offset) for offset in offsets] for q in range(per_row)]
+        flat = ", ".join(str(place) for row in places for place in row)
+        lines = f"""
+  row_shape = Constant <value = int64[2] {{-1, {per_row}}}> ()
+  rows = Reshape (packed, row_shape)
+  bytes = Cast <to = 6> (rows)
+  places = Constant <value = int32[{per_row},{words}] {{{flat}}}> ()"""
+        if self.pairs:
+            return _text(self.name, "packed", "words", f"{lines}\n  words = MatMul (bytes, places)")
+        below = ", ".join(str(1 << offset % 8) for offset in offsets)
+        lines += f"""
+  joined = MatMul (bytes, places)
+  below = Constant <value = int32[{words}] {{{below}}}> ()
+  shifted = Div (joined, below)
+  words_size = Constant <value = int32 {{{1 << self.width}}}> ()
+  words = Mod (shifted, words_size)"""
+        return _text(self.name, "packed", "words", lines)
+
+    def _place(self, byte: int, offset: int) -> int:
+        """What a byte of a row counts in the word that begins at bit `offset`; 0 where it is none of it."""
+        first, last = offset // 8, (offset + self.width - 1) // 8
+        if not first <= byte <= last:
+            return 0
+        sign = -1 if self.pairs and offset else 1
+        return sign * (1 << 8 * (byte - first))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The function that makes tables from mu, `(mu) -> tables`: double [weights, 1] to int8, or int16,
+    [weights, words, codes in a word], or [weights, codes] where a word is one code.
 
     Attributes:
         bits: width of a code.
         levels: "mid-rise" or "mid-tread".
         grid: "int4", "int8" or "int16", the integers on which levels lie.
-        places: return the j of k = 2 j + 1 instead, on a grid of odd k: four bits hold it.
+        places: they hold the j of k = 2 j + 1 instead of k, on a grid of odd k: four bits hold it.
+        pairs: for words in pairs, see `Words`.
     """
 
     bits: int
     levels: str
     grid: str
     places: bool = False
+    pairs: bool = False
 
     @classmethod
-    def of(cls, spec: MuLawSpec, *, places: bool = False) -> "Decoder":
-        """Return the decoder for `spec`."""
-        return cls(spec.bits, spec.levels, spec.grid_name, places)
+    def of(cls, spec: MuLawSpec, *, places: bool = False, pairs: bool = False) -> "Tables":
+        """Return those for `spec`."""
+        return cls(spec.bits, spec.levels, spec.grid_name, places, pairs)
 
     @property
     def name(self) -> str:
-        """Such as "MuLawDecode3", "MuLawDecode3MidTread", "MuLawDecode8Int16", "MuLawDecode3Int4Places"."""
+        """Such as "MuLawTables3", "MuLawTables3MidTread", "MuLawTables8Int16", "MuLawTables3Int4Places"."""
         kind = "MidTread" if self.levels == "mid-tread" else ""
-        return f"MuLawDecode{self.bits}{kind}{_GRID_SUFFIX[self.grid]}{_PLACES_SUFFIX if self.places else ''}"
+        places = "Places" if self.places else ""
+        layout = _LAYOUT_SUFFIX[self.pairs]
+        return f"MuLawTables{self.bits}{kind}{_GRID_SUFFIX[self.grid]}{places}{layout}"
 
     @property
     def dtype(self) -> ir.DataType:
-        """Type of what it returns."""
+        """Type of what they hold."""
         return _TYPES[self._spec.level_grid.storage]
+
+    @property
+    def words(self) -> Words:
+        """What is looked up in them."""
+        return Words(self.bits, self.pairs)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the table of one weight."""
+        words = self.words
+        if words.codes == 1:
+            return (1 << self.bits,)
+        return 2 * PAIRS if self.pairs else 1 << words.width, words.codes
 
     @property
     def _spec(self) -> MuLawSpec:
@@ -70,7 +169,6 @@ class Decoder:
     def text(self) -> str:
         """The function in ONNX's textual form, as FORMAT.md shows it."""
         spec = self._spec
-        per_word = CODES_PER_WORD[self.bits]
         y = spec.positions
         codebook = f"""
   zero = Constant <value = double {{0.0}}> ()
@@ -101,19 +199,14 @@ class Decoder:
   uniform_max = Constant <value = double {{{float(spec.with_mu(0.0).grid_max)}}}> ()
   companded_max = Constant <value = double {{{float(spec.grid_max)}}}> ()
   grid_max = Where (mu_is_zero, uniform_max, companded_max)
-  scaled = Mul (grid_max, level){self._rounded()}
-  codebook = Cast <to = {self.dtype.value}> (rounded)
-"""
-        return f"""<opset_import: ["" : {OPSET}], domain: "{DOMAIN}">
-{self.name} (packed, mu, shape) => (levels) {{{codebook}{self._table(per_word)}{self._words(per_word)}
-  decoded = Gather <axis = 0> (table, words)
-  flat_shape = Constant <value = int64[1] {{-1}}> ()
-  flat = Reshape (decoded, flat_shape)
-  count = ReduceProd <keepdims = 1> (shape)
-  start = Constant <value = int64[1] {{0}}> ()
-  cut = Slice (flat, start, count)
-  levels = Reshape (cut, shape)
-}}"""
+  scaled = Mul (grid_max, level){self._rounded()}"""
+        cast = f"Cast <to = {self.dtype.value}> (rounded)"
+        if self.words.codes == 1:
+            return _text(self.name, "mu", "tables", f"{codebook}\n  tables = {cast}")
+        tables = "tables = Gather <axis = 1> (codebooks, digits)"
+        return _text(
+            self.name, "mu", "tables", f"{codebook}\n  codebooks = {cast}\n{self._digits()}\n  {tables}"
+        )
 
     def _rounded(self) -> str:
         """Lines that take `scaled` to the grid, `rounded`; see `grid_levels`."""
@@ -134,110 +227,41 @@ class Decoder:
   signed_less_one = Sub (signed, one)
   rounded = Div (signed_less_one, two)"""
 
-    def _table(self, per_word: int) -> str:
-        if per_word == 1:
-            return "\n  table = Identity (codebook)\n"
-        places = ", ".join(str(1 << (self.bits * j)) for j in range(per_word))
-        return f"""
+    def _digits(self) -> str:
+        """Lines that make `digits`, the codes of every word, int32 [words, codes in a word]."""
+        words = self.words
+        shifts = [1 << (self.bits * j) for j in range(words.codes)]
+        size = PAIRS if self.pairs else 1 << words.width
+        lines = f"""
   first = Constant <value = int32 {{0}}> ()
   next = Constant <value = int32 {{1}}> ()
-  table_size = Constant <value = int32 {{{1 << (self.bits * per_word)}}}> ()
+  size = Constant <value = int32 {{{size}}}> ()
   codes = Constant <value = int32 {{{1 << self.bits}}}> ()
-  places = Constant <value = int32[{per_word}] {{{places}}}> ()
   column = Constant <value = int64[1] {{1}}> ()
-  all_words = Range (first, table_size, next)
-  word_column = Unsqueeze (all_words, column)
-  shifted = Div (word_column, places)
-  digits = Mod (shifted, codes)
-  table = Gather <axis = 0> (codebook, digits)
-"""
-
-    def _words(self, per_word: int) -> str:
-        """Cut each run of `bits` bytes into words; bytes are shifted by Mul and Div, which fold fast."""
-        width = self.bits * per_word
-        if width == 8:
-            return "\n  words = Cast <to = 6> (packed)"
-        lines = [
-            f"run_shape = Constant <value = int64[2] {{-1, {self.bits}}}> ()",
-            "run_bytes = Reshape (packed, run_shape)",
-            "bytes = Cast <to = 6> (run_bytes)",
-        ]
-        for q in range(self.bits):
-            lines += [
-                f"at{q} = Constant <value = int64[1] {{{q}}}> ()",
-                f"byte{q} = Gather <axis = 1> (bytes, at{q})",
-            ]
-        count = RUN // per_word
-        for i in range(count):
-            lines += _word(i, i * width, width)
-        lines.append(f"words = Concat <axis = 1> ({', '.join(f'word{i}' for i in range(count))})")
-        return "\n  " + "\n  ".join(lines)
+  all = Range (first, size, next)
+  word = Unsqueeze (all, column)
+  shifts = Constant <value = int32[{words.codes}] {{{", ".join(map(str, shifts))}}}> ()"""
+        if not self.pairs:
+            return f"""{lines}
+  shifted = Div (word, shifts)
+  digits = Mod (shifted, codes)"""
+        high = ", ".join(str(shift << 4) for shift in shifts)
+        return f"""{lines}
+  low_shifted = Div (word, shifts)
+  from_end = Sub (size, word)
+  high_shifts = Constant <value = int32[{words.codes}] {{{high}}}> ()
+  high_shifted = Div (from_end, high_shifts)
+  shifted = Concat <axis = 0> (low_shifted, high_shifted)
+  digits = Mod (shifted, codes)"""
 
 
-@dataclass(frozen=True)
-class StepDecoder:
-    """Names and builds the function that decodes steps from 8 bits, `(codes, unit) -> steps`: the k that
-    codes stand for, looked up, times the unit; all of it exact."""
-
-    name = "StepDecode8"
-
-    def function(self, opset: int = OPSET) -> ir.Function:
-        """Build the function for a graph of `opset`, 13 or later."""
-        return _function(self.text(), opset)
-
-    def text(self) -> str:
-        """The function in ONNX's textual form, as FORMAT.md shows it."""
-        exponents = [max(code // _HIDDEN - 1, 0) for code in range(0, 256, _HIDDEN)]
-        return f"""<opset_import: ["" : {OPSET}], domain: "{DOMAIN}">
-{self.name} (codes, unit) => (steps) {{
-  sixteen = Constant <value = int32 {{{_HIDDEN}}}> ()
-  hidden = Constant <value = int32[16] {{{", ".join(str(_HIDDEN * (e > 0)) for e in range(16))}}}> ()
-  powers = Constant <value = int32[16] {{{", ".join(str(1 << e) for e in exponents)}}}> ()
-  wide = Cast <to = 6> (codes)
-  exponent = Div (wide, sixteen)
-  mantissa = Mod (wide, sixteen)
-  first = Gather <axis = 0> (hidden, exponent)
-  significand = Add (first, mantissa)
-  power = Gather <axis = 0> (powers, exponent)
-  k = Mul (significand, power)
-  float_k = Cast <to = 1> (k)
-  steps = Mul (float_k, unit)
+def _text(name: str, given: str, result: str, body: str) -> str:
+    return f"""<opset_import: ["" : {OPSET}], domain: "{DOMAIN}">
+{name} ({given}) => ({result}) {{{body}
 }}"""
-
-
-_HIDDEN = 1 << (SIGNIFICANT - 1)
 
 
 def _function(text: str, opset: int) -> ir.Function:
     function = ir.serde.deserialize_function(onnx.parser.parse_function(text))
     function.opset_imports[""] = opset
     return function
-
-
-def gives_places(name: str) -> bool:
-    """Whether the function of this name returns the j of k = 2 j + 1."""
-    return name.endswith(_PLACES_SUFFIX)
-
-
-def _word(i: int, offset: int, width: int) -> list[str]:
-    """Lines that build word `i`, the `width` bits from `offset` on, out of the bytes that it touches."""
-    lines: list[str] = []
-    total = ""
-
-    def apply(operator: str, part: str, number: int, stem: str) -> str:
-        lines.append(f"{stem}_by = Constant <value = int32 {{{number}}}> ()")
-        lines.append(f"{stem} = {operator} ({part}, {stem}_by)")
-        return stem
-
-    for q in range(offset // 8, (offset + width - 1) // 8 + 1):
-        part, low, high = f"byte{q}", max(offset - 8 * q, 0), min(offset + width - 8 * q, 8)
-        if high < 8:
-            part = apply("Mod", part, 1 << high, f"word{i}_byte{q}_low")
-        if low:
-            part = apply("Div", part, 1 << low, f"word{i}_byte{q}_high")
-        if 8 * q > offset:
-            part = apply("Mul", part, 1 << (8 * q - offset), f"word{i}_byte{q}_place")
-        if total:
-            lines.append(f"word{i}_to{q} = Add ({total}, {part})")
-        total = f"word{i}_to{q}" if total else part
-    return [*lines, f"word{i} = Identity ({total})"]

@@ -16,8 +16,8 @@ from muquant_onnx.format.packed_weight import PackedWeight
 
 KEY = "muquant"
 """Of the block, in the model's properties."""
-FORMAT = 1
-"""Version of the file format, see FORMAT.md."""
+FORMAT = 2
+"""Version of the file format that is written, see FORMAT.md; those before it are read too."""
 
 
 class WeightEntry(TypedDict):
@@ -116,9 +116,9 @@ def metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> Metadat
                 Channels.from_entry(entry).check(tuple(entry["shape"]))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its muquant metadata is malformed ({error}); export it again") from error
-    if block["format"] != FORMAT:
+    if not 1 <= block["format"] <= FORMAT:
         found = block["format"]
-        raise InputError(f"{path} has the format {found}, expected {FORMAT}; use a newer muquant")
+        raise InputError(f"{path} has the format {found}, expected 1 to {FORMAT}; use a newer muquant")
     return block
 
 

@@ -63,7 +63,7 @@ def decode_model(
     for name, entry in metadata["weights"].items():
         try:
             packed = _array(initializers[label(name, Part.PACKED)], path)
-            mu = float(_array(initializers[label(name, Part.MU)], path))
+            mu = float(_array(initializers[label(name, Part.MU)], path).item())
             parts = {
                 part: _array(initializers[label(name, part)], path)
                 for part in STEP_PARTS

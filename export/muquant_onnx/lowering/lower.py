@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from muquant.base.errors import InputError
-from muquant_onnx.format.decode_function import DOMAIN, DOMAIN_VERSION
+from muquant_onnx.format.decode_function import DOMAIN, DOMAIN_VERSION, Tables, Words
 from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.lowering.decode import Lookup, SharedValues, decode
 from muquant_onnx.lowering.forms import serve
 from muquant_onnx.lowering.kernels import NotServedError
 from muquant_onnx.lowering.store import WeightStore, stand_in
@@ -54,9 +56,13 @@ def check_policy(policy: str) -> Policy:
 
 
 def lower(
-    model: ir.Model, weights: Mapping[ir.Value, tuple[str, PackedWeight]], policy: Policy
+    model: ir.Model,
+    weights: Mapping[ir.Value, tuple[str, PackedWeight]],
+    policy: Policy,
+    *,
+    functions: bool = False,
 ) -> list[Served]:
-    """Serve every use of `weights` from packed codes, in place, and add the functions that decode them.
+    """Serve every use of `weights` from packed codes, in place, and add what decodes them.
 
     Args:
         model: of opset 13 or later, uses the weights; what produced them is left for the caller to remove.
@@ -64,13 +70,15 @@ def lower(
         policy: "float" decodes to float32; "int8" keeps int8 levels wherever an int8 form fits; "int4" keeps
             4-bit integers where those fit, on the grid of that name, and else does as "int8"; "auto" keeps
             the smallest that fit where they also pay.
+        functions: leave what decodes in functions of the model, instead of writing it out.
     """
     graph = model.graph
+    shared, lookups = SharedValues(graph), list[Lookup]()
     stores: dict[str, WeightStore] = {}
     input_sums: dict[tuple[ir.Value, int], ir.Value] = {}
     served = []
     for value, (name, quantized) in weights.items():
-        store = stores.setdefault(name, WeightStore(graph, name, quantized, input_sums=input_sums))
+        store = stores.setdefault(name, WeightStore(graph, name, quantized, shared, lookups, input_sums))
         floats: list[tuple[ir.Node, int]] = []
         for consumer, index in list(value.uses()):
             form, reason = _serve(store, consumer, index, policy)
@@ -83,6 +91,7 @@ def lower(
             served.append(Served(name, "output", "float", "" if policy == "float" else "it is an output"))
             shape = quantized.shape
             stand_in(value, store.node("Identity", [store.decoded()], "output", quantized.dtype, shape))
+    add_functions(model, decode(shared, lookups))
     for value in [
         value
         for value in graph.initializers.values()
@@ -90,12 +99,19 @@ def lower(
     ]:
         assert value.name is not None
         del graph.initializers[value.name]  # biases that a form has replaced
-    for decoder in dict.fromkeys(decoder for store in stores.values() for decoder in store.decoders):
-        function = decoder.function(graph.opset_imports[""])
-        model.functions[function.identifier()] = function
-    graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+    if not functions:
+        InlinePass(lambda function: function.domain == DOMAIN)(model)
+        graph.opset_imports.pop(DOMAIN)
     graph.sort()
     return served
+
+
+def add_functions(model: ir.Model, decoders: Iterable[Tables | Words]) -> None:
+    """Define functions in a model, of its opset."""
+    for decoder in decoders:
+        function = decoder.function(model.graph.opset_imports[""])
+        model.functions[function.identifier()] = function
+    model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
 
 
 def forms_by_weight(served: Iterable[Served]) -> dict[str, set[str]]:

@@ -9,9 +9,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from muquant.format.steps import coded_steps
-from muquant_onnx.format.decode_function import DOMAIN, Decoder, StepDecoder
+from muquant_onnx.format.decode_function import Tables
 from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.lowering.decode import Lookup, SharedValues
 
 
 @dataclass
@@ -22,14 +23,16 @@ class WeightStore:
         graph: that the weight is in.
         name: of the weight.
         quantized: the weight.
-        decoders: the functions that the nodes call, in the order of their first use.
+        shared: what weights of the graph share.
+        lookups: levels that the weights of the graph wait for, see `decode`.
         input_sums: (value, group size or 0) -> `sums` of it: weights of one graph share them.
     """
 
     graph: ir.Graph
     name: str
     quantized: PackedWeight
-    decoders: dict[Decoder | StepDecoder, None] = field(default_factory=dict)
+    shared: SharedValues
+    lookups: list[Lookup] = field(default_factory=list)
     input_sums: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
     _initializers: dict[str, ir.Value] = field(default_factory=dict)
     _decoded: ir.Value | None = None
@@ -79,32 +82,31 @@ class WeightStore:
 
     def levels(self) -> ir.Value:
         """Decode to the levels k, in the weight's shape; each caller gets levels of its own."""
-        return self._integers(Part.LEVELS, Decoder.of(self.quantized.spec))
+        return self._integers(Part.LEVELS, Tables.of(self.quantized.spec))
 
     def places(self) -> ir.Value:
         """Decode to the j of levels k = 2 j + 1, int8, in the weight's shape; each caller gets his own."""
-        return self._integers(Part.PLACES, Decoder.of(self.quantized.spec, places=True))
+        return self._integers(Part.PLACES, Tables.of(self.quantized.spec, places=True))
 
-    def _integers(self, part: Part, decoder: Decoder) -> ir.Value:
+    def _integers(self, part: Part, tables: Tables) -> ir.Value:
         """Decode, to NAME.part.
 
         onnxruntime merges equal computations, and fuses no weight that two nodes share. So a decoder after
         the first is followed by a slice that cuts nothing, past the end by a number of its own: equal values,
         another computation.
         """
-        shape = self.quantized.shape
-        self.decoders[decoder] = None
-        inputs = [
-            self.constant(Part.PACKED, self.quantized.packed),
-            self.constant(Part.MU, np.array(self.quantized.spec.expansion_mu)),
-            self.constant(Part.SHAPE, np.array(shape, np.int64)),
-        ]
-        integers = self.node(decoder.name, inputs, part, decoder.dtype, shape, domain=DOMAIN)
-        number = self._counts[part] - 1
+        shape, number = self.quantized.shape, self.count(part)
+        integers = ir.Value(
+            name=label(self.name, part, number), type=ir.TensorType(tables.dtype), shape=ir.Shape(shape)
+        )
+        packed = self.constant(Part.PACKED, self.quantized.packed)
+        mu = self.constant(Part.MU, np.array([[self.quantized.spec.expansion_mu]]))
+        wanted = self.constant(Part.SHAPE, np.array(shape, np.int64))
+        self.lookups.append(Lookup.of(integers, packed, mu, wanted, tables))
         if number:
             start = self.constant("start", np.zeros(1, np.int64))
             end = self.constant("end", np.array([shape[0] + number]), number)
-            integers = self.node("Slice", [integers, start, end], part.own, decoder.dtype, shape)
+            integers = self.node("Slice", [integers, start, end], part.own, tables.dtype, shape)
         return integers
 
     def decoded(self) -> ir.Value:
@@ -137,12 +139,10 @@ class WeightStore:
         coded = coded_steps(step)
         if coded is None:
             return self.constant(part, step, self.count(part))
-        self.decoders[StepDecoder()] = None
-        inputs = [
-            self.constant(codes, coded.codes, self.count(codes)),
-            self.constant(Part.STEP_UNIT, coded.unit),
-        ]
-        return self.node(StepDecoder.name, inputs, part, ir.DataType.FLOAT, step.shape, domain=DOMAIN)
+        given = self.constant(codes, coded.codes, self.count(codes))
+        unit = self.constant(Part.STEP_UNIT, coded.unit)
+        units = self.shared.steps_in_units(given)
+        return self.node("Mul", [units, unit], part, ir.DataType.FLOAT, step.shape)
 
     def wide_step(self) -> ir.Value:
         """The steps in a shape that broadcasts against the weight."""

@@ -6,8 +6,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from muquant_onnx.format.decode_function import DOMAIN, gives_places
-from muquant_onnx.format.names import Part, parse_label
+from muquant_onnx.format.names import Part, label, parse_label
 
 
 class UnknownFormError(Exception):
@@ -36,7 +35,7 @@ class Root:
 
 @dataclass(frozen=True, eq=False)
 class Decoding:
-    """A node that decodes.
+    """Where the levels of a weight come out.
 
     Attributes:
         weight: name of the weight.
@@ -50,12 +49,14 @@ class Decoding:
 
 
 def decodings(graph: ir.Graph) -> Iterator[Decoding]:
-    """Yield each node of `graph` that decodes a weight."""
+    """Yield where `graph` decodes its weights, by functions or written out."""
     for node in graph:
-        packed = node.inputs[0] if node.domain == DOMAIN and node.inputs else None
-        found = None if packed is None else parse_label(packed.name)
-        if found is not None and found.part is Part.PACKED:
-            yield Decoding(found.weight, node.outputs[0], gives_places(node.op_type))
+        for output in node.outputs:
+            found = parse_label(output.name)
+            if found is None or found.part not in (Part.LEVELS, Part.PLACES):
+                continue
+            if label(found.weight, Part.PACKED) in graph.initializers:
+                yield Decoding(found.weight, output, found.part is Part.PLACES)
 
 
 def roots(levels: ir.Value) -> Iterator[Root]:

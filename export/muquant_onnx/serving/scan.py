@@ -7,10 +7,12 @@ its results is one block of decoded weights, not all of them.
 import numpy as np
 import onnx_ir as ir
 
-from muquant_onnx.format.decode_function import DOMAIN, DOMAIN_VERSION, Decoder
+from muquant_onnx.format.decode_function import DOMAIN, Tables
 from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.lowering.decode import SharedValues
 from muquant_onnx.lowering.forms import is_plain
+from muquant_onnx.lowering.lower import add_functions
 from muquant_onnx.lowering.store import WeightStore, stand_in
 from muquant_onnx.serving.arrays import initializer
 from muquant_onnx.serving.weights import Array
@@ -30,16 +32,15 @@ def scan_products(model: ir.Model, value: ir.Value, name: str, packed: PackedWei
     rows = _rows(packed)
     if rows is None:
         return {}
-    store = WeightStore(model.graph, label(name, "scan"), packed)
+    store = WeightStore(model.graph, label(name, "scan"), packed, SharedValues(model.graph))
     arrays: dict[str, Array] = {}
     for node, index in list(value.uses()):
         for matmul in _products(node, index):
             if matmul.graph is model.graph:  # what is inside a branch or a loop is decoded as a whole
                 _scan(store, matmul, rows, arrays)
     if arrays:
-        function = Decoder.of(packed.spec).function(model.graph.opset_imports[""])
-        model.functions[function.identifier()] = function
-        model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+        tables = Tables.of(packed.spec)
+        add_functions(model, [tables, tables.words])
     return arrays
 
 
@@ -113,25 +114,34 @@ def _scan(store: WeightStore, product: ir.Node, rows: int, arrays: dict[str, Arr
 
 def _body(store: WeightStore, x: ir.Value, rows: int) -> ir.Graph:
     """What decodes one block and multiplies `x`, a value of the graph outside, by it."""
-    packed, decoder = store.quantized, Decoder.of(store.quantized.spec)
+    packed, tables = store.quantized, Tables.of(store.quantized.spec)
     inputs = packed.shape[1]
     groups = packed.step.shape[1]
-    codes = _value("codes", ir.DataType.UINT8, (rows * inputs * packed.spec.bits // 8,))
+    nbytes = rows * inputs * packed.spec.bits // 8
+    codes = _value("codes", ir.DataType.UINT8, (nbytes,))
     step = _value("step", ir.DataType.FLOAT, (rows, groups, 1))
     shape = store.constant("block_shape", np.array([rows, groups, inputs // groups], np.int64))
     matrix_shape = store.constant("block_matrix_shape", np.array([rows, inputs], np.int64))
-    mu = store.constant(Part.MU, np.array(packed.spec.expansion_mu))
+    mu = store.constant(Part.MU, np.array([[packed.spec.expansion_mu]]))
+    table = store.node(tables.name, [mu], "table", tables.dtype, (1, *tables.shape), domain=DOMAIN)
     nodes: list[ir.Node] = []
 
     def apply(
-        op: str, given: list[ir.Value], size: tuple[int, ...] | None, domain: str = "", **how: int | list[int]
+        op: str,
+        given: list[ir.Value],
+        size: tuple[int, ...] | None,
+        dtype: ir.DataType = ir.DataType.FLOAT,
+        domain: str = "",
+        **how: int | list[int],
     ) -> ir.Value:
-        dtype = decoder.dtype if domain else ir.DataType.FLOAT
         result = _value(f"{op}{len(nodes)}", dtype, size)
         nodes.append(ir.node(op, given, how, domain=domain, outputs=[result]))
         return result
 
-    levels = apply(decoder.name, [codes, mu, shape], (rows, groups, inputs // groups), DOMAIN)
+    words_shape = tables.words.shape(nbytes)
+    words = apply(tables.words.name, [codes], words_shape, ir.DataType.INT32, DOMAIN)
+    found = apply("Gather", [table, words], (1, *words_shape, *tables.shape[1:]), tables.dtype, axis=1)
+    levels = apply("Reshape", [found, shape], (rows, groups, inputs // groups), tables.dtype)
     floats = apply("Cast", [levels], (rows, groups, inputs // groups), to=ir.DataType.FLOAT)
     scaled = apply("Mul", [floats, step], (rows, groups, inputs // groups))
     weight = apply("Reshape", [scaled, matrix_shape], (rows, inputs))

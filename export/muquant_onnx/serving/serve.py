@@ -49,7 +49,7 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> int:
         return 0
     file = read_compressed(path)
     if policy is not None:  # as the file would be, had it been written with that policy
-        lower(file.model, restore(file.model, file.weights), check_policy(policy))
+        lower(file.model, restore(file.model, file.weights), check_policy(policy), functions=True)
     matrices: list[ir.Value] = []
     for decoding in decodings(file.model.graph):
         with suppress(UnknownFormError):
@@ -72,7 +72,7 @@ def serve(
         external data at a location of that name.
     """
     values = restore(model, weights)
-    lower(model, values, policy)
+    lower(model, values, policy, functions=True)
     finisher = _Finisher(model, policy, accuracy_level)
     decoded = {name: Decoded(packed) for name, packed in [*weights.items(), *values.values()]}
     for decoding in list(decodings(model.graph)):
@@ -95,7 +95,7 @@ def packed_file(path: str | os.PathLike[str]) -> Handed:
     for value, (name, packed) in values.items():
         arrays |= scan_products(file.model, value, name, packed)
     RemoveUnusedNodesPass()(file.model)
-    lower(file.model, values, "float")
+    lower(file.model, values, "float", functions=True)
     return hand_over(file.model, arrays)
 
 

@@ -39,7 +39,7 @@ def read_weights(graph: ir.Graph, entries: Mapping[str, WeightEntry]) -> dict[st
 
 def _read_weight(graph: ir.Graph, name: str, entry: WeightEntry) -> PackedWeight:
     try:
-        packed, mu = _content(graph, name, Part.PACKED), float(_content(graph, name, Part.MU).numpy())
+        packed, mu = _content(graph, name, Part.PACKED), _content(graph, name, Part.MU).numpy().item()
         spec = MuLawSpec(
             bits=entry["bits"],
             mu=mu,

@@ -1,5 +1,6 @@
-"""The decode function on stock onnxruntime, over its whole domain: widths, levels, grids, mu, sizes."""
+"""The decode functions on stock onnxruntime, over its whole domain: widths, levels, grids, mu, sizes."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,49 +17,59 @@ import muquant as mq
 from muquant.format.law import grid_levels
 from muquant.format.packing import pack
 from muquant_onnx import decode_file, export_onnx, load_session
-from muquant_onnx.format.decode_function import DOMAIN, Decoder
+from muquant_onnx.format.decode_function import DOMAIN, PAIRED_WIDTHS, Tables
 from muquant_onnx.format.reference import codebook
 
 MUS = (0.0, 1e-300, 1e-12, 1e-9, 1e-3, 0.3, 1.0, 2.5, 20.0, 255.0, 65536.0)
 COUNTS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 1001)
-DECODERS = [
-    Decoder(bits, levels, grid)
+TABLES = [
+    Tables(bits, levels, grid)
     for bits in range(2, 9)
     for levels in ("mid-rise", "mid-tread")
     for grid in ("int4", "int8", "int16")
     if bits <= 4 or grid != "int4"
-] + [Decoder(bits, "mid-rise", "int4", places=True) for bits in (2, 3, 4)]
+] + [Tables(bits, "mid-rise", "int4", places=True) for bits in (2, 3, 4)]
+TABLES += [replace(tables, pairs=True) for tables in TABLES if tables.bits in PAIRED_WIDTHS]
 
 
-def _spec(decoder: Decoder, mu: float) -> mq.MuLawSpec:
-    return mq.MuLawSpec(decoder.bits, mu, levels=decoder.levels, grid=decoder.grid)  # type: ignore[arg-type]
+def _spec(tables: Tables, mu: float) -> mq.MuLawSpec:
+    return mq.MuLawSpec(tables.bits, mu, levels=tables.levels, grid=tables.grid)  # type: ignore[arg-type]
 
 
-def _wanted(decoder: Decoder, mu: float) -> NDArray[np.int16]:
+def _wanted(tables: Tables, mu: float) -> NDArray[np.int16]:
     """What each code decodes to."""
-    levels: NDArray[np.int16] = grid_levels(_spec(decoder, mu)).numpy()
-    if decoder.places:
+    levels: NDArray[np.int16] = grid_levels(_spec(tables, mu)).numpy()
+    if tables.places:
         assert set(levels) <= set(range(-15, 16, 2))
         return np.searchsorted(range(-15, 16, 2), levels).astype(np.int16) - 8
     return levels
 
 
 @cache
-def _session(decoder: Decoder) -> ort.InferenceSession:
-    """A file that calls the function on its inputs: nothing can be folded, mu least of all."""
+def _session(tables: Tables) -> ort.InferenceSession:
+    """A file that calls the functions on its inputs: nothing can be folded, mu least of all."""
     graph = helper.make_graph(
-        [helper.make_node(decoder.name, ["packed", "mu", "shape"], ["levels"], domain=DOMAIN)],
+        [
+            helper.make_node(tables.name, ["mu"], ["tables"], domain=DOMAIN),
+            helper.make_node(tables.words.name, ["packed"], ["words"], domain=DOMAIN),
+            helper.make_node("Gather", ["tables", "words"], ["found"], axis=1),
+            helper.make_node("Reshape", ["found", "shape"], ["levels"]),
+        ],
         "decode",
         [
             helper.make_tensor_value_info("packed", TensorProto.UINT8, ["bytes"]),
-            helper.make_tensor_value_info("mu", TensorProto.DOUBLE, []),
-            helper.make_tensor_value_info("shape", TensorProto.INT64, [2]),
+            helper.make_tensor_value_info("mu", TensorProto.DOUBLE, ["weights", 1]),
         ],
-        [helper.make_tensor_value_info("levels", int(decoder.dtype), ["rows", "columns"])],
+        [
+            helper.make_tensor_value_info("levels", int(tables.dtype), ["weights", "codes"]),
+            helper.make_tensor_value_info("tables", int(tables.dtype), ["weights", *tables.shape]),
+            helper.make_tensor_value_info("words", TensorProto.INT32, [None for _ in tables.words.shape(840)]),
+        ],
+        [numpy_helper.from_array(np.array([0, -1]), "shape")],
     )
     model = helper.make_model(
         graph,
-        functions=[onnx.parser.parse_function(decoder.text())],
+        functions=[onnx.parser.parse_function(each.text()) for each in (tables, tables.words)],
         opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(DOMAIN, 1)],
         ir_version=10,
     )
@@ -68,47 +79,44 @@ def _session(decoder: Decoder) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _decode(decoder: Decoder, codes: NDArray[np.uint8], mu: float) -> NDArray[np.int16]:
-    feed = {
-        "packed": pack(codes, decoder.bits),
-        "mu": np.array(mu),
-        "shape": np.array([1, codes.size], np.int64),
-    }
-    (levels,) = _session(decoder).run(None, feed)
-    assert levels.shape == (1, codes.size)
-    assert levels.dtype == ("int16" if decoder.grid == "int16" else "int8")
-    return levels[0].astype(np.int16)  # type: ignore[no-any-return]
+def _decode(tables: Tables, codes: NDArray[np.uint8], mu: float) -> NDArray[np.int16]:
+    """What codes decode to with `mu`, the second of two weights that one call makes tables for."""
+    packed = pack(codes, tables.bits)
+    levels, made, words = _session(tables).run(None, {"packed": packed, "mu": np.array([[3.0], [mu]])})
+    assert made.shape == (2, *tables.shape)
+    assert words.shape == tables.words.shape(packed.size)
+    assert levels.shape == (2, -(-codes.size // 8) * 8)
+    assert levels.dtype == ("int16" if tables.grid == "int16" else "int8")
+    return levels[1, : codes.size].astype(np.int16)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
-def test_every_code_decodes_to_its_level(decoder: Decoder) -> None:
-    every = np.arange(2**decoder.bits, dtype=np.uint8)
+@pytest.mark.parametrize("tables", TABLES, ids=lambda tables: tables.name)
+def test_every_code_decodes_to_its_level(tables: Tables) -> None:
+    every = np.arange(2**tables.bits, dtype=np.uint8)
     for mu in MUS:
         said = f"mu = {mu!r}"
-        np.testing.assert_array_equal(_decode(decoder, every, mu), _wanted(decoder, mu), err_msg=said)
-        levels = grid_levels(_spec(decoder, mu)).numpy()
-        found = codebook(decoder.bits, mu, decoder.levels, decoder.grid)
+        np.testing.assert_array_equal(_decode(tables, every, mu), _wanted(tables, mu), err_msg=said)
+        levels = grid_levels(_spec(tables, mu)).numpy()
+        found = codebook(tables.bits, mu, tables.levels, tables.grid)
         np.testing.assert_array_equal(found, levels, err_msg=said)
 
 
-@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
-def test_every_count_of_codes(decoder: Decoder) -> None:
+@pytest.mark.parametrize("tables", TABLES, ids=lambda tables: tables.name)
+def test_every_count_of_codes(tables: Tables) -> None:
     """Sizes that fill their last run and sizes that do not; the codes in every place of a run."""
     rng = np.random.default_rng(0)
-    levels = _wanted(decoder, 9.0)
+    levels = _wanted(tables, 9.0)
     for count in COUNTS:
-        codes = rng.integers(0, 2**decoder.bits, count, dtype=np.uint8)
-        np.testing.assert_array_equal(_decode(decoder, codes, 9.0), levels[codes], err_msg=f"{count} codes")
+        codes = rng.integers(0, 2**tables.bits, count, dtype=np.uint8)
+        np.testing.assert_array_equal(_decode(tables, codes, 9.0), levels[codes], err_msg=f"{count} codes")
 
 
-@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
-def test_random_mu(decoder: Decoder) -> None:
-    rng = np.random.default_rng(decoder.bits)
-    every = np.arange(2**decoder.bits, dtype=np.uint8)
+@pytest.mark.parametrize("tables", TABLES, ids=lambda tables: tables.name)
+def test_random_mu(tables: Tables) -> None:
+    rng = np.random.default_rng(tables.bits)
+    every = np.arange(2**tables.bits, dtype=np.uint8)
     for mu in 2.0 ** rng.uniform(-30, 16, 40):
-        np.testing.assert_array_equal(
-            _decode(decoder, every, mu), _wanted(decoder, mu), err_msg=f"mu = {mu!r}"
-        )
+        np.testing.assert_array_equal(_decode(tables, every, mu), _wanted(tables, mu), err_msg=f"mu = {mu!r}")
 
 
 @pytest.mark.slow
@@ -122,7 +130,7 @@ def test_only_mu_of_a_file_changed(policy: str, tmp_path: Path) -> None:
     for mu in (0.0, 1.5, 255.0):
         model = onnx.load(path)
         (tensor,) = [each for each in model.graph.initializer if each.name == "weight.mu"]
-        tensor.CopyFrom(numpy_helper.from_array(np.array(mu), "weight.mu"))
+        tensor.CopyFrom(numpy_helper.from_array(np.array([[mu]]), "weight.mu"))
         onnx.save(model, tmp_path / "other.onnx")
 
         quantized = compressed.tensors["weight"]

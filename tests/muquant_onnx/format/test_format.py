@@ -19,7 +19,7 @@ from muquant.format.channels import Channels
 from muquant.format.steps import CodedSteps
 from muquant.format.tensor import QuantizedTensor
 from muquant_onnx import export_onnx
-from muquant_onnx.format.decode_function import Decoder, StepDecoder
+from muquant_onnx.format.decode_function import Tables, Words
 from muquant_onnx.format.metadata import WeightEntry
 from muquant_onnx.format.reference import decode, decode_steps
 
@@ -129,25 +129,25 @@ def test_golden_steps(entry: dict[str, Any]) -> None:
 
 
 def test_the_functions_text() -> None:
-    assert _block("onnx") == Decoder(3, "mid-rise", "int8").text()
-    assert _block("onnx steps") == StepDecoder().text()
-    assert StepDecoder().function().name == StepDecoder.name
+    assert _block("onnx tables") == Tables(3, "mid-rise", "int8").text()
+    assert _block("onnx words") == Words(3).text()
 
 
 @pytest.mark.parametrize(
-    ("decoder", "name"),
+    ("tables", "name"),
     [
-        (Decoder(3, "mid-rise", "int8"), "MuLawDecode3"),
-        (Decoder(3, "mid-tread", "int8"), "MuLawDecode3MidTread"),
-        (Decoder(8, "mid-rise", "int16"), "MuLawDecode8Int16"),
-        (Decoder(3, "mid-rise", "int4"), "MuLawDecode3Int4"),
-        (Decoder(3, "mid-rise", "int4", places=True), "MuLawDecode3Int4Places"),
-        (Decoder(8, "mid-tread", "int16"), "MuLawDecode8MidTreadInt16"),
+        (Tables(3, "mid-rise", "int8"), "MuLawTables3"),
+        (Tables(3, "mid-tread", "int8"), "MuLawTables3MidTread"),
+        (Tables(8, "mid-rise", "int16"), "MuLawTables8Int16"),
+        (Tables(3, "mid-rise", "int4"), "MuLawTables3Int4"),
+        (Tables(3, "mid-rise", "int4", places=True), "MuLawTables3Int4Places"),
+        (Tables(3, "mid-rise", "int8", pairs=True), "MuLawTables3Pairs"),
+        (Tables(8, "mid-tread", "int16"), "MuLawTables8MidTreadInt16"),
     ],
 )
-def test_the_functions_names(decoder: Decoder, name: str) -> None:
-    assert decoder.name == name == decoder.function().name
-    assert name in DOCUMENT or name == "MuLawDecode8MidTreadInt16"  # the document's rule, not its examples
+def test_the_functions_names(tables: Tables, name: str) -> None:
+    assert tables.name == name == tables.function().name
+    assert name in DOCUMENT or name == "MuLawTables8MidTreadInt16"  # the document's rule, not its examples
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_a_file_by_the_document(tmp_path: Path) -> None:
                 steps = parts[f"{name}.step"] if f"{name}.step" in parts else parts[f"{name}.scale"].T
                 channels = {"0.weight": 2 * 6 // 2, "1.weight": 8}[name]
                 steps = steps.reshape(channels if steps.size > 1 else 1, -1)
-                packed, mu = parts[f"{name}.packed"].tobytes(), float(parts[f"{name}.mu"])
+                packed, mu = parts[f"{name}.packed"].tobytes(), parts[f"{name}.mu"].item()
                 _, weights = _read(entry, packed, mu, steps.tolist())
                 wanted = compressed.module.get_parameter(name).detach().numpy()
                 assert _bits(weights) == _bits(wanted), case

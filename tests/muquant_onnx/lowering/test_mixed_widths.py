@@ -41,15 +41,16 @@ def test_every_width_is_decoded_and_served_beside_the_others(
     forms = {use.weight: use.form for use in report.served}
     narrow = [name for name, tensor in compressed.tensors.items() if tensor.spec.bits <= 6]
     assert [name for name in forms if forms[name] == "int8"] == (narrow if policy == "int8" else [])
-    functions = {function.name for function in onnx.load(path).functions}
-    assert functions == {f"MuLawDecode{bits}" for bits in range(2, 7)} | {
-        "MuLawDecode7Int16",
-        "MuLawDecode8Int16",
-    }
-    assert all(check.passed for check in check_weights(compressed, path))
-    session: Any = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
-    with torch.inference_mode():
-        expected = compressed.module(images).numpy()
-    tolerance = 1e-5 if policy == "float" else 5e-2  # the 8-bit kernel rounds activations in five layers
-    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max(), rtol=0)
+    kinds = {f"MuLawTables{bits}" for bits in range(2, 7)} | {"MuLawTables7Int16", "MuLawTables8Int16"}
+    assert not onnx.load(path).functions
+    export_onnx(compressed, tmp_path / "functions.onnx", images[:2], policy, functions=True)
+    functions = {function.name for function in onnx.load(tmp_path / "functions.onnx").functions}
+    assert functions == kinds | {f"Words{bits}" for bits in range(2, 9)}
+    for file in (path, tmp_path / "functions.onnx"):
+        assert all(check.passed for check in check_weights(compressed, file))
+        session: Any = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+        with torch.inference_mode():
+            expected = compressed.module(images).numpy()
+        tolerance = 1e-5 if policy == "float" else 5e-2  # the 8-bit kernel rounds activations in five layers
+        np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max(), rtol=0)

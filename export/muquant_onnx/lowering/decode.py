@@ -1,0 +1,185 @@
+"""The nodes that decode: what weights have in common is computed once for all of them.
+
+Small weights cost a runtime as many nodes as large ones. So tables of all weights of one kind come out of one
+computation, and so do the words of small ones; a weight has two nodes of its own, or four where its codes do
+not fill their last run.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from muquant.format.packing import RUN
+from muquant.format.steps import integers
+from muquant_onnx.format.decode_function import DOMAIN, PAIRED_WIDTHS, Tables, Words
+
+LARGE = 2**20
+"""Codes of a weight from which on its words are left in pairs of bytes: worth a table of 2^17 words."""
+_STEM = "muquant"
+"""What the names of shared values begin with. No dot follows: they are no parts of a weight."""
+
+
+class Lookup(NamedTuple):
+    """Levels that nothing computes yet.
+
+    Attributes:
+        levels: the value: int8 or int16, of the weight's shape.
+        packed: the codes, uint8 [bytes].
+        mu: double [1, 1].
+        shape: int64 [rank].
+        tables: what they are looked up in.
+    """
+
+    levels: ir.Value
+    packed: ir.Value
+    mu: ir.Value
+    shape: ir.Value
+    tables: Tables
+
+    @classmethod
+    def of(
+        cls, levels: ir.Value, packed: ir.Value, mu: ir.Value, shape: ir.Value, tables: Tables
+    ) -> "Lookup":
+        """Return one by a table of the better size."""
+        pairs = tables.bits in PAIRED_WIDTHS and _size(levels) >= LARGE
+        return cls(
+            levels, packed, mu, shape, Tables(tables.bits, tables.levels, tables.grid, tables.places, pairs)
+        )
+
+
+class SharedValues:
+    """Constants and nodes that belong to no weight alone, under names that nothing else in a graph has."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._constants: dict[str, ir.Value] = {}
+        self._used: set[str | None] | None = None
+        self._counts = Counter[str]()
+
+    def constant(self, name: str, content: NDArray[Any]) -> ir.Value:
+        """Return the initializer of this name, made once."""
+        if name not in self._constants:
+            tensor = ir.tensor(content, name=self._free(name))
+            value = ir.Value(
+                name=tensor.name,
+                type=ir.TensorType(tensor.dtype),
+                shape=ir.Shape(content.shape),
+                const_value=tensor,
+            )
+            self.graph.register_initializer(value)
+            self._constants[name] = value
+        return self._constants[name]
+
+    def call(
+        self, function: Tables | Words, given: ir.Value, name: str, dtype: ir.DataType, shape: tuple[int, ...]
+    ) -> ir.Value:
+        """Append a call of a function, whose type and shape nothing else tells."""
+        output = self.node(function.name, [given], name, domain=DOMAIN)
+        output.type, output.shape = ir.TensorType(dtype), ir.Shape(shape)
+        return output
+
+    def node(
+        self, op: str, inputs: Sequence[ir.Value], name: str, domain: str = "", **attributes: int
+    ) -> ir.Value:
+        """Append a node of one output."""
+        return self._append(op, inputs, [name], domain, attributes)[0]
+
+    def split(self, value: ir.Value, sizes: Sequence[int], name: str) -> list[ir.Value]:
+        """Append a Split along the first axis; one part is the value itself."""
+        if len(sizes) == 1:
+            return [value]
+        names = [f"{name}:{place}" for place in range(len(sizes))]
+        given = [value, self.constant(f"{name}:sizes", np.array(sizes))]
+        return self._append("Split", given, names, "", {"axis": 0})
+
+    def joined(self, values: Sequence[ir.Value], name: str) -> ir.Value:
+        """Append a Concat along the first axis; of one value it is that."""
+        return self.node("Concat", values, name, axis=0) if len(values) > 1 else values[0]
+
+    def _append(
+        self, op: str, inputs: Sequence[ir.Value], names: list[str], domain: str, attributes: dict[str, int]
+    ) -> list[ir.Value]:
+        outputs = [ir.Value(name=self._free(name)) for name in names]
+        self.append(ir.node(op, inputs, attributes, domain=domain, outputs=outputs))
+        return outputs
+
+    def append(self, node: ir.Node) -> None:
+        """Append a node without a name of its own: it would take more bytes than some weights."""
+        self.graph.append(node)
+        node.name = None
+
+    def _free(self, name: str) -> str:
+        """A name that is not used yet."""
+        if self._used is None:
+            values = (value for node in self.graph.all_nodes() for value in node.outputs)
+            self._used = {
+                value.name for value in (*values, *self.graph.inputs, *self.graph.initializers.values())
+            }
+        while True:
+            number = self._counts[name]
+            self._counts[name] += 1
+            free = f"{_STEM}:{name}:{number}" if number else f"{_STEM}:{name}"
+            if free not in self._used:
+                return free
+
+    def steps_in_units(self, codes: ir.Value) -> ir.Value:
+        """What steps in 8 bits are multiples of their unit by: uint8 to float32 of the same shape."""
+        table = self.constant("steps", integers().astype(np.float32))
+        places = self.node("Cast", [codes], "places", to=ir.DataType.INT32)
+        return self.node("Gather", [table, places], "units")
+
+
+def decode(shared: SharedValues, lookups: Iterable[Lookup]) -> list[Tables | Words]:
+    """Append what computes the levels of all `lookups`, and return the functions that it calls."""
+    kinds: dict[Tables, dict[ir.Value, list[Lookup]]] = {}
+    for lookup in lookups:
+        kinds.setdefault(lookup.tables, {}).setdefault(lookup.packed, []).append(lookup)
+    for kind, weights in kinds.items():
+        tables = _tables(shared, kind, [same[0].mu for same in weights.values()])
+        words = _words(shared, kind, list(weights))
+        for table, word, same in zip(tables, words, weights.values(), strict=True):
+            found = _looked_up(shared, table, word, same[0])
+            for lookup in same:
+                shared.append(ir.node("Reshape", [found, lookup.shape], outputs=[lookup.levels]))
+    return list(dict.fromkeys(function for kind in kinds for function in (kind, kind.words)))
+
+
+def _tables(shared: SharedValues, kind: Tables, mus: list[ir.Value]) -> list[ir.Value]:
+    """A table for each mu, [1, ...]."""
+    count, mu = len(mus), shared.joined(mus, f"{kind.name}:mu")
+    tables = shared.call(kind, mu, kind.name, kind.dtype, (count, *kind.shape))
+    return shared.split(tables, [1] * count, kind.name)
+
+
+def _words(shared: SharedValues, kind: Tables, packed: list[ir.Value]) -> list[ir.Value]:
+    """The words of each weight. Small weights are cut into words together."""
+    words, name = kind.words, f"{kind.name}:words"
+    parts = [[each] for each in packed] if words.pairs else [packed]
+    cut: list[ir.Value] = []
+    for part in parts:
+        sizes = [_size(each) for each in part]
+        together = shared.joined(part, f"{kind.name}:packed")
+        found = shared.call(words, together, name, ir.DataType.INT32, words.shape(sum(sizes)))
+        cut += shared.split(found, [words.shape(size)[0] for size in sizes], name)
+    return cut
+
+
+def _looked_up(shared: SharedValues, table: ir.Value, words: ir.Value, lookup: Lookup) -> ir.Value:
+    """The levels of a weight before they have its shape."""
+    count = _size(lookup.levels)
+    found = shared.node("Gather", [table, words], "found", axis=1)
+    if count % RUN == 0:
+        return found
+    flat = shared.node("Reshape", [found, shared.constant("row", np.array([-1]))], "flat")
+    start, end = (shared.constant(f"at:{place}", np.array([place])) for place in (0, count))
+    return shared.node("Slice", [flat, start, end], "cut")
+
+
+def _size(value: ir.Value) -> int:
+    assert value.shape is not None
+    return math.prod(value.shape.numpy())
