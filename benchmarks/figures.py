@@ -111,7 +111,10 @@ SERVED = {
     "muquant auto": "**muquant, `auto`**",
     "muquant float": "**muquant, `float`**",
     "muquant packed": "**muquant, `packed`**",
-    "muquant int8, onnxruntime alone": "muquant, exported as `int8`, onnxruntime alone",
+    **{
+        f"muquant {policy}, onnxruntime alone": f"muquant, exported as `{policy}`, onnxruntime alone"
+        for policy in ("int8", "int4", "float", "auto")
+    },
     "MatMulNBits 4-bit, block 32": "onnxruntime, 4 bits, blocks of 32",
     "MatMulNBits 4-bit, block 128": "onnxruntime, 4 bits, blocks of 128",
     "MatMulNBits 8-bit, block 128": "onnxruntime, 8 bits, blocks of 128",

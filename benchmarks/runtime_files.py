@@ -131,6 +131,7 @@ FILES: dict[str, Callable[[Task, Path], None]] = {
     "float": float32,
     "muquant": ours("auto"),
     "muquant-int8": ours("int8"),
+    "muquant-float": ours("float"),
     "muquant-int4-grid": ours_int4,
     "nbits-4-32": matmul_nbits(4, 32),
     "nbits-4-128": matmul_nbits(4, 128),
@@ -155,12 +156,11 @@ class Variant:
     cached: bool = False
 
 
-FLOAT, DECODED, INT8, CACHED, STOCK, INT4, PACKED, AUTO, NBITS4, NBITS4_LARGE, NBITS8, STATIC = (
+FLOAT, DECODED, INT8, CACHED, INT4, PACKED, AUTO, NBITS4, NBITS4_LARGE, NBITS8, STATIC = (
     "float file",
     "muquant float",
     "muquant int8",
     "muquant int8, cached",
-    "muquant int8, onnxruntime alone",
     "muquant int4",
     "muquant packed",
     "muquant auto",
@@ -169,12 +169,18 @@ FLOAT, DECODED, INT8, CACHED, STOCK, INT4, PACKED, AUTO, NBITS4, NBITS4_LARGE, N
     "MatMulNBits 8-bit, block 128",
     "static int8 QDQ",
 )
+PLAIN_INT8, PLAIN_INT4, PLAIN_FLOAT, PLAIN_AUTO = (
+    f"muquant {policy}, onnxruntime alone" for policy in ("int8", "int4", "float", "auto")
+)
 VARIANTS: dict[str, Variant] = {
     FLOAT: Variant("float"),
+    PLAIN_AUTO: Variant("muquant"),
+    PLAIN_INT8: Variant("muquant-int8"),
+    PLAIN_INT4: Variant("muquant-int4-grid"),
+    PLAIN_FLOAT: Variant("muquant-float"),
     DECODED: Variant("muquant", "float"),
     INT8: Variant("muquant", "int8"),
     CACHED: Variant("muquant", "int8", cached=True),
-    STOCK: Variant("muquant-int8"),
     INT4: Variant("muquant-int4-grid", "int4"),
     PACKED: Variant("muquant", "packed"),
     AUTO: Variant("muquant", "auto"),

@@ -43,6 +43,10 @@ from runtime_files import (
     NBITS4_LARGE,
     NBITS8,
     PACKED,
+    PLAIN_AUTO,
+    PLAIN_FLOAT,
+    PLAIN_INT4,
+    PLAIN_INT8,
     VARIANTS,
     Task,
 )
@@ -54,7 +58,14 @@ from muquant.base.provenance import provenance
 
 BATCHES = (1, 32)
 LATENCY1, LATENCY32 = (f"latency_{batch}_ms" for batch in BATCHES)
-SPREAD = ("load_seconds", "load_peak_bytes", "loaded_bytes", "settled_bytes", "run_peak_bytes")
+SPREAD = (
+    "load_seconds",
+    "load_cpu_seconds",
+    "load_peak_bytes",
+    "loaded_bytes",
+    "settled_bytes",
+    "run_peak_bytes",
+)
 """Measures that each round has."""
 NOISE = 1.02
 """What "no slower" allows: medians of equal sessions differ by as much."""
@@ -104,6 +115,23 @@ TARGETS = (
     Target(LARGE, "load_seconds", (INT8,), FLOAT, 1.0, required=False),
     Target(LARGE, "load_peak_bytes", (INT8,), FLOAT, 1.5),
     Target(LARGE, "load_peak_bytes", (INT8,), FLOAT, 0.6, required=False),
+    *(
+        Target(LARGE, measure, (variant,), FLOAT, most)
+        for variant, bounds in (
+            (PLAIN_INT8, (1.0, 1.25, 1.0)),
+            (PLAIN_INT4, (1.0, 1.25, 1.0)),
+            (PLAIN_FLOAT, (1.6, 3.0)),
+        )
+        for measure, most in zip(
+            ("load_cpu_seconds", "load_peak_bytes", "settled_bytes"), bounds, strict=False
+        )
+    ),
+    *(
+        Target(LINEAR, measure, (variant,), FLOAT, most)
+        for variant, first in ((PLAIN_INT8, 0.12), (PLAIN_INT4, 0.07))
+        for measure, most in ((LATENCY1, first), (LATENCY32, 0.45))
+    ),
+    *(Target(network, LATENCY1, (PLAIN_AUTO,), FLOAT, 1.05) for network in (CNN4, WRN, ENCODER)),
     Target(LARGE, "load_seconds", (CACHED,), FLOAT, 0.3),
     Target(LARGE, "load_peak_bytes", (CACHED,), FLOAT, 0.6),
     Target(LARGE, "load_seconds", (DECODED,), FLOAT, 2.5),

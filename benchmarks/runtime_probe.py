@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def probe(request: dict[str, Any]) -> dict[str, float]:
     gc.collect()
     before = resident()
     with Meter() as loading:
+        begin = time.process_time()
         session = load(request["path"])
+        cpu = time.process_time() - begin
     loaded = resident()
     with Meter() as running:
         for _ in range(RUNS):
@@ -75,6 +78,7 @@ def probe(request: dict[str, Any]) -> dict[str, float]:
         np.save(request["outputs"], np.concatenate(parts))
     return {
         "load_seconds": loading.seconds,
+        "load_cpu_seconds": cpu,
         "load_peak_bytes": loading.peak_bytes,
         "loaded_bytes": loaded - before,
         "settled_bytes": settled - before,

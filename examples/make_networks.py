@@ -69,7 +69,7 @@ def make_networks(config: TrainingConfig, out: Path, root: Path) -> None:
     compressed = muquant.compress(model, calibration=images)
     example = images[:2]
     export_onnx(compressed, out / "3bit.onnx", example)
-    for_web = export_onnx(compressed, out / "3bit-web.onnx", example, "float")
+    for_web = export_onnx(compressed, out / "3bit-web.onnx", example, target="web")
     float_nbytes = export_float(model, out / "float32.onnx", example)
     networks = [
         {"name": name, "file": file, "bytes": nbytes, "accuracy": accuracy}

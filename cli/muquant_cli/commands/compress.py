@@ -36,8 +36,8 @@ from muquant_cli.options.common import (
     parse_bits,
     parse_dynamic,
     parse_mu,
-    policy_option,
     root_option,
+    target_options,
 )
 from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources import Source, read_source
@@ -53,8 +53,9 @@ from muquant_cli.tables import (
     show_left_alone,
     show_weight_bytes,
 )
-from muquant_onnx import export_onnx
 from muquant_onnx.from_torch.asked import DynamicShapes
+from muquant_onnx.from_torch.export import export_for
+from muquant_onnx.lowering.targets import Target
 
 
 @click.command()
@@ -70,7 +71,7 @@ from muquant_onnx.from_torch.asked import DynamicShapes
 @calibration_options
 @answers_options
 @root_option
-@policy_option
+@target_options
 @dynamic_option
 @command
 def compress(
@@ -99,7 +100,7 @@ def compress(
     corrections: bool,
     resume: bool,
     root: Path | None,
-    policy: str,
+    target: Target,
     dynamic: tuple[str, ...],
     **asked: Any,
 ) -> None:
@@ -152,12 +153,12 @@ def compress(
         path = Path(source)
         if path.suffix in GRAPHS:
             document, answers = compress_graph(
-                output, path, out, state, with_samples(), budget, wanted, policy
+                output, path, out, state, with_samples(), budget, wanted, target
             )
         else:
             read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
             document, answers = _compress_module(
-                output, read, out, with_samples(read.preprocess), budget, wanted, policy, shapes
+                output, read, out, with_samples(read.preprocess), budget, wanted, target, shapes
             )
     output.result(document)
     missed = wanted.missed(answers)
@@ -173,7 +174,7 @@ def _compress_module(
     options: CompressionOptions,
     budget: Budget,
     wanted: Wanted,
-    policy: str,
+    target: Target,
     shapes: DynamicShapes | None,
 ) -> tuple[dict[str, Any], muquant.AnswersCheck | None]:
     """Compress a model, write it as `out` says, say how it went, and return that as a document, and what the
@@ -198,7 +199,7 @@ def _compress_module(
     answers = None if exact is None else check_module(compressed.module, exact)
     report = None
     if exported:
-        report = export_onnx(compressed, out, source.require_example(), policy, shapes)
+        report = export_for(compressed, out, source.require_example(), target, shapes)
     else:
         replace(compressed, source=source.text).save(out)
     widths = sorted({layer.bits for layer in compressed.report})

@@ -4,26 +4,33 @@ from pathlib import Path
 
 import click
 
-from muquant_cli.options.common import dynamic_option, module_option, out_option, parse_dynamic, policy_option
+from muquant_cli.options.common import (
+    dynamic_option,
+    module_option,
+    out_option,
+    parse_dynamic,
+    target_options,
+)
 from muquant_cli.output import Output, command
 from muquant_cli.sources.artifacts import open_artifact
 from muquant_cli.tables import report_export, show_left_alone, show_weight_bytes
-from muquant_onnx import export_onnx
+from muquant_onnx.from_torch.export import export_for
+from muquant_onnx.lowering.targets import Target
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @out_option("model.onnx")
 @module_option
-@policy_option
+@target_options
 @dynamic_option
 @command
 def export(
-    output: Output, model: Path, out: Path, module: str | None, policy: str, dynamic: tuple[str, ...]
+    output: Output, model: Path, out: Path, module: str | None, target: Target, dynamic: tuple[str, ...]
 ) -> None:
     """Write MODEL, a .mq file, as an ONNX file that stock onnxruntime runs."""
     shapes = parse_dynamic(dynamic)
     compressed, source = open_artifact(model, module)
-    report = export_onnx(compressed, out, source.require_example(), policy, shapes)
+    report = export_for(compressed, out, source.require_example(), target, shapes)
     document = report_export(output, report) | show_left_alone(output, compressed.left_alone)
     output.result(document | show_weight_bytes(output, compressed.weight_bytes))

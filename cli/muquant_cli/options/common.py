@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,8 +14,41 @@ from muquant.format.spec import Domain, Grid, Levels
 from muquant.quantization.observers import OBSERVERS
 from muquant.quantization.rounding import ROUNDINGS
 from muquant_onnx.lowering.lower import Policy
+from muquant_onnx.lowering.targets import TARGETS, choose_target
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what a file is for, as one argument: a `Target`."""
+
+    @wraps(function)
+    def with_target(*arguments: Any, target: str, policy: str | None, functions: bool, **others: Any) -> Any:
+        return function(*arguments, target=choose_target(target, policy, functions or None), **others)
+
+    for option in (
+        click.option(
+            "--functions",
+            is_flag=True,
+            help="Leave what decodes in functions of the file; not every runtime knows them.",
+        ),
+        click.option(
+            "--policy",
+            type=click.Choice(get_args(Policy)),
+            help="Decode weights to float, keep them int8 or int4 where an operator can, or choose by "
+            "layer.  [default: what the target likes best]",
+        ),
+        click.option(
+            "--target",
+            type=click.Choice(list(TARGETS)),
+            default="onnxruntime",
+            help="What the file is for. "
+            + "; ".join(f"{name}: {target.description}" for name, target in TARGETS.items()),
+        ),
+    ):
+        with_target = option(with_target)
+    return with_target
+
 
 policy_option = click.option(
     "--policy",

@@ -27,7 +27,7 @@ from muquant_onnx.from_onnx.compress import compress_file
 from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.plan import plan_file
 from muquant_onnx.from_torch.program import program_as_onnx
-from muquant_onnx.lowering.lower import check_policy
+from muquant_onnx.lowering.targets import Target
 
 GRAPHS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
     ".onnx": lambda source, _: nullcontext(source),
@@ -46,7 +46,7 @@ def compress_graph(
     options: CompressionOptions,
     budget: Budget,
     wanted: Wanted,
-    policy: str,
+    target: Target,
 ) -> tuple[dict[str, Any], AnswersCheck | None]:
     """Compress a file of one of `GRAPHS` into an ONNX file, say how it went, and return that as a document,
     and what the check of the answers found.
@@ -63,20 +63,19 @@ def compress_graph(
         raise InputError(f"--state {state}: {source} brings its own weights; leave the option out")
     if options.layers == "auto":
         raise InputError(f"--layers auto needs a model of layers, found {source}; pick the layers by name")
-    served_by = check_policy(policy)
     with GRAPHS[source.suffix](source, out) as graph, raised(graph) as file:
         options, plan = budget.follow(
             output,
             out,
             options,
-            lambda limits, asked, on_step: plan_file(file, limits, asked, served_by, on_step),
+            lambda limits, asked, on_step: plan_file(file, limits, asked, target, on_step),
         )
         with output.progress("Compressing") as update:
             report = compress_file(
                 file,
                 out,
                 options,
-                served_by,
+                target,
                 check=wanted.check,
                 on_layer=lambda name, index, count: update(index, count, name),
             )

@@ -34,7 +34,8 @@ from muquant_onnx.from_onnx.read import read_graph
 from muquant_onnx.from_onnx.report import CompressReport, LeftAlone
 from muquant_onnx.from_onnx.spool import Spool
 from muquant_onnx.from_onnx.synthetic import with_synthetic
-from muquant_onnx.lowering.lower import Policy, check_policy, forms_by_weight
+from muquant_onnx.lowering.lower import forms_by_weight
+from muquant_onnx.lowering.targets import DEFAULT, Target, choose_target
 from muquant_onnx.serving.sessions import load_session
 
 HeldOut = Callable[[], FloatAnswers[Batch]]
@@ -54,7 +55,9 @@ def compress_onnx(
     calibration: Calibration | None = None,
     synthetic: bool = True,
     corrections: bool = True,
-    policy: str = "auto",
+    target: str = "onnxruntime",
+    policy: str | None = None,
+    functions: bool | None = None,
     finished: FinishedWeights | None = None,
     check: bool = True,
     on_layer: Callable[[str, int, int], None] | None = None,
@@ -100,7 +103,10 @@ def compress_onnx(
             all weights have the width that was asked for.
         corrections: with `calibration`, whether biases may make up for the mean of a layer's error, where
             held-out samples say that it helps.
-        policy: "float", "int8", "int4" or "auto", see `lower`.
+        target: a name of `TARGETS`: what the file is for.
+        policy: "float", "int8", "int4" or "auto", see `lower`; by default what is best for the target.
+        functions: whether what decodes stays in functions of the file: fewer nodes, but not every runtime
+            knows functions. By default the target says.
         finished: where each weight is kept once it is done, and taken from where it is there already: an
             interrupted job goes on.
         check: whether onnxruntime runs both files, with the options that it comes with, and `answers` of the
@@ -127,9 +133,9 @@ def compress_onnx(
         corrections=corrections,
         finished=finished,
     )
-    asked = check_policy(policy)
+    chosen = choose_target(target, policy, functions)
     with as_file(source) as path, raised(path) as file:
-        report = compress_file(file, Path(destination), options, asked, check=check, on_layer=on_layer)
+        report = compress_file(file, Path(destination), options, chosen, check=check, on_layer=on_layer)
     if report.answers is not None:
         report.answers.warn()
     return report
@@ -139,7 +145,7 @@ def compress_file(
     source: RaisedFile,
     destination: Path,
     options: CompressionOptions,
-    policy: Policy = "auto",
+    target: Target = DEFAULT,
     *,
     check: bool = False,
     on_layer: Callable[[str, int, int], None] | None = None,
@@ -150,7 +156,7 @@ def compress_file(
     if options.finished is None and options.spreads and options.refines:
         with tempfile.TemporaryDirectory() as folder:  # what is rounded to choose widths is not rounded again
             kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))
-            return compress_file(source, destination, kept, policy, check=check, on_layer=on_layer)
+            return compress_file(source, destination, kept, target, check=check, on_layer=on_layer)
     read = read_graph(source.path)
     model = read.model
     options = options.taken_by(graph_arguments(model.graph))
@@ -164,7 +170,7 @@ def compress_file(
     picked = pick_weights(found, options.layers)
     own = own_formats(picked, options)
     free = [weight for weight in picked if weight not in own]
-    widths = _spread(source, free, options, policy, on_layer, held_out)
+    widths = _spread(source, free, options, target, on_layer, held_out)
     chosen = {weight.name: spec.bits for weight, spec in widths.items()}
     formats = dict[FoundWeight, tuple[MuLawSpec, str]]()
     for weight in picked:
@@ -176,11 +182,11 @@ def compress_file(
         quantizer.quantize(on_layer)
         tuning = quantizer.tune(on_layer) if options.tuned else None
         packed = quantizer.packed
-        served = replace_weights(model, [(weight, packed[weight.name]) for weight in picked], policy)
-        add_metadata(model, packed, policy, forms_by_weight(served))
+        served = replace_weights(model, [(weight, packed[weight.name]) for weight in picked], target)
+        add_metadata(model, packed, target.policy, forms_by_weight(served))
         alone = options.with_widths(chosen)
-        if held_out is not None and not _helped(source, read.nbytes, model, alone, policy, scratch, held_out):
-            plain = _without_samples(source, destination, alone, policy)
+        if held_out is not None and not _helped(source, read.nbytes, model, alone, target, scratch, held_out):
+            plain = _without_samples(source, destination, alone, target)
             answers = None if exact is None else check_file(destination, exact)
             return replace(plain, answers=answers, zero_inputs=zeros, tuning=tuning)
         written = write_graph(model, destination, scratch)
@@ -189,7 +195,7 @@ def compress_file(
         nbytes=written.nbytes,
         source_nbytes=read.nbytes if source.nbytes is None else source.nbytes,
         data_path=None if written.data is None else str(written.data),
-        policy=policy,
+        policy=target.policy,
         weights=tuple(
             replace(report, served=tuple(use for use in served if use.weight == report.name))
             for report in (quantizer.reports[weight] for weight in picked)
@@ -212,7 +218,7 @@ def _spread(
     source: RaisedFile,
     weights: Sequence[FoundWeight],
     options: CompressionOptions,
-    policy: Policy,
+    target: Target,
     on_step: OnStep | None,
     held_out: HeldOut | None,
 ) -> dict[FoundWeight, MuLawSpec]:
@@ -227,7 +233,7 @@ def _spread(
         def compressed(widths: dict[str, int]) -> float:
             assert held_out is not None
             own = options.with_widths(widths)
-            compress_file(source, tried, own, policy, on_layer=on_step, held_out=held_out)
+            compress_file(source, tried, own, target, on_layer=on_step, held_out=held_out)
             return held_out().distortion(SessionRun(load_session(tried)))
 
         widths = spread(measured, options.format.bits, compressed if held_out is not None else None)
@@ -239,7 +245,7 @@ def _helped(
     nbytes: int,
     model: ir.Model,
     options: CompressionOptions,
-    policy: Policy,
+    target: Target,
     scratch: Path,
     held_out: HeldOut,
 ) -> bool:
@@ -252,7 +258,7 @@ def _helped(
         nbytes: its size with external data.
         model: compressed with samples.
         options: of its compression, with the widths that were chosen.
-        policy: as in `compress_onnx`.
+        target: what the file is for.
         scratch: a folder for files that are not done.
         held_out: returns what the float file answers.
     """
@@ -260,17 +266,17 @@ def _helped(
         return True
     ours, plain = scratch / "ours.onnx", scratch / "plain.onnx"
     write_graph(model, ours, scratch)
-    _without_samples(source, plain, options, policy)
+    _without_samples(source, plain, options, target)
     with_samples, without = (held_out().distortion(SessionRun(load_session(each))) for each in (ours, plain))
     return with_samples <= without
 
 
 def _without_samples(
-    source: RaisedFile, destination: Path, options: CompressionOptions, policy: Policy
+    source: RaisedFile, destination: Path, options: CompressionOptions, target: Target
 ) -> CompressReport:
     """Compress a file with the same widths, by its weights alone."""
     alone = replace(options, calibration=None, synthetic=False, rounding=None, flat=True, finished=None)
-    report = compress_file(source, destination, alone, policy)
+    report = compress_file(source, destination, alone, target)
     return replace(
         report, weights=tuple(replace(weight, not_calibrated=NO_HELP) for weight in report.weights)
     )

@@ -9,14 +9,15 @@ from muquant_onnx.format.names import label
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.from_onnx.find import FoundWeight
 from muquant_onnx.from_onnx.floats import float_tensor
-from muquant_onnx.lowering.lower import Policy, Served, lower
+from muquant_onnx.lowering.lower import Served
+from muquant_onnx.lowering.targets import Target, lower_for
 
 SMALLEST_IR = 10
 """The IR version that FORMAT.md states; functions need 8."""
 
 
 def replace_weights(
-    model: ir.Model, weights: Sequence[tuple[FoundWeight, PackedWeight]], policy: Policy
+    model: ir.Model, weights: Sequence[tuple[FoundWeight, PackedWeight]], target: Target
 ) -> list[Served]:
     """Serve all uses of `weights` from packed codes, in place, and remove the float tensors.
 
@@ -26,7 +27,7 @@ def replace_weights(
     for found, _ in weights:
         _skip_identities(found.value)
     model.ir_version = max(model.ir_version, SMALLEST_IR)
-    served = lower(model, {found.value: (found.name, packed) for found, packed in weights}, policy)
+    served = lower_for(model, {found.value: (found.name, packed) for found, packed in weights}, target)
     for found, _ in weights:
         _remove(found.value)
     return served

@@ -25,7 +25,7 @@ from muquant_onnx.from_onnx.given import GivenModel, as_file
 from muquant_onnx.from_onnx.measure import measure_file
 from muquant_onnx.from_onnx.opset import RaisedFile, raised
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.lowering.lower import Policy, check_policy
+from muquant_onnx.lowering.targets import DEFAULT, Target, choose_target
 
 
 def plan_onnx(
@@ -41,7 +41,9 @@ def plan_onnx(
     observer: str = "search",
     calibration: Calibration | None = None,
     corrections: bool = True,
-    policy: str = "auto",
+    target: str = "onnxruntime",
+    policy: str | None = None,
+    functions: bool | None = None,
     finished: FinishedWeights | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:
@@ -63,7 +65,9 @@ def plan_onnx(
         observer: as in `compress_onnx`.
         calibration: as in `compress_onnx`; needed with `max_drop`.
         corrections: as in `compress_onnx`, for the plans that are tried.
+        target: likewise.
         policy: likewise.
+        functions: likewise.
         finished: likewise; the plan that is taken is among them.
         on_step: as in `plan_widths`.
 
@@ -81,16 +85,16 @@ def plan_onnx(
         corrections=corrections,
         finished=finished,
     )
-    limits, asked = Limits(max_bytes, max_drop), check_policy(policy)
+    limits, chosen = Limits(max_bytes, max_drop), choose_target(target, policy, functions)
     with as_file(source) as path, raised(path) as file:
-        return plan_file(file, limits, options, asked, on_step)
+        return plan_file(file, limits, options, chosen, on_step)
 
 
 def plan_file(
     source: RaisedFile,
     limits: Limits,
     options: CompressionOptions,
-    policy: Policy = "auto",
+    target: Target = DEFAULT,
     on_step: OnStep | None = None,
 ) -> Plan:
     """`plan_onnx` of a file that `raised` has yielded, with its options as objects."""
@@ -101,18 +105,18 @@ def plan_file(
     pinned = own_formats(picked, options)
     widths = {weight: pinned[weight].bits if weight in pinned else None for weight in picked}
     curves = measure_file(source.path, widths, options, on_step).trusted()
-    trial = None if limits.max_drop is None else _trial(source, model.graph, options, policy)
+    trial = None if limits.max_drop is None else _trial(source, model.graph, options, target)
     return choose(curves, limits, options.layers, trial, on_step)
 
 
-def _trial(source: RaisedFile, graph: ir.Graph, options: CompressionOptions, policy: Policy) -> TryPlan:
+def _trial(source: RaisedFile, graph: ir.Graph, options: CompressionOptions, target: Target) -> TryPlan:
     """Return what compares the answers of a compressed file with those of `source`.
 
     Args:
         source: the file.
         graph: that was read from it.
         options: but for the widths; with samples.
-        policy: of the files that are tried.
+        target: of the files that are tried.
     """
     assert options.samples is not None
     feeds = Feeds.of(graph, options.samples[1], source.path)
@@ -121,7 +125,7 @@ def _trial(source: RaisedFile, graph: ir.Graph, options: CompressionOptions, pol
     def trial(plan: Plan) -> Drop:
         with tempfile.TemporaryDirectory() as folder:
             tried = Path(folder, "tried.onnx")
-            compress_file(source, tried, replace(options, overrides=plan.overrides), policy)
+            compress_file(source, tried, replace(options, overrides=plan.overrides), target)
             return count_changed(exact, _answers(feeds, tried))
 
     return trial

@@ -28,7 +28,8 @@ from muquant_onnx.from_torch.names import InputAxis, describe_axes, forget_sizes
 from muquant_onnx.from_torch.placing import find_placed, place
 from muquant_onnx.from_torch.tracing import trace
 from muquant_onnx.from_torch.trials import check_sizes, try_sizes
-from muquant_onnx.lowering.lower import Policy, Served, check_policy, forms_by_weight, lower
+from muquant_onnx.lowering.lower import Policy, Served, forms_by_weight
+from muquant_onnx.lowering.targets import Target, choose_target, lower_for
 
 _Built = TypeVar("_Built")
 
@@ -58,8 +59,11 @@ def export_onnx(
     compressed: CompressedModel,
     path: str | os.PathLike[str],
     example: Example,
-    policy: str = "auto",
+    policy: str | None = None,
     dynamic_shapes: DynamicShapes | None = None,
+    *,
+    target: str = "onnxruntime",
+    functions: bool | None = None,
 ) -> ExportReport:
     """Write `compressed` as an ONNX file (opset 21, IR 10) that stock onnxruntime runs; whole or not at all.
 
@@ -74,24 +78,37 @@ def export_onnx(
             which become those in the file, see `Example`. The first axis of each is the batch. Floats of
             another precision are float32 in the file, as the weights are, if the model takes no other. Where
             the model returns a mapping or a dataclass, its fields name the outputs, see `output_tensors`.
-        policy: "float", "int8", "int4" or "auto", see `lower`.
+        policy: "float", "int8", "int4" or "auto", see `lower`; by default what is best for the target.
         dynamic_shapes: axes that have to be dynamic, with names for their sizes, and axes that must not, such
             as `{"input_ids": {0: "batch", 1: "sequence"}}`, see `DynamicShapes`.
+        target: a name of `TARGETS`: what the file is for.
+        functions: whether what decodes stays in functions of the file: fewer nodes, but not every runtime
+            knows functions. By default the target says.
 
     Raises:
-        InputError: the policy is unknown, the file cannot be written, the model cannot be exported, or an
+        InputError: a name is unknown, the file cannot be written, the model cannot be exported, or an
             axis is asked to be dynamic that is not there or cannot be.
     """
-    asked = check_policy(policy)
+    return export_for(compressed, path, example, choose_target(target, policy, functions), dynamic_shapes)
+
+
+def export_for(
+    compressed: CompressedModel,
+    path: str | os.PathLike[str],
+    example: Example,
+    target: Target,
+    dynamic_shapes: DynamicShapes | None = None,
+) -> ExportReport:
+    """`export_onnx`, with what the file is for as one object."""
 
     def build(axes: Axes) -> tuple[ir.Model, tuple[list[Served], tuple[LeftFloat, ...]]]:
         model = trace_placeholders(compressed, axes.inputs, axes.sizes)
-        return model, fill_placeholders(model, compressed, asked)
+        return model, fill_placeholders(model, compressed, target)
 
     nbytes, axes, (served, left) = _write_checked(
-        path, compressed.module, example, dynamic_shapes, build, asked
+        path, compressed.module, example, dynamic_shapes, build, target.policy
     )
-    return ExportReport(os.fspath(path), nbytes, asked, tuple(served), axes, left)
+    return ExportReport(os.fspath(path), nbytes, target.policy, tuple(served), axes, left)
 
 
 def trace_placeholders(compressed: CompressedModel, inputs: Inputs, places: Collection[Place]) -> ir.Model:
@@ -108,7 +125,7 @@ def trace_placeholders(compressed: CompressedModel, inputs: Inputs, places: Coll
 
 
 def fill_placeholders(
-    model: ir.Model, compressed: CompressedModel, policy: Policy
+    model: ir.Model, compressed: CompressedModel, target: Target
 ) -> tuple[list[Served], tuple[LeftFloat, ...]]:
     """Replace the placeholders by packed codes and decoders, in place, and describe them in the metadata.
 
@@ -117,12 +134,12 @@ def fill_placeholders(
     """
     packed = {name: PackedWeight.of(quantized) for name, quantized in compressed.tensors.items()}
     placed, left = find_placed(model, compressed)
-    served = lower(model, {value: (name, packed[name]) for value, name in placed.items()}, policy)
+    served = lower_for(model, {value: (name, packed[name]) for value, name in placed.items()}, target)
     for value in placed:
         placeholder = value.producer()
         assert placeholder is not None
         model.graph.remove(placeholder, safe=True)
-    add_metadata(model, packed, policy, forms_by_weight(served))
+    add_metadata(model, packed, target.policy, forms_by_weight(served))
     return served, left
 
 

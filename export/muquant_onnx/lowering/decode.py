@@ -8,6 +8,7 @@ not fill their last run.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,15 +42,10 @@ class Lookup(NamedTuple):
     shape: ir.Value
     tables: Tables
 
-    @classmethod
-    def of(
-        cls, levels: ir.Value, packed: ir.Value, mu: ir.Value, shape: ir.Value, tables: Tables
-    ) -> "Lookup":
-        """Return one by a table of the better size."""
-        pairs = tables.bits in PAIRED_WIDTHS and _size(levels) >= LARGE
-        return cls(
-            levels, packed, mu, shape, Tables(tables.bits, tables.levels, tables.grid, tables.places, pairs)
-        )
+    def kind(self, *, pairs: bool) -> Tables:
+        """The tables, with words in pairs where that is allowed and better."""
+        large = self.tables.bits in PAIRED_WIDTHS and _size(self.levels) >= LARGE
+        return replace(self.tables, pairs=pairs and large)
 
 
 class SharedValues:
@@ -134,11 +130,17 @@ class SharedValues:
         return self.node("Gather", [table, places], "units")
 
 
-def decode(shared: SharedValues, lookups: Iterable[Lookup]) -> list[Tables | Words]:
-    """Append what computes the levels of all `lookups`, and return the functions that it calls."""
+def decode(shared: SharedValues, lookups: Iterable[Lookup], *, pairs: bool) -> list[Tables | Words]:
+    """Append what computes the levels of all `lookups`, and return the functions that it calls.
+
+    Args:
+        shared: of the graph that they are in.
+        lookups: them.
+        pairs: whether words of `LARGE` weights may stay in pairs of bytes.
+    """
     kinds: dict[Tables, dict[ir.Value, list[Lookup]]] = {}
     for lookup in lookups:
-        kinds.setdefault(lookup.tables, {}).setdefault(lookup.packed, []).append(lookup)
+        kinds.setdefault(lookup.kind(pairs=pairs), {}).setdefault(lookup.packed, []).append(lookup)
     for kind, weights in kinds.items():
         tables = _tables(shared, kind, [same[0].mu for same in weights.values()])
         words = _words(shared, kind, list(weights))

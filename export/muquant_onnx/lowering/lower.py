@@ -61,6 +61,7 @@ def lower(
     policy: Policy,
     *,
     functions: bool = False,
+    pairs: bool = True,
 ) -> list[Served]:
     """Serve every use of `weights` from packed codes, in place, and add what decodes them.
 
@@ -71,6 +72,7 @@ def lower(
             4-bit integers where those fit, on the grid of that name, and else does as "int8"; "auto" keeps
             the smallest that fit where they also pay.
         functions: leave what decodes in functions of the model, instead of writing it out.
+        pairs: look words of large weights up in pairs of bytes, see `Words`.
     """
     graph = model.graph
     shared, lookups = SharedValues(graph), list[Lookup]()
@@ -91,7 +93,7 @@ def lower(
             served.append(Served(name, "output", "float", "" if policy == "float" else "it is an output"))
             shape = quantized.shape
             stand_in(value, store.node("Identity", [store.decoded()], "output", quantized.dtype, shape))
-    add_functions(model, decode(shared, lookups))
+    add_functions(model, decode(shared, lookups, pairs=pairs))
     for value in [
         value
         for value in graph.initializers.values()

@@ -102,7 +102,7 @@ class WeightStore:
         packed = self.constant(Part.PACKED, self.quantized.packed)
         mu = self.constant(Part.MU, np.array([[self.quantized.spec.expansion_mu]]))
         wanted = self.constant(Part.SHAPE, np.array(shape, np.int64))
-        self.lookups.append(Lookup.of(integers, packed, mu, wanted, tables))
+        self.lookups.append(Lookup(integers, packed, mu, wanted, tables))
         if number:
             start = self.constant("start", np.zeros(1, np.int64))
             end = self.constant("end", np.array([shape[0] + number]), number)
@@ -155,8 +155,8 @@ class WeightStore:
             if channels.groups == 1:
                 return wide
             blocks = (*blocked[:2], *channels.wide(shape)[2:])
-            wide = self._shaped("Expand", wide, "step_blocks", blocks)
-            return self._shaped("Reshape", wide, "wide_step", (shape[0], *blocks[2:]))
+            wide = self.shaped("Expand", wide, "step_blocks", blocks)
+            return self.shaped("Reshape", wide, "wide_step", (shape[0], *blocks[2:]))
         count, inputs = channels.count(shape), channels.inputs(shape)
         wide = self.node(
             "Gather",
@@ -166,13 +166,13 @@ class WeightStore:
             (count, inputs),
             axis=1,
         )
-        wide = self._shaped("Reshape", wide, "step_moved", channels.ordered(shape), "step_shape")
+        wide = self.shaped("Reshape", wide, "step_moved", channels.ordered(shape), "step_shape")
         back = channels.back(shape)
         if back != tuple(range(len(blocked))):
             wide = self.node("Transpose", [wide], "wide_step", ir.DataType.FLOAT, blocked, perm=list(back))
-        return wide if channels.groups == 1 else self._shaped("Reshape", wide, "step_joined", shape)
+        return wide if channels.groups == 1 else self.shaped("Reshape", wide, "step_joined", shape)
 
-    def _shaped(
+    def shaped(
         self, op: str, value: ir.Value, part: str, shape: tuple[int, ...], shape_part: str | None = None
     ) -> ir.Value:
         """Append an Expand or Reshape to `shape`, a constant."""

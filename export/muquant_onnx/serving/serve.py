@@ -35,7 +35,9 @@ def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: in
         InputError: the file cannot be read, or was not written by muquant.
     """
     file = read_compressed(path)
-    return hand_over(file.model, serve(file.model, file.weights, policy, accuracy_level))
+    if policy != file.policy:
+        relower(file.model, file.weights, policy)
+    return hand_over(file.model, finish(file.model, file.weights, policy, accuracy_level))
 
 
 def count_kernels(path: str | os.PathLike[str], policy: str | None) -> int:
@@ -57,13 +59,18 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> int:
     return sum(len(matrix.consumers()) for matrix in matrices)
 
 
-def serve(
+def relower(model: ir.Model, weights: Mapping[str, PackedWeight], policy: Policy) -> None:
+    """Let `model` use its compressed weights as if it had been written with `policy`, in place."""
+    lower(model, restore(model, weights), policy, functions=True)
+
+
+def finish(
     model: ir.Model, weights: Mapping[str, PackedWeight], policy: Policy, accuracy_level: int
 ) -> dict[str, Array]:
-    """Let `model` use its compressed weights as `policy` says, in place.
+    """Put finished weights in the place of what decodes them, in place.
 
     Args:
-        model: that muquant wrote.
+        model: that uses its weights by `policy`.
         weights: of the model, by name.
         policy, accuracy_level: see `served_file`.
 
@@ -71,14 +78,11 @@ def serve(
         the values of the initializers that now stand for the weights, by name. The model refers to them as
         external data at a location of that name.
     """
-    values = restore(model, weights)
-    lower(model, values, policy, functions=True)
     finisher = _Finisher(model, policy, accuracy_level)
-    decoded = {name: Decoded(packed) for name, packed in [*weights.items(), *values.values()]}
     for decoding in list(decodings(model.graph)):
         with suppress(UnknownFormError):  # which onnxruntime decodes, as the file says
-            for root in list(roots(decoding.levels)) if decoding.weight in decoded else ():
-                finisher.finish(decoding, root, decoded[decoding.weight])
+            for root in list(roots(decoding.levels)) if decoding.weight in weights else ():
+                finisher.finish(decoding, root, weights[decoding.weight])
     RemoveUnusedNodesPass()(model)
     RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     return finisher.arrays
@@ -108,9 +112,10 @@ class _Finisher:
         self.kernels: dict[tuple[str, str], KernelWeight] = {}
         model.graph.opset_imports.setdefault(_CONTRIB, 1)
 
-    def finish(self, decoding: Decoding, root: Root, decoded: Decoded) -> None:
+    def finish(self, decoding: Decoding, root: Root, packed: PackedWeight) -> None:
         """Put what `root` computes from the levels in its place."""
         name, places = decoding.weight, decoding.places
+        decoded = Decoded(packed.of_type(root.value.dtype or packed.dtype))
         if root.kind == "weight":
             stand_in(root.value, self.initializer(name, "served", decoded.weight))
         elif root.kind == "rows":

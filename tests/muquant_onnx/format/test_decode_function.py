@@ -63,7 +63,9 @@ def _session(tables: Tables) -> ort.InferenceSession:
         [
             helper.make_tensor_value_info("levels", int(tables.dtype), ["weights", "codes"]),
             helper.make_tensor_value_info("tables", int(tables.dtype), ["weights", *tables.shape]),
-            helper.make_tensor_value_info("words", TensorProto.INT32, [None for _ in tables.words.shape(840)]),
+            helper.make_tensor_value_info(
+                "words", TensorProto.INT32, [None for _ in tables.words.shape(840)]
+            ),
         ],
         [numpy_helper.from_array(np.array([0, -1]), "shape")],
     )

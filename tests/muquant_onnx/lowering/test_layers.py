@@ -22,6 +22,7 @@ from muquant.models.calls import Inputs
 from muquant_onnx import export_onnx
 from muquant_onnx.from_torch.export import fill_placeholders, serialized, trace_placeholders
 from muquant_onnx.lowering.lower import Policy, Served
+from muquant_onnx.lowering.targets import choose_target
 from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, load_session, running_operators
 from muquant_onnx.verification.weights import check_weights
 
@@ -282,7 +283,7 @@ LOADED: dict[Policy, tuple[Policy, ...]] = {
 
 def _filled(spec: str, policy: Policy) -> tuple[ir.Model, list[Served]]:
     model = _traced()[1].clone()
-    return model, fill_placeholders(model, _compressed(spec)[0], policy)[0]
+    return model, fill_placeholders(model, _compressed(spec)[0], choose_target("onnxruntime", policy))[0]
 
 
 @cache
