@@ -4,6 +4,7 @@ Code j occupies the bits [b j, b j + b) of the stream, least significant bit fir
 exactly, and the stream is padded with zero codes to whole runs of 8 once, at its end.
 """
 
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -81,11 +82,7 @@ def look_up(packed: Bytes, bits: int, count: int, values: NDArray[Value]) -> NDA
             f"expected {packed_size(count, bits)} bytes"
         )
     per_word = CODES_PER_WORD[bits]
-    shifts = bits * np.arange(per_word)
-    words = np.arange(1 << (bits * per_word))[:, None]
-    table = np.ascontiguousarray(values[(words >> shifts) & ((1 << bits) - 1)]).view(
-        f"u{per_word * values.itemsize}"
-    )
+    table = np.ascontiguousarray(values[_words(bits)]).view(f"u{per_word * values.itemsize}")
     columns = packed.reshape(-1, bits)
     found = np.empty((len(columns), RUN // per_word), table.dtype)
     for start in range(0, len(columns), _CHUNK):
@@ -94,6 +91,14 @@ def look_up(packed: Bytes, bits: int, count: int, values: NDArray[Value]) -> NDA
         for i in range(RUN // per_word):
             out[:, i] = table[_word(part, i * bits * per_word, bits * per_word), 0]
     return found.reshape(-1).view(values.dtype)[:count]
+
+
+@cache
+def _words(bits: int) -> NDArray[np.uint8]:
+    """The codes of every word [words, codes in a word]."""
+    shifts = bits * np.arange(CODES_PER_WORD[bits])
+    words = np.arange(1 << (bits * len(shifts)))[:, None]
+    return (words >> shifts & ((1 << bits) - 1)).astype(np.uint8)
 
 
 def _word(columns: NDArray[np.uint16], offset: int, width: int) -> NDArray[np.uint16]:

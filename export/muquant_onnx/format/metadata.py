@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints
 
@@ -126,11 +127,14 @@ def _check_fields(what: str, document: Any, fields: type) -> None:
     """Raise ValueError where a field that a reader relies on is missing or of another type."""
     if not isinstance(document, dict):
         raise ValueError(f"{what} is no object")
-    for field, kind in get_type_hints(fields).items():
+    for field, kind in _hints(fields).items():
         value = document.get(field)
         missing = field not in document and field not in fields.__required_keys__  # type: ignore[attr-defined]
         if not missing and not _is_of(value, kind):
             raise ValueError(f"{what}: {field} is {value!r:.60}")
+
+
+_hints = cache(get_type_hints)
 
 
 def _is_of(value: object, kind: Any) -> bool:

@@ -3,9 +3,10 @@
 sessions.py       `load_session`: settings and policies by name, and the operators that really run
 classifier.py     a session as a function from images to logits
 read.py           the file, its codes left where they are
+serve.py          the file as a policy wants it: lowered anew where it was written by another
 decoders.py       where a graph decodes its weights, and what it makes of them
 restore.py        each weight one value again, as before it was lowered
-serve.py          lowered anew, then finished arrays in the place of what would decode them
+finish.py         finished arrays in the place of what would decode them
 scan.py           for `packed`: products that decode a block of rows at a time
 weights.py        what numpy makes of a weight's codes
 matmul_nbits.py   a weight in the layout of onnxruntime's kernel for integer weights

@@ -27,12 +27,11 @@ class Handed:
     values: Mapping[str, ort.OrtValue]
 
 
-def hand_over(model: ir.Model, arrays: Mapping[str, Array]) -> Handed:
-    """Serialize `model`, whose initializers named in `arrays` have those values.
+def hand_over(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> Handed:
+    """Serialize a model, whose initializers named in `arrays` have those values.
 
     Other tensors that lie in files are mapped, or, in branches and loops, become part of the graph.
     """
-    proto = ir.to_proto(model)
     values = {}
     mapped = {tensor.name: tensor for tensor in proto.graph.initializer if is_external(tensor)}
     for tensor in tensors_of(proto):

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from muquant.base.errors import InputError, first_line
@@ -19,14 +20,29 @@ class ServedFile:
     """A file that muquant wrote.
 
     Attributes:
-        model: its graph.
+        path: of the file.
+        proto: the model in it, its external data located.
         weights: its compressed weights, by name.
         policy: that it was written with.
     """
 
-    model: ir.Model
+    path: Path
+    proto: onnx.ModelProto
     weights: dict[str, PackedWeight]
     policy: str
+
+    def graph(self) -> ir.Model:
+        """The model, to be changed.
+
+        Raises:
+            InputError: it is not valid.
+        """
+        try:
+            return ir.from_proto(self.proto)
+        except Exception as error:  # onnx_ir's errors have no common base
+            raise InputError(
+                f"{self.path} is not a valid ONNX model: {first_line(error)}; export it again"
+            ) from error
 
 
 def read_compressed(path: str | os.PathLike[str]) -> ServedFile:
@@ -39,8 +55,5 @@ def read_compressed(path: str | os.PathLike[str]) -> ServedFile:
     proto = parse(path)
     metadata = metadata_of(proto, path)
     locate(proto, path)
-    try:
-        model = ir.from_proto(proto)
-    except Exception as error:  # onnx_ir's errors have no common base
-        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}; export it again") from error
-    return ServedFile(model, read_weights(model.graph, metadata["weights"]), metadata["policy"])
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    return ServedFile(path, proto, read_weights(tensors, metadata["weights"]), metadata["policy"])

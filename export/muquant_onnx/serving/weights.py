@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -24,22 +25,24 @@ _CHUNK = 2**18
 """Weights that are scaled at a time."""
 
 
-def read_weights(graph: ir.Graph, entries: Mapping[str, WeightEntry]) -> dict[str, PackedWeight]:
-    """Return the compressed weights of `graph` by name.
+def read_weights(
+    tensors: Mapping[str, onnx.TensorProto], entries: Mapping[str, WeightEntry]
+) -> dict[str, PackedWeight]:
+    """Return the compressed weights of a file by name.
 
     Args:
-        graph: of a file that muquant wrote.
+        tensors: the initializers of a file that muquant wrote, located.
         entries: the weights in its metadata.
 
     Raises:
         InputError: the parts of a weight do not fit together.
     """
-    return {name: _read_weight(graph, name, entry) for name, entry in entries.items()}
+    return {name: _read_weight(tensors, name, entry) for name, entry in entries.items()}
 
 
-def _read_weight(graph: ir.Graph, name: str, entry: WeightEntry) -> PackedWeight:
+def _read_weight(tensors: Mapping[str, onnx.TensorProto], name: str, entry: WeightEntry) -> PackedWeight:
     try:
-        packed, mu = _content(graph, name, Part.PACKED), _content(graph, name, Part.MU).numpy().item()
+        packed, mu = _content(tensors, name, Part.PACKED), _content(tensors, name, Part.MU).numpy().item()
         spec = MuLawSpec(
             bits=entry["bits"],
             mu=mu,
@@ -50,7 +53,7 @@ def _read_weight(graph: ir.Graph, name: str, entry: WeightEntry) -> PackedWeight
         shape, channels = tuple(entry["shape"]), Channels.from_entry(entry)
         if min(shape) < 0 or packed_size(math.prod(shape), spec.bits) != packed.nbytes:
             raise ValueError(f"{packed.nbytes} bytes for the shape {shape}")
-        step = _step(graph, name)
+        step = _step(tensors, name)
         if spec.steps.kind == "tensor":  # a DequantizeLinear's scale repeats it for each channel
             step = step.reshape(-1)[:1]
         step = step.reshape(spec.steps.step_shape(channels.count(shape), channels.inputs(shape)))
@@ -61,18 +64,14 @@ def _read_weight(graph: ir.Graph, name: str, entry: WeightEntry) -> PackedWeight
     return PackedWeight(spec, shape, packed, step, channels)
 
 
-def _content(graph: ir.Graph, weight: str, part: Part) -> ir.TensorProtocol:
-    name = label(weight, part)
-    content = graph.initializers[name].const_value
-    if content is None:
-        raise ValueError(f"{name} has no value")
-    return content
+def _content(tensors: Mapping[str, onnx.TensorProto], weight: str, part: Part) -> ir.TensorProtocol:
+    return ir.serde.deserialize_tensor(tensors[label(weight, part)])
 
 
-def _step(graph: ir.Graph, name: str) -> NDArray[np.float32]:
+def _step(tensors: Mapping[str, onnx.TensorProto], name: str) -> NDArray[np.float32]:
     """The steps of a weight, from `NAME.step` or from what a DequantizeLinear takes, floats or 8 bits."""
-    there = [part for part in STEP_PARTS if label(name, part) in graph.initializers]
-    return np.array(read_steps({part: _content(graph, name, part).numpy() for part in there}), np.float32)
+    there = [part for part in STEP_PARTS if label(name, part) in tensors]
+    return np.array(read_steps({part: _content(tensors, name, part).numpy() for part in there}), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +102,10 @@ class Decoded:
         """The integers k, in the weight's shape."""
         return self.look_up(self.codebook)
 
+    def all_places(self) -> Array:
+        """The j of k = 2 j + 1, in the weight's shape."""
+        return self.look_up(self.places)
+
     def matrix(self, *, places: bool) -> Array:
         """The weight as a product takes it, float32 [inputs, outputs]; with `places` without one step in
         each weight: 2 step j instead of step (2 j + 1)."""
@@ -110,7 +113,7 @@ class Decoded:
         weight = self.weight()
         if places:
             twice = replace(packed, step=2 * packed.step)
-            weight = Decoded(twice).scaled(self.look_up(self.places))
+            weight = Decoded(twice).scaled(self.all_places())
         return weight if packed.channels.axis else np.ascontiguousarray(weight.T)
 
     def weight(self) -> Array:

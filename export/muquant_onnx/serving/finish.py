@@ -1,0 +1,160 @@
+"""Finished weights in the place of what would decode them, in a graph as it lies in its file.
+
+What decodes is found by its name: `NAME.levels`, `NAME.decoded`, `NAME.dequantized` and so on, see FORMAT.md.
+Of these values only those that something else needs are made; the nodes in front of them are left out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Literal
+
+import onnx
+import onnx_ir as ir
+from onnx import helper
+
+from muquant_onnx.format.decode_function import DOMAIN
+from muquant_onnx.format.names import Label, Part, label, parse_label
+from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.serving.matmul_nbits import KernelWeight, kernel_weight
+from muquant_onnx.serving.weights import Array, Decoded
+
+_CONTRIB = "com.microsoft"
+_MATRICES = (Part.DEQUANTIZED, Part.DEQUANTIZED_PLACES)
+
+
+def finish(
+    proto: onnx.ModelProto, weights: Mapping[str, PackedWeight], *, kernels: bool, accuracy_level: int
+) -> dict[str, Array]:
+    """Put finished weights in the place of what decodes them, in place.
+
+    Args:
+        proto: a file that muquant wrote.
+        weights: of the file, by name.
+        kernels: whether products with integer weights become `MatMulNBits`; else their matrices are float.
+        accuracy_level: of these kernels: 4 rounds activations to int8, 1 does not.
+
+    Returns:
+        the values of the initializers that now stand for the weights, by name. The model refers to them as
+        external data at a location of that name.
+    """
+    finisher = _Finisher(proto, weights, accuracy_level if kernels else None)
+    finisher.finish()
+    return finisher.arrays
+
+
+class _Finisher:
+    """Walks a graph from its end."""
+
+    def __init__(
+        self, proto: onnx.ModelProto, weights: Mapping[str, PackedWeight], accuracy_level: int | None
+    ) -> None:
+        self.proto, self.weights, self.accuracy_level = proto, weights, accuracy_level
+        self.arrays: dict[str, Array] = {}
+        self.kernels: dict[tuple[str, str], KernelWeight] = {}
+        self.producers = {name: node for node in proto.graph.node for name in node.output}
+
+    def finish(self) -> None:
+        """Leave out what is not needed, and make what is."""
+        graph = self.proto.graph
+        needed = {output.name for output in graph.output}
+        for place in reversed(range(len(graph.node))):
+            node = graph.node[place]
+            if needed.isdisjoint(node.output):
+                del graph.node[place]
+            elif (found := self.decoded(node)) is not None:
+                self.put(node.output[0], partial(self.content, found, node))
+                del graph.node[place]
+            else:
+                if node.op_type == "MatMul" and self.accuracy_level is not None:
+                    self.use_kernel(node, self.accuracy_level)
+                needed.update(_inputs(node))
+        for place in reversed(range(len(graph.initializer))):
+            if (name := graph.initializer[place].name) not in needed and name not in self.arrays:
+                del graph.initializer[place]
+        if not any(node.domain == DOMAIN for node in graph.node):
+            for place in reversed(range(len(self.proto.functions))):
+                if self.proto.functions[place].domain == DOMAIN:
+                    del self.proto.functions[place]
+
+    def decoded(self, node: onnx.NodeProto) -> Label | None:
+        """What a node decodes, or makes of what is decoded, if its name says so."""
+        found = parse_label(node.output[0])
+        return (
+            found if found is not None and found.part in _CONTENT and found.weight in self.weights else None
+        )
+
+    def content(self, found: Label, node: onnx.NodeProto) -> Array:
+        """The value that `decoded` has found."""
+        packed = self.weights[found.weight]
+        if found.part is Part.ROUNDED:
+            packed = packed.of_type(ir.DataType(_attribute(node, "to")))
+        return _CONTENT[found.part](Decoded(packed))
+
+    def use_kernel(self, matmul: onnx.NodeProto, accuracy_level: int) -> None:
+        """Let onnxruntime's kernel for integer weights do a product with a dequantized matrix."""
+        dequantize = self.producers.get(matmul.input[1])
+        found = None if dequantize is None else self.decoded(dequantize)
+        if dequantize is None or found is None or found.part not in _MATRICES:
+            return
+        cast = self.producers.get(dequantize.input[0])
+        narrow = cast is not None and cast.op_type == "Cast" and _attribute(cast, "to") == ir.DataType.INT4
+        bits: Literal[4, 8] = 4 if narrow else 8
+        key = found.weight, f"kernel{bits}"
+        if key not in self.kernels:
+            places = found.part is Part.DEQUANTIZED_PLACES
+            self.kernels[key] = kernel_weight(Decoded(self.weights[found.weight]), bits, places=places)
+        weight = self.kernels[key]
+        codes, scales = (label(found.weight, f"kernel{bits}_{part}") for part in ("codes", "scales"))
+        self.put(codes, lambda: weight.codes)
+        self.put(scales, lambda: weight.scales)
+        matmul.op_type, matmul.domain = "MatMulNBits", _CONTRIB
+        matmul.input[:] = [matmul.input[0], codes, scales]
+        for name, value in (
+            ("K", weight.inputs),
+            ("N", weight.outputs),
+            ("bits", bits),
+            ("block_size", weight.block_size),
+            ("accuracy_level", accuracy_level),
+        ):
+            matmul.attribute.append(helper.make_attribute(name, value))
+        if all(entry.domain != _CONTRIB for entry in self.proto.opset_import):
+            self.proto.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
+
+    def put(self, name: str, make: Callable[[], Array]) -> None:
+        """Make the initializer `name`, once."""
+        if name not in self.arrays:
+            self.arrays[name] = array = make()
+            tensor = self.proto.graph.initializer.add(
+                name=name,
+                dims=array.shape,
+                data_type=ir.DataType.from_numpy(array.dtype),
+                data_location=onnx.TensorProto.EXTERNAL,
+            )
+            tensor.external_data.add(key="location", value=name)
+
+
+_CONTENT: dict[Part, Callable[[Decoded], Array]] = {
+    Part.LEVELS: Decoded.levels,
+    Part.OWN_LEVELS: Decoded.levels,
+    Part.PLACES: Decoded.all_places,
+    Part.OWN_PLACES: Decoded.all_places,
+    Part.DECODED: Decoded.weight,
+    Part.ROUNDED: Decoded.weight,
+    Part.DEQUANTIZED: partial(Decoded.matrix, places=False),
+    Part.DEQUANTIZED_PLACES: partial(Decoded.matrix, places=True),
+}
+"""The parts that are values of the graph which decode, and what each is."""
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> int:
+    return next((each.i for each in node.attribute if each.name == name), 0)
+
+
+def _inputs(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that a node uses, in its branches and loops too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from (output.name for output in graph.output)
+            for inner in graph.node:
+                yield from _inputs(inner)
