@@ -143,7 +143,7 @@ def test_a_file_for_the_4_bit_kernel_passes_and_faults_in_what_it_is_given_do_no
         if planted == "carry":  # tables hold j + 1
             nodes["signed_less_one"].op_type = "Add"
         elif planted == "scale":  # one step instead of two
-            nodes["fc.weight.dequantized_places"].input[1] = "fc.weight.scale"
+            nodes["fc.weight.blocked_scale"].input[0] = "fc.weight.scale"
         else:  # the steps are not added: weights are as they should be, outputs are not
             (gemm,) = [each for each in model.graph.node if each.output[0] == "fc.weight.with_steps"]
             gemm.attribute.append(onnx.helper.make_attribute("alpha", 0.0))
@@ -266,7 +266,7 @@ UNUSABLE: dict[str, tuple[Fault, str]] = {
     "metadata-not-json": (lambda model: setattr(model.metadata_props[0], "value", "{"), "malformed"),
     "metadata-a-list": (_metadata(lambda document: [1]), "malformed"),
     "no-weights": (_metadata(lambda document: document.pop("weights") and None), "malformed"),
-    "newer": (_metadata(lambda document: document.update(format=2)), "format 2"),
+    "newer": (_metadata(lambda document: document.update(format=3)), "format 3"),
     "other-names": (
         _metadata(lambda document: document["weights"].pop("fc.weight") and None),
         "other weights",
