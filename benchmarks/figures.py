@@ -115,6 +115,10 @@ SERVED = {
         f"muquant {policy}, onnxruntime alone": f"muquant, exported as `{policy}`, onnxruntime alone"
         for policy in ("int8", "int4", "float", "auto")
     },
+    **{
+        f"muquant {policy}, kernels in the file": f"the same, `--target onnxruntime-kernels`, `{policy}`"
+        for policy in ("int8", "int4")
+    },
     "MatMulNBits 4-bit, block 32": "onnxruntime, 4 bits, blocks of 32",
     "MatMulNBits 4-bit, block 128": "onnxruntime, 4 bits, blocks of 128",
     "MatMulNBits 8-bit, block 128": "onnxruntime, 8 bits, blocks of 128",

@@ -54,19 +54,23 @@ def float32(task: Task, path: Path) -> None:
     export_float(task.network.module, path, task.example)
 
 
-def ours(policy: str) -> Callable[[Task, Path], None]:
+def ours(policy: str, target: str = "onnxruntime") -> Callable[[Task, Path], None]:
     """Codes of 3 bits, levels on the 8-bit grid."""
 
     def make(task: Task, path: Path) -> None:
-        export_onnx(task.compressed, path, task.example, policy)
+        export_onnx(task.compressed, path, task.example, policy, target=target)
 
     return make
 
 
-def ours_int4(task: Task, path: Path) -> None:
+def ours_int4(target: str = "onnxruntime") -> Callable[[Task, Path], None]:
     """Codes of 3 bits, levels on the 4-bit grid."""
-    spec = muquant.MuLawSpec(grid="int4")
-    export_onnx(muquant.compress(task.network.module, spec, flat=True), path, task.example)
+
+    def make(task: Task, path: Path) -> None:
+        compressed = muquant.compress(task.network.module, muquant.MuLawSpec(grid="int4"), flat=True)
+        export_onnx(compressed, path, task.example, target=target)
+
+    return make
 
 
 def matmul_nbits(bits: int, block: int) -> Callable[[Task, Path], None]:
@@ -132,7 +136,9 @@ FILES: dict[str, Callable[[Task, Path], None]] = {
     "muquant": ours("auto"),
     "muquant-int8": ours("int8"),
     "muquant-float": ours("float"),
-    "muquant-int4-grid": ours_int4,
+    "muquant-int4-grid": ours_int4(),
+    "muquant-int8-kernels": ours("int8", "onnxruntime-kernels"),
+    "muquant-int4-kernels": ours_int4("onnxruntime-kernels"),
     "nbits-4-32": matmul_nbits(4, 32),
     "nbits-4-128": matmul_nbits(4, 128),
     "nbits-8-128": matmul_nbits(8, 128),
@@ -172,12 +178,15 @@ FLOAT, DECODED, INT8, CACHED, INT4, PACKED, AUTO, NBITS4, NBITS4_LARGE, NBITS8, 
 PLAIN_INT8, PLAIN_INT4, PLAIN_FLOAT, PLAIN_AUTO = (
     f"muquant {policy}, onnxruntime alone" for policy in ("int8", "int4", "float", "auto")
 )
+KERNELS_INT8, KERNELS_INT4 = (f"muquant {policy}, kernels in the file" for policy in ("int8", "int4"))
 VARIANTS: dict[str, Variant] = {
     FLOAT: Variant("float"),
     PLAIN_AUTO: Variant("muquant"),
     PLAIN_INT8: Variant("muquant-int8"),
     PLAIN_INT4: Variant("muquant-int4-grid"),
     PLAIN_FLOAT: Variant("muquant-float"),
+    KERNELS_INT8: Variant("muquant-int8-kernels"),
+    KERNELS_INT4: Variant("muquant-int4-kernels"),
     DECODED: Variant("muquant", "float"),
     INT8: Variant("muquant", "int8"),
     CACHED: Variant("muquant", "int8", cached=True),

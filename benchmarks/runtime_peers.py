@@ -39,6 +39,8 @@ from runtime_files import (
     FLOAT,
     INT4,
     INT8,
+    KERNELS_INT4,
+    KERNELS_INT8,
     NBITS4,
     NBITS4_LARGE,
     NBITS8,
@@ -125,6 +127,11 @@ TARGETS = (
         for measure, most in zip(
             ("load_cpu_seconds", "load_peak_bytes", "settled_bytes"), bounds, strict=False
         )
+    ),
+    *(
+        Target(LARGE, measure, (variant,), FLOAT, most, required=False)
+        for variant in (KERNELS_INT8, KERNELS_INT4)
+        for measure, most in (("load_cpu_seconds", 0.6), ("load_peak_bytes", 0.9))
     ),
     *(
         Target(LINEAR, measure, (variant,), FLOAT, most)

@@ -119,6 +119,8 @@ class Tables:
         grid: "int4", "int8" or "int16", the integers on which levels lie.
         places: they hold the j of k = 2 j + 1 instead of k, on a grid of odd k: four bits hold it.
         pairs: for words in pairs, see `Words`.
+        kernel: they hold what onnxruntime's `MatMulNBits` takes of 4 or 8 bits, uint8: integers without a
+            sign, each plus half of its range, of 4 bits two in a byte; 0 for none.
     """
 
     bits: int
@@ -126,6 +128,7 @@ class Tables:
     grid: str
     places: bool = False
     pairs: bool = False
+    kernel: int = 0
 
     @classmethod
     def of(cls, spec: MuLawSpec, *, places: bool = False, pairs: bool = False) -> "Tables":
@@ -136,14 +139,14 @@ class Tables:
     def name(self) -> str:
         """Such as "MuLawTables3", "MuLawTables3MidTread", "MuLawTables8Int16", "MuLawTables3Int4Places"."""
         kind = "MidTread" if self.levels == "mid-tread" else ""
-        places = "Places" if self.places else ""
+        places = ("Places" if self.places else "") + (f"Kernel{self.kernel}" if self.kernel else "")
         layout = _LAYOUT_SUFFIX[self.pairs]
         return f"MuLawTables{self.bits}{kind}{_GRID_SUFFIX[self.grid]}{places}{layout}"
 
     @property
     def dtype(self) -> ir.DataType:
         """Type of what they hold."""
-        return _TYPES[self._spec.level_grid.storage]
+        return ir.DataType.UINT8 if self.kernel else _TYPES[self._spec.level_grid.storage]
 
     @property
     def words(self) -> Words:
@@ -156,7 +159,7 @@ class Tables:
         words = self.words
         if words.codes == 1:
             return (1 << self.bits,)
-        return 2 * PAIRS if self.pairs else 1 << words.width, words.codes
+        return 2 * PAIRS if self.pairs else 1 << words.width, words.codes // (2 if self.kernel == 4 else 1)
 
     @property
     def _spec(self) -> MuLawSpec:
@@ -200,13 +203,28 @@ class Tables:
   companded_max = Constant <value = double {{{float(spec.grid_max)}}}> ()
   grid_max = Where (mu_is_zero, uniform_max, companded_max)
   scaled = Mul (grid_max, level){self._rounded()}"""
-        cast = f"Cast <to = {self.dtype.value}> (rounded)"
+        stored = "rounded"
+        if self.kernel:
+            codebook += f"""
+  half_range = Constant <value = double {{{float(1 << self.kernel - 1)}}}> ()
+  unsigned = Add (rounded, half_range)"""
+            stored = "unsigned"
+        whole = f"Cast <to = {(ir.DataType.INT32 if self.kernel == 4 else self.dtype).value}> ({stored})"
         if self.words.codes == 1:
-            return _text(self.name, "mu", "tables", f"{codebook}\n  tables = {cast}")
-        tables = "tables = Gather <axis = 1> (codebooks, digits)"
-        return _text(
-            self.name, "mu", "tables", f"{codebook}\n  codebooks = {cast}\n{self._digits()}\n  {tables}"
-        )
+            return _text(self.name, "mu", "tables", f"{codebook}\n  tables = {whole}")
+        found = "Gather <axis = 1> (codebooks, digits)"
+        made = f"{codebook}\n  codebooks = {whole}\n{self._digits()}\n"
+        if self.kernel != 4:
+            return _text(self.name, "mu", "tables", f"{made}  tables = {found}")
+        halves = f"""  integers = {found}
+  two_in_a_byte = Constant <value = int64[4] {{0, 0, -1, 2}}> ()
+  paired = Reshape (integers, two_in_a_byte)
+  in_a_byte = Constant <value = int32[2] {{1, 16}}> ()
+  placed = Mul (paired, in_a_byte)
+  last = Constant <value = int64[1] {{-1}}> ()
+  joined = ReduceSum <keepdims = 0> (placed, last)
+  tables = Cast <to = {self.dtype.value}> (joined)"""
+        return _text(self.name, "mu", "tables", f"{made}{halves}")
 
     def _rounded(self) -> str:
         """Lines that take `scaled` to the grid, `rounded`; see `grid_levels`."""

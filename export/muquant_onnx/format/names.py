@@ -37,6 +37,8 @@ class Part(StrEnum):
     """The j of k = 2 j + 1, as the decode function gives them."""
     OWN_PLACES = "own_places"
     """The same, for a use behind the first."""
+    KERNEL_CODES = "kernel_codes"
+    """The integers that a `MatMulNBits` takes, as the decode function gives them."""
     DECODED = "decoded"
     """The weight, float32."""
     ROUNDED = "rounded"

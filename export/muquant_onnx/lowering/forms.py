@@ -50,8 +50,7 @@ def _gemm(kernel: MatrixKernel, store: WeightStore, gemm: ir.Node, index: int, p
     x, bias, output = gemm.inputs[0], gemm.inputs[2] if len(gemm.inputs) > 2 else None, gemm.outputs[0]
     assert x is not None
     kernel.check(store, [2], transpose=transpose, pays=pays)
-    matrix, steps = kernel.matrix(store, x, 2, transpose=transpose)
-    result = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, output.shape)
+    result, steps = kernel.product(store, x, 2, transpose=transpose, shape=output.shape)
     if steps is not None:
         _replace(store.graph, output, _with_steps(store, result, steps, bias, rank=2))
         return
@@ -154,16 +153,15 @@ def _multiply_all(
     ranks = [None if x.shape is None else len(x.shape) for x in inputs]
     kernel.check(store, ranks, transpose=transpose, pays=pays)
     for matmul, x, rank in zip(products, inputs, ranks, strict=True):
-        matrix, steps = kernel.matrix(store, x, rank, transpose=transpose)
+        result, steps = kernel.product(store, x, rank, transpose=transpose, shape=matmul.outputs[0].shape)
         if steps is None:
-            matmul.replace_input_with(1, matrix)
-            _keep_kernel(store, matmul.outputs[0])
+            _replace(store.graph, matmul.outputs[0], result)
+            _keep_kernel(store, result)
             continue
         output, bias, add = matmul.outputs[0], None, _bias_behind(matmul)
         if add is not None:
             (bias,) = (value for value in add.inputs if value is not output)
             output = add.outputs[0]
-        result = store.node("MatMul", [x, matrix], "matmul", ir.DataType.FLOAT, output.shape)
         _replace(store.graph, output, _with_steps(store, result, steps, bias, rank))
         if add is not None:
             store.graph.remove(matmul, safe=True)
@@ -196,6 +194,8 @@ def _keep_kernel(store: WeightStore, product: ir.Value) -> None:
     front of a Relu or Clip. With one of these right behind it a product gets no kernel either: there the Sum
     has nothing to add.
     """
+    if store.kernels:
+        return  # it is there already, whatever comes behind it
     for add, place in _uses(product):
         if add.op_type != "Add" or add.domain != "" or add.graph is not store.graph:
             continue

@@ -16,7 +16,7 @@ from muquant_onnx.format.decode_function import DOMAIN, DOMAIN_VERSION, Tables, 
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.lowering.decode import Lookup, SharedValues, decode
 from muquant_onnx.lowering.forms import serve
-from muquant_onnx.lowering.kernels import NotServedError
+from muquant_onnx.lowering.kernels import CONTRIB, NotServedError
 from muquant_onnx.lowering.store import WeightStore, stand_in
 
 Policy = Literal["auto", "float", "int8", "int4"]
@@ -62,6 +62,7 @@ def lower(
     *,
     functions: bool = False,
     pairs: bool = True,
+    kernels: bool = False,
 ) -> list[Served]:
     """Serve every use of `weights` from packed codes, in place, and add what decodes them.
 
@@ -73,6 +74,7 @@ def lower(
             the smallest that fit where they also pay.
         functions: leave what decodes in functions of the model, instead of writing it out.
         pairs: look words of large weights up in pairs of bytes, see `Words`.
+        kernels: let products be `MatMulNBits`, an operator that onnxruntime alone has, where it takes them.
     """
     graph = model.graph
     shared, lookups = SharedValues(graph), list[Lookup]()
@@ -80,7 +82,9 @@ def lower(
     input_sums: dict[tuple[ir.Value, int], ir.Value] = {}
     served = []
     for value, (name, quantized) in weights.items():
-        store = stores.setdefault(name, WeightStore(graph, name, quantized, shared, lookups, input_sums))
+        store = stores.setdefault(
+            name, WeightStore(graph, name, quantized, shared, lookups, input_sums, kernels)
+        )
         floats: list[tuple[ir.Node, int]] = []
         for consumer, index in list(value.uses()):
             form, reason = _serve(store, consumer, index, policy)
@@ -101,6 +105,8 @@ def lower(
     ]:
         assert value.name is not None
         del graph.initializers[value.name]  # biases that a form has replaced
+    if any(node.domain == CONTRIB for node in graph):
+        graph.opset_imports.setdefault(CONTRIB, 1)
     if not functions:
         InlinePass(lambda function: function.domain == DOMAIN)(model)
         graph.opset_imports.pop(DOMAIN)

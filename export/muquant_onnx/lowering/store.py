@@ -26,6 +26,7 @@ class WeightStore:
         shared: what weights of the graph share.
         lookups: levels that the weights of the graph wait for, see `decode`.
         input_sums: (value, group size or 0) -> `sums` of it: weights of one graph share them.
+        kernels: whether products are to be onnxruntime's own operator.
     """
 
     graph: ir.Graph
@@ -34,6 +35,7 @@ class WeightStore:
     shared: SharedValues
     lookups: list[Lookup] = field(default_factory=list)
     input_sums: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
+    kernels: bool = False
     _initializers: dict[str, ir.Value] = field(default_factory=dict)
     _decoded: ir.Value | None = None
     _steps: ir.Value | None = None
@@ -95,19 +97,23 @@ class WeightStore:
         the first is followed by a slice that cuts nothing, past the end by a number of its own: equal values,
         another computation.
         """
-        shape, number = self.quantized.shape, self.count(part)
-        integers = ir.Value(
-            name=label(self.name, part, number), type=ir.TensorType(tables.dtype), shape=ir.Shape(shape)
-        )
-        packed = self.constant(Part.PACKED, self.quantized.packed)
-        mu = self.constant(Part.MU, np.array([[self.quantized.spec.expansion_mu]]))
-        wanted = self.constant(Part.SHAPE, np.array(shape, np.int64))
-        self.lookups.append(Lookup(integers, packed, mu, wanted, tables))
+        shape, number = self.quantized.shape, self._counts.get(part, 0)
+        integers = self.looked_up(part, tables, shape, Part.SHAPE)
         if number:
             start = self.constant("start", np.zeros(1, np.int64))
             end = self.constant("end", np.array([shape[0] + number]), number)
             integers = self.node("Slice", [integers, start, end], part.own, tables.dtype, shape)
         return integers
+
+    def looked_up(self, part: str, tables: Tables, shape: tuple[int, ...], shape_part: str) -> ir.Value:
+        """Return the value NAME.part, in a shape that is NAME.shape_part: what is looked up in tables."""
+        name = label(self.name, part, self.count(part))
+        value = ir.Value(name=name, type=ir.TensorType(tables.dtype), shape=ir.Shape(shape))
+        packed = self.constant(Part.PACKED, self.quantized.packed)
+        mu = self.constant(Part.MU, np.array([[self.quantized.spec.expansion_mu]]))
+        wanted = self.constant(shape_part, np.array(shape, np.int64))
+        self.lookups.append(Lookup(value, packed, mu, wanted, tables))
+        return value
 
     def decoded(self) -> ir.Value:
         """Decode to the float32 weight, float32(k) * step, and round it to the type of its consumers; made
@@ -177,7 +183,7 @@ class WeightStore:
     ) -> ir.Value:
         """Append an Expand or Reshape to `shape`, a constant."""
         wanted = self.constant(shape_part or f"{part}_shape", np.array(shape, np.int64))
-        return self.node(op, [value, wanted], part, ir.DataType.FLOAT, shape)
+        return self.node(op, [value, wanted], part, value.dtype or ir.DataType.FLOAT, shape)
 
     def sums(self, x: ir.Value, rank: int | None) -> ir.Value:
         """The sums of `x` [..., inputs] over the inputs that share a step: [..., groups], or else [..., 1].

@@ -20,16 +20,21 @@ class Target:
         functions: whether what decodes stays in functions of the file, or is written out.
         pairs: whether words of large weights may stay in pairs of bytes, and be looked up from the end of a
             table; not every runtime knows negative indices.
+        kernels: whether products are onnxruntime's own operator `MatMulNBits` where it takes them.
     """
 
     description: str
     policy: Policy = "auto"
     functions: bool = False
     pairs: bool = True
+    kernels: bool = False
 
 
 TARGETS: dict[str, Target] = {
     "onnxruntime": Target("stock onnxruntime: C++, C#, Java, Python, mobile, node"),
+    "onnxruntime-kernels": Target(
+        "onnxruntime alone, its own operators in the file: the least memory", kernels=True
+    ),
     "web": Target("onnxruntime-web, whose kernels of integers are slow", policy="float", pairs=False),
     "openvino": Target("OpenVINO, and onnxruntime", policy="float", pairs=False),
     "portable": Target("whatever runs ONNX: the oldest operators that do", policy="float", pairs=False),
@@ -59,4 +64,6 @@ def lower_for(
     model: ir.Model, weights: Mapping[ir.Value, tuple[str, PackedWeight]], target: Target
 ) -> list[Served]:
     """`lower`, by the choices of a target."""
-    return lower(model, weights, target.policy, functions=target.functions, pairs=target.pairs)
+    return lower(
+        model, weights, target.policy, functions=target.functions, pairs=target.pairs, kernels=target.kernels
+    )

@@ -15,10 +15,10 @@ from onnx import helper
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.names import Label, Part, label, parse_label
 from muquant_onnx.format.packed_weight import PackedWeight
+from muquant_onnx.lowering.kernels import CONTRIB
 from muquant_onnx.serving.matmul_nbits import KernelWeight, kernel_weight
 from muquant_onnx.serving.weights import Array, Decoded
 
-_CONTRIB = "com.microsoft"
 _MATRICES = (Part.DEQUANTIZED, Part.DEQUANTIZED_PLACES)
 
 
@@ -65,7 +65,7 @@ class _Finisher:
                 self.put(node.output[0], partial(self.content, found, node))
                 del graph.node[place]
             else:
-                if node.op_type == "MatMul" and self.accuracy_level is not None:
+                if node.op_type in ("MatMul", "MatMulNBits") and self.accuracy_level is not None:
                     self.use_kernel(node, self.accuracy_level)
                 needed.update(_inputs(node))
         for place in reversed(range(len(graph.initializer))):
@@ -90,35 +90,47 @@ class _Finisher:
             packed = packed.of_type(ir.DataType(_attribute(node, "to")))
         return _CONTENT[found.part](Decoded(packed))
 
-    def use_kernel(self, matmul: onnx.NodeProto, accuracy_level: int) -> None:
-        """Let onnxruntime's kernel for integer weights do a product with a dequantized matrix."""
-        dequantize = self.producers.get(matmul.input[1])
-        found = None if dequantize is None else self.decoded(dequantize)
-        if dequantize is None or found is None or found.part not in _MATRICES:
+    def use_kernel(self, product: onnx.NodeProto, accuracy_level: int) -> None:
+        """Let onnxruntime's kernel for integer weights do a product with integers of a weight."""
+        name, bits = self.integers(product)
+        if name is None:
             return
-        cast = self.producers.get(dequantize.input[0])
-        narrow = cast is not None and cast.op_type == "Cast" and _attribute(cast, "to") == ir.DataType.INT4
-        bits: Literal[4, 8] = 4 if narrow else 8
-        key = found.weight, f"kernel{bits}"
+        key = name, f"kernel{bits}"
         if key not in self.kernels:
-            places = found.part is Part.DEQUANTIZED_PLACES
-            self.kernels[key] = kernel_weight(Decoded(self.weights[found.weight]), bits, places=places)
+            packed = self.weights[name]
+            places = bits == 4 and packed.spec.level_grid.odd
+            self.kernels[key] = kernel_weight(Decoded(packed), bits, places=places)
         weight = self.kernels[key]
-        codes, scales = (label(found.weight, f"kernel{bits}_{part}") for part in ("codes", "scales"))
+        codes, scales = (label(name, f"kernel{bits}_{part}") for part in ("codes", "scales"))
         self.put(codes, lambda: weight.codes)
         self.put(scales, lambda: weight.scales)
-        matmul.op_type, matmul.domain = "MatMulNBits", _CONTRIB
-        matmul.input[:] = [matmul.input[0], codes, scales]
-        for name, value in (
+        product.op_type, product.domain = "MatMulNBits", CONTRIB
+        product.input[:] = [product.input[0], codes, scales]
+        del product.attribute[:]
+        for attribute, value in (
             ("K", weight.inputs),
             ("N", weight.outputs),
             ("bits", bits),
             ("block_size", weight.block_size),
             ("accuracy_level", accuracy_level),
         ):
-            matmul.attribute.append(helper.make_attribute(name, value))
-        if all(entry.domain != _CONTRIB for entry in self.proto.opset_import):
-            self.proto.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
+            product.attribute.append(helper.make_attribute(attribute, value))
+        if all(entry.domain != CONTRIB for entry in self.proto.opset_import):
+            self.proto.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+
+    def integers(self, product: onnx.NodeProto) -> tuple[str | None, Literal[4, 8]]:
+        """The weight whose integers a product takes, if it does, and their bits."""
+        if product.domain == CONTRIB:
+            found = parse_label(product.input[1])
+            ours = found is not None and found.part is Part.KERNEL_CODES and found.weight in self.weights
+            return found.weight if found and ours else None, 4 if _attribute(product, "bits") == 4 else 8
+        dequantize = self.producers.get(product.input[1])
+        found = None if dequantize is None else self.decoded(dequantize)
+        if dequantize is None or found is None or found.part not in _MATRICES:
+            return None, 8
+        cast = self.producers.get(dequantize.input[0])
+        narrow = cast is not None and cast.op_type == "Cast" and _attribute(cast, "to") == ir.DataType.INT4
+        return found.weight, 4 if narrow else 8
 
     def put(self, name: str, make: Callable[[], Array]) -> None:
         """Make the initializer `name`, once."""

@@ -6,10 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from muquant_onnx.lowering.kernels import BLOCKS
 from muquant_onnx.serving.weights import Array, Decoded
 
-BLOCKS = (256, 128, 64, 32, 16)
-"""Inputs that share a scale, as the operator takes them; the larger, the faster."""
 _PADDED_BLOCK = 32
 
 

@@ -121,6 +121,28 @@ def test_random_mu(tables: Tables) -> None:
         np.testing.assert_array_equal(_decode(tables, every, mu), _wanted(tables, mu), err_msg=f"mu = {mu!r}")
 
 
+KERNELS = [replace(tables, kernel=8) for tables in TABLES if tables.grid != "int16" and not tables.places] + [
+    replace(tables, kernel=4)
+    for tables in TABLES
+    if tables.grid == "int4" and tables.places == (tables.levels == "mid-rise")
+]
+
+
+@pytest.mark.parametrize("tables", KERNELS, ids=lambda tables: tables.name)
+def test_what_a_kernel_takes(tables: Tables) -> None:
+    """Integers without a sign; of 4 bits two in a byte, the first in its low half."""
+    codes = np.random.default_rng(0).integers(0, 2**tables.bits, 256, dtype=np.uint8)
+    feed = {"packed": pack(codes, tables.bits), "mu": np.array([[3.0], [9.0]])}
+    levels, made, _ = _session(tables).run(None, feed)
+    assert levels.dtype == made.dtype == np.uint8
+    assert made.shape == (2, *tables.shape)
+    wanted = _wanted(replace(tables, kernel=0), 9.0)[codes] + (1 << tables.kernel - 1)
+    if tables.kernel == 4:
+        assert set(wanted) <= set(range(16))
+        wanted = wanted[::2] + 16 * wanted[1::2]
+    np.testing.assert_array_equal(levels[1], wanted)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float", "int8"])
 def test_only_mu_of_a_file_changed(policy: str, tmp_path: Path) -> None:
