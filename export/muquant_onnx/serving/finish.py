@@ -65,7 +65,9 @@ class _Finisher:
                 self.put(node.output[0], partial(self.content, found, node))
                 del graph.node[place]
             else:
-                if node.op_type in ("MatMul", "MatMulNBits") and self.accuracy_level is not None:
+                if node.op_type == "MatMulNBits":
+                    self.use_kernel(node, self.accuracy_level or 1)
+                elif node.op_type == "MatMul" and self.accuracy_level is not None:
                     self.use_kernel(node, self.accuracy_level)
                 needed.update(_inputs(node))
         for place in reversed(range(len(graph.initializer))):

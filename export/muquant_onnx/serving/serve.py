@@ -2,10 +2,12 @@
 
 import os
 from contextlib import suppress
+from typing import NamedTuple
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from muquant_onnx.lowering.kernels import CONTRIB
 from muquant_onnx.lowering.lower import Policy, check_policy, lower
 from muquant_onnx.serving.decoders import UnknownFormError, decodings, roots
 from muquant_onnx.serving.finish import finish
@@ -37,24 +39,37 @@ def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: in
     return hand_over(proto, finish(proto, file.weights, kernels=kernels, accuracy_level=accuracy_level))
 
 
-def count_kernels(path: str | os.PathLike[str], policy: str | None) -> int:
+class Kernels(NamedTuple):
+    """Products on onnxruntime's kernels of integer weights.
+
+    Attributes:
+        fused: that it makes such where it optimises graphs.
+        stored: that are written as its own operator.
+    """
+
+    fused: int
+    stored: int
+
+
+def count_kernels(path: str | os.PathLike[str], policy: str | None) -> Kernels:
     """Return how many products of a file should run on onnxruntime's kernels of integer weights.
 
     Args:
         path: of a file that muquant wrote.
         policy: by which it is loaded; None where onnxruntime loads it as it is.
     """
-    if policy in ("float", "packed"):
-        return 0
     file = read_compressed(path)
     model = file.graph()
+    stored = sum(node.domain == CONTRIB for node in model.graph)
+    if policy in ("float", "packed"):
+        return Kernels(0, stored)
     if policy is not None:  # as the file would be, had it been written with that policy
         lower(model, restore(model, file.weights), check_policy(policy), functions=True)
     matrices: list[ir.Value] = []
     for decoding in decodings(model.graph):
         with suppress(UnknownFormError):
             matrices += [root.value for root in roots(decoding.levels) if root.kind == "matrix"]
-    return sum(len(matrix.consumers()) for matrix in matrices)
+    return Kernels(sum(len(matrix.consumers()) for matrix in matrices), stored)
 
 
 def packed_file(path: str | os.PathLike[str]) -> Handed:
@@ -70,4 +85,7 @@ def packed_file(path: str | os.PathLike[str]) -> Handed:
         arrays |= scan_products(model, value, name, packed)
     RemoveUnusedNodesPass()(model)
     lower(model, values, "float", functions=True)
+    for node in model.graph:
+        if node.domain == CONTRIB:  # whose weights nothing else can use; here answers are exact
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
     return hand_over(ir.to_proto(model), arrays)

@@ -17,7 +17,7 @@ from muquant.base.files import beside
 from muquant.base.registry import look_up
 from muquant_onnx.files.external import tensors_of
 from muquant_onnx.files.parse import parse
-from muquant_onnx.serving.serve import count_kernels
+from muquant_onnx.serving.serve import Kernels, count_kernels
 from muquant_onnx.verification.costs import LoadCost
 from muquant_onnx.verification.parity import (
     FLOAT_TOLERANCE,
@@ -180,7 +180,9 @@ class _Bench:
         save_file({key: np.array(value, order="C") for key, value in feed.items()}, file)
         return str(file)
 
-    def check(self, name: str, path: Path, way: Way, promised: Callable[[str | None], int]) -> RuntimeCheck:
+    def check(
+        self, name: str, path: Path, way: Way, promised: Callable[[str | None], Kernels]
+    ) -> RuntimeCheck:
         """Run the file in one way, and compare all outputs."""
         runtime = RUNTIMES[name]
         with tempfile.TemporaryDirectory(dir=self.folder) as outputs:

@@ -5,11 +5,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +20,10 @@ from muquant.format.rows import spread
 from muquant.format.tensor import QuantizedTensor
 from muquant_onnx.files.external import locate
 from muquant_onnx.format.names import Part, parse_label
+from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.format.reference import decode_model, read_model
+from muquant_onnx.serving.matmul_nbits import kernel_weight
+from muquant_onnx.serving.weights import Decoded
 
 Array = NDArray[Any]
 
@@ -150,11 +154,20 @@ def _dequantized_places(quantized: QuantizedTensor) -> Tensor:
     return _matrix(_places(quantized).float() * (2 * step), quantized)
 
 
+def _kernel_codes(quantized: QuantizedTensor) -> Tensor:
+    """What onnxruntime's operator takes: of 4 bits where the file holds rows of outputs on the int4 grid."""
+    spec, axis = quantized.spec, quantized.channels.axis
+    bits: Literal[4, 8] = 4 if spec.grid_name == "int4" and axis == 0 else 8
+    places = bits == 4 and spec.level_grid.odd
+    return torch.from_numpy(kernel_weight(Decoded(PackedWeight.of(quantized)), bits, places=places).codes)
+
+
 _DECODING: dict[Part, Callable[[QuantizedTensor], Tensor]] = {
     Part.LEVELS: QuantizedTensor.levels,
     Part.OWN_LEVELS: QuantizedTensor.levels,
     Part.PLACES: _places,
     Part.OWN_PLACES: _places,
+    Part.KERNEL_CODES: _kernel_codes,
     Part.DECODED: QuantizedTensor.dequantize,
     Part.DEQUANTIZED: _dequantized,
     Part.DEQUANTIZED_PLACES: _dequantized_places,

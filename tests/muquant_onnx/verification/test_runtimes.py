@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import muquant as mq
 from muquant_onnx import compress_onnx
+from muquant_onnx.serving.serve import Kernels
 from muquant_onnx.verification import runtimes
 from muquant_onnx.verification.runners.runtime import Measured, Request, Runtime, Way
 from muquant_onnx.verification.runtimes import Answers, RuntimeCheck, RuntimeChecks, check_runtimes
@@ -42,7 +43,7 @@ class Fake(Runtime):
     def version(self) -> str:
         return "1.2.3"
 
-    def kernels(self, way: Way, promised: Callable[[str | None], int]) -> int | None:
+    def kernels(self, way: Way, promised: Callable[[str | None], Kernels]) -> int | None:
         return self.promised
 
     def measure(self, request: Request) -> Measured:

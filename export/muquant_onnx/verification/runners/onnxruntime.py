@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from muquant_onnx.serving.serve import Kernels
 from muquant_onnx.serving.sessions import RUNTIME_SETTINGS, load_session
 from muquant_onnx.verification.runners.runtime import Array, Opened, PythonRuntime, Way
 
@@ -20,13 +21,16 @@ class OnnxRuntime(PythonRuntime):
         """As in the base."""
         return [*super().ways(policies), *(Way(policy=policy) for policy in policies)]
 
-    def kernels(self, way: Way, promised: Callable[[str | None], int]) -> int:
-        """As in the base: none where graphs are not optimised."""
-        return promised(way.policy) if RUNTIME_SETTINGS[way.setting].optimize else 0
+    def kernels(self, way: Way, promised: Callable[[str | None], Kernels]) -> int:
+        """As in the base: none but stored ones where graphs are not optimised."""
+        fused, stored = promised(way.policy)
+        return stored + (fused if RUNTIME_SETTINGS[way.setting].optimize else 0)
 
-    def rounds(self, way: Way, promised: Callable[[str | None], int]) -> bool:
-        """As in the base: kernels of integer weights do, if the setting lets them."""
-        return super().rounds(way, promised) and self.kernels(way, promised) > 0
+    def rounds(self, way: Way, promised: Callable[[str | None], Kernels]) -> bool:
+        """As in the base: kernels of integer weights do, if the setting lets them; stored ones say it
+        themselves in a file that is loaded as it is."""
+        stored = way.policy is None and promised(None).stored > 0
+        return stored or (super().rounds(way, promised) and self.kernels(way, promised) > 0)
 
     def open(self, path: str, way: Way, scratch: Path) -> Opened:
         """As in the base. The first run is watched: it tells which operators run."""

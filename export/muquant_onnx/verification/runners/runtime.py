@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from muquant.base.errors import first_line
+from muquant_onnx.serving.serve import Kernels
 
 Array = NDArray[Any]
 LIMIT = 3600.0
@@ -116,7 +117,7 @@ class Runtime(ABC):
         """How a file can be run; `policies` are those of `POLICIES` that mean anything for it."""
         return [Way(setting) for setting in self.settings]
 
-    def kernels(self, way: Way, promised: Callable[[str | None], int]) -> int | None:
+    def kernels(self, way: Way, promised: Callable[[str | None], Kernels]) -> int | None:
         """How many products have to run on kernels of integer weights; None where the runtime does not tell.
 
         Args:
@@ -125,9 +126,9 @@ class Runtime(ABC):
         """
         return None
 
-    def rounds(self, way: Way, promised: Callable[[str | None], int]) -> bool:
+    def rounds(self, way: Way, promised: Callable[[str | None], Kernels]) -> bool:
         """Whether activations are rounded to fewer bits on the way, so that parity is not exact."""
-        return self.settings[way.setting] or (self.kernels_round and promised(way.policy) > 0)
+        return self.settings[way.setting] or (self.kernels_round and sum(promised(way.policy)) > 0)
 
 
 @dataclass(frozen=True, eq=False)
