@@ -36,13 +36,19 @@ from muquant.compression.answers.report import AnswersWarning
 from muquant.models import build_model
 from muquant.quantization.outcome import finite
 from muquant_onnx import compress_onnx, export_float, export_onnx, load_session
-from muquant_onnx.lowering.lower import Policy, check_policy
+from muquant_onnx.lowering.lower import Policy
+from muquant_onnx.lowering.targets import TARGETS
 from muquant_onnx.verification.parity import FLOAT_TOLERANCE, ROUNDED_TOLERANCE
 from muquant_onnx.verification.runtimes import ALL, Answers, check_runtimes
 
 Array = NDArray[Any]
-FORMS = get_args(Policy)
-"""What a file can be asked to be."""
+FORMS: dict[str, dict[str, Any]] = {
+    **{policy: {"policy": policy} for policy in get_args(Policy)},
+    **{target: {"target": target} for target in TARGETS if target != "onnxruntime"},
+    "onnxruntime-kernels": {"target": "onnxruntime-kernels", "policy": "int4"},
+    "functions": {"functions": True},
+}
+"""What a file can be asked to be -> options of whoever writes it."""
 SEED, COUNT = 0, 4
 
 
@@ -65,7 +71,7 @@ class Files:
 
 def spec_for(form: str) -> muquant.MuLawSpec:
     """The number format that a form wants."""
-    return muquant.MuLawSpec(grid="int4" if form == "int4" else "auto")
+    return muquant.MuLawSpec(grid="int4" if FORMS[form].get("policy") == "int4" else "auto")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +91,7 @@ class Exported:
         torch.manual_seed(SEED)
         compressed = muquant.compress(self.build().eval(), spec_for(form), flat=True)
         path, plain = folder / "small.onnx", folder / "float.onnx"
-        export_onnx(compressed, path, self.inputs, form)
+        export_onnx(compressed, path, self.inputs, **FORMS[form])
         export_float(compressed.module, plain, self.inputs)
         with torch.inference_mode():
             expected = compressed.module(**self.inputs).numpy()
@@ -108,7 +114,7 @@ class Foreign:
         """Write it in a form, and as a float file."""
         path, plain = folder / "small.onnx", folder / "float.onnx"
         self.write(plain)
-        compress_onnx(plain, path, spec_for(form), policy=check_policy(form), flat=True, check=False)
+        compress_onnx(plain, path, spec_for(form), flat=True, check=False, **FORMS[form])
         expected = load_session(path, policy="float").run(None, self.feed)[0]
         return Files(path, plain, self.feed, expected)
 
@@ -211,7 +217,7 @@ NETWORKS: dict[str, Exported | Foreign] = {
 def main() -> None:
     """Write the files, run them, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="FORM")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM")
     parser.add_argument(
         "--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), metavar="NAME"
     )
