@@ -66,7 +66,8 @@ def main() -> int:
     networks, products = known.get("networks", {}), known.get("products", {})
     with tempfile.TemporaryDirectory() as folder:
         write_identity(Path(folder, "empty.onnx"))
-        write_product(Path(folder, "float.onnx"), np.eye(8, dtype=np.float32), "nothing", bias=False)
+        drawn = np.random.default_rng(SEED).normal(size=(16, 16)).astype(np.float32)
+        write_product(Path(folder, "float.onnx"), drawn, "nothing", bias=False)
         compress_onnx(Path(folder, "float.onnx"), Path(folder, "tiny.onnx"), flat=True, check=False)
         for name in options.only:
             if name == "products":
