@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
+from packaged.commands import python
 from packaged.networks import NETWORKS
 from packaged.packages import VARIABLE, install
 from packaged.serving import answers, loads
@@ -99,8 +100,11 @@ def parse() -> argparse.Namespace:
 def served(name: str, folder: Path) -> dict[str, Any]:
     """A network by each policy, beside its float file."""
     network = NETWORKS[name]
-    assert not isinstance(network.source, str), f"{name} is no ONNX file"
-    source = network.source(folder)
+    source = folder / f"{name}.onnx"
+    if isinstance(network.source, str):
+        python("packaged.modules", network.source.partition(":")[2], source)
+    else:
+        source = network.source(folder)
     feed = network.inputs(np.random.default_rng(SEED))
     empty, whole = folder / "empty.onnx", stock(str(source), 1)
     row: dict[str, Any] = {"float_nbytes": Path(source).stat().st_size}
