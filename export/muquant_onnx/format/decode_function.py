@@ -11,6 +11,7 @@ reason: ONNX has no expm1, log1p.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx
 import onnx_ir as ir
@@ -29,7 +30,11 @@ PAIRED_WIDTHS = (3, 6)
 
 _TYPES = {"int8": ir.DataType.INT8, "int16": ir.DataType.INT16}
 _GRID_SUFFIX = {"int4": "Int4", "int8": "", "int16": "Int16"}
-_LAYOUT_SUFFIX = {False: "", True: "Pairs"}
+_LAYOUT_SUFFIX = {"codes": "Codes", "words": "", "pairs": "Pairs"}
+
+Layout = Literal["codes", "words", "pairs"]
+"""What is looked up at once: a code, in the codebook itself; a word of a few, in a table of some kilobytes; or
+a word as it lies in two bytes, in a table of 2^17 words. The larger, the fewer intermediate values."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,22 @@ class Words:
 
     Attributes:
         bits: width of a code.
-        pairs: leave each word in the two bytes that it lies in, the second of three bytes with its sign
-            turned: a larger table, and fewer nodes. For `PAIRED_WIDTHS`.
+        layout: of "pairs", for `PAIRED_WIDTHS`, each word is left in the two bytes that it lies in, and the
+            second of three has its sign turned.
     """
 
     bits: int
-    pairs: bool = False
+    layout: Layout = "words"
 
     @property
     def name(self) -> str:
-        """Such as "Words3", "Words3Pairs"."""
-        return f"Words{self.bits}{_LAYOUT_SUFFIX[self.pairs]}"
+        """Such as "Words3", "Words3Codes", "Words3Pairs"."""
+        return f"Words{self.bits}{_LAYOUT_SUFFIX[self.layout]}"
 
     @property
     def codes(self) -> int:
         """In a word."""
-        return CODES_PER_WORD[self.bits]
+        return 1 if self.layout == "codes" else CODES_PER_WORD[self.bits]
 
     @property
     def width(self) -> int:
@@ -69,7 +74,7 @@ class Words:
     def shape(self, nbytes: int) -> tuple[int, ...]:
         """Of the words of so many bytes: [rows, words in a row], or [bytes] where these are words."""
         per_row, words = self.row
-        return (nbytes,) if per_row == 1 else (nbytes // per_row, words)
+        return (nbytes,) if self.width == 8 else (nbytes // per_row, words)
 
     def function(self, opset: int = OPSET) -> ir.Function:
         """Build the function for a graph of `opset`, 13 or later: what it uses means the same in all."""
@@ -78,7 +83,7 @@ class Words:
     def text(self) -> str:
         """The function in ONNX's textual form, as FORMAT.md shows it."""
         per_row, words = self.row
-        if per_row == 1:
+        if self.width == 8:
             return _text(self.name, "packed", "words", "\n  words = Cast <to = 6> (packed)")
         offsets = [i * self.width for i in range(words)]
         places = [[self._place(q, offset) for offset in offsets] for q in range(per_row)]
@@ -88,7 +93,7 @@ class Words:
   rows = Reshape (packed, row_shape)
   bytes = Cast <to = 6> (rows)
   places = Constant <value = int32[{per_row},{words}] {{{flat}}}> ()"""
-        if self.pairs:
+        if self.layout == "pairs":
             return _text(self.name, "packed", "words", f"{lines}\n  words = MatMul (bytes, places)")
         below = ", ".join(str(1 << offset % 8) for offset in offsets)
         lines += f"""
@@ -104,7 +109,7 @@ class Words:
         first, last = offset // 8, (offset + self.width - 1) // 8
         if not first <= byte <= last:
             return 0
-        sign = -1 if self.pairs and offset else 1
+        sign = -1 if self.layout == "pairs" and offset else 1
         return sign * (1 << 8 * (byte - first))
 
 
@@ -118,7 +123,7 @@ class Tables:
         levels: "mid-rise" or "mid-tread".
         grid: "int4", "int8" or "int16", the integers on which levels lie.
         places: they hold the j of k = 2 j + 1 instead of k, on a grid of odd k: four bits hold it.
-        pairs: for words in pairs, see `Words`.
+        layout: see `Words`.
         kernel: they hold what onnxruntime's `MatMulNBits` takes of 4 or 8 bits, uint8: integers without a
             sign, each plus half of its range, of 4 bits two in a byte; 0 for none.
     """
@@ -127,20 +132,20 @@ class Tables:
     levels: str
     grid: str
     places: bool = False
-    pairs: bool = False
+    layout: Layout = "words"
     kernel: int = 0
 
     @classmethod
-    def of(cls, spec: MuLawSpec, *, places: bool = False, pairs: bool = False) -> "Tables":
-        """Return those for `spec`."""
-        return cls(spec.bits, spec.levels, spec.grid_name, places, pairs)
+    def of(cls, spec: MuLawSpec, *, places: bool = False) -> "Tables":
+        """Return those for `spec`, of words."""
+        return cls(spec.bits, spec.levels, spec.grid_name, places)
 
     @property
     def name(self) -> str:
         """Such as "MuLawTables3", "MuLawTables3MidTread", "MuLawTables8Int16", "MuLawTables3Int4Places"."""
         kind = "MidTread" if self.levels == "mid-tread" else ""
         places = ("Places" if self.places else "") + (f"Kernel{self.kernel}" if self.kernel else "")
-        layout = _LAYOUT_SUFFIX[self.pairs]
+        layout = _LAYOUT_SUFFIX[self.layout]
         return f"MuLawTables{self.bits}{kind}{_GRID_SUFFIX[self.grid]}{places}{layout}"
 
     @property
@@ -151,7 +156,7 @@ class Tables:
     @property
     def words(self) -> Words:
         """What is looked up in them."""
-        return Words(self.bits, self.pairs)
+        return Words(self.bits, self.layout)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -159,7 +164,9 @@ class Tables:
         words = self.words
         if words.codes == 1:
             return (1 << self.bits,)
-        return 2 * PAIRS if self.pairs else 1 << words.width, words.codes // (2 if self.kernel == 4 else 1)
+        return 2 * PAIRS if self.layout == "pairs" else 1 << words.width, words.codes // (
+            2 if self.kernel == 4 else 1
+        )
 
     @property
     def _spec(self) -> MuLawSpec:
@@ -249,7 +256,7 @@ class Tables:
         """Lines that make `digits`, the codes of every word, int32 [words, codes in a word]."""
         words = self.words
         shifts = [1 << (self.bits * j) for j in range(words.codes)]
-        size = PAIRS if self.pairs else 1 << words.width
+        size = PAIRS if self.layout == "pairs" else 1 << words.width
         lines = f"""
   first = Constant <value = int32 {{0}}> ()
   next = Constant <value = int32 {{1}}> ()
@@ -259,7 +266,7 @@ class Tables:
   all = Range (first, size, next)
   word = Unsqueeze (all, column)
   shifts = Constant <value = int32[{words.codes}] {{{", ".join(map(str, shifts))}}}> ()"""
-        if not self.pairs:
+        if self.layout != "pairs":
             return f"""{lines}
   shifted = Div (word, shifts)
   digits = Mod (shifted, codes)"""

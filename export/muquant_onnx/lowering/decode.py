@@ -19,6 +19,8 @@ from muquant.format.packing import RUN
 from muquant.format.steps import integers
 from muquant_onnx.format.decode_function import DOMAIN, PAIRED_WIDTHS, Tables, Words
 
+SMALL = 2**14
+"""Codes of a weight up to which a table of words takes more time to make than it saves."""
 LARGE = 2**20
 """Codes of a weight from which on its words are left in pairs of bytes: worth a table of 2^17 words."""
 _STEM = "muquant"
@@ -43,9 +45,13 @@ class Lookup(NamedTuple):
     tables: Tables
 
     def kind(self, *, pairs: bool) -> Tables:
-        """The tables, with words in pairs where that is allowed and better."""
-        large = self.tables.bits in PAIRED_WIDTHS and _size(self.levels) >= LARGE
-        return replace(self.tables, pairs=pairs and large)
+        """The tables, in the layout that is best for so many codes."""
+        count, layout = _size(self.levels), self.tables.layout
+        if count < SMALL and not self.tables.kernel:
+            layout = "codes"
+        elif count >= LARGE and pairs and self.tables.bits in PAIRED_WIDTHS:
+            layout = "pairs"
+        return replace(self.tables, layout=layout)
 
 
 class SharedValues:
@@ -161,7 +167,7 @@ def _tables(shared: SharedValues, kind: Tables, mus: list[ir.Value]) -> list[ir.
 def _words(shared: SharedValues, kind: Tables, packed: list[ir.Value]) -> list[ir.Value]:
     """The words of each weight. Small weights are cut into words together."""
     words, name = kind.words, f"{kind.name}:words"
-    parts = [[each] for each in packed] if words.pairs else [packed]
+    parts = [[each] for each in packed] if words.layout == "pairs" else [packed]
     cut: list[ir.Value] = []
     for part in parts:
         sizes = [_size(each) for each in part]

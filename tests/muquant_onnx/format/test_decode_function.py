@@ -29,7 +29,9 @@ TABLES = [
     for grid in ("int4", "int8", "int16")
     if bits <= 4 or grid != "int4"
 ] + [Tables(bits, "mid-rise", "int4", places=True) for bits in (2, 3, 4)]
-TABLES += [replace(tables, pairs=True) for tables in TABLES if tables.bits in PAIRED_WIDTHS]
+TABLES += [replace(tables, layout="pairs") for tables in TABLES if tables.bits in PAIRED_WIDTHS] + [
+    replace(tables, layout="codes") for tables in TABLES
+]
 
 
 def _spec(tables: Tables, mu: float) -> mq.MuLawSpec:
@@ -121,10 +123,14 @@ def test_random_mu(tables: Tables) -> None:
         np.testing.assert_array_equal(_decode(tables, every, mu), _wanted(tables, mu), err_msg=f"mu = {mu!r}")
 
 
-KERNELS = [replace(tables, kernel=8) for tables in TABLES if tables.grid != "int16" and not tables.places] + [
+KERNELS = [
+    replace(tables, kernel=8)
+    for tables in TABLES
+    if tables.layout != "codes" and tables.grid != "int16" and not tables.places
+] + [
     replace(tables, kernel=4)
     for tables in TABLES
-    if tables.grid == "int4" and tables.places == (tables.levels == "mid-rise")
+    if tables.layout != "codes" and tables.grid == "int4" and tables.places == (tables.levels == "mid-rise")
 ]
 
 

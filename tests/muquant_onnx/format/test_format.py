@@ -141,7 +141,7 @@ def test_the_functions_text() -> None:
         (Tables(8, "mid-rise", "int16"), "MuLawTables8Int16"),
         (Tables(3, "mid-rise", "int4"), "MuLawTables3Int4"),
         (Tables(3, "mid-rise", "int4", places=True), "MuLawTables3Int4Places"),
-        (Tables(3, "mid-rise", "int8", pairs=True), "MuLawTables3Pairs"),
+        (Tables(3, "mid-rise", "int8", layout="pairs"), "MuLawTables3Pairs"),
         (Tables(8, "mid-tread", "int16"), "MuLawTables8MidTreadInt16"),
     ],
 )
