@@ -73,8 +73,8 @@ MUTANTS = {
     ),
     "the decoder cuts words short": Mutant(
         "decode_function.py",
-        'part = apply("Mod", part, 1 << high,',
-        'part = apply("Mod", part, 1 << high - 1,',
+        "words_size = Constant <value = int32 {{{1 << self.width}}}> ()",
+        "words_size = Constant <value = int32 {{{1 << self.width - 1}}}> ()",
     ),
 }
 

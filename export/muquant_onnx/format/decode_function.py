@@ -33,7 +33,7 @@ _GRID_SUFFIX = {"int4": "Int4", "int8": "", "int16": "Int16"}
 _LAYOUT_SUFFIX = {"codes": "Codes", "words": "", "pairs": "Pairs"}
 
 Layout = Literal["codes", "words", "pairs"]
-"""What is looked up at once: a code, in the codebook itself; a word of a few, in a table of some kilobytes; or
+"""What is looked up at once: a code, in the codebook itself; a word of a few, in a table of some kilobytes;
 a word as it lies in two bytes, in a table of 2^17 words. The larger, the fewer intermediate values."""
 
 
