@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+from matplotlib.figure import Figure
 from onnx import TensorProto, helper, numpy_helper
 from packaged.commands import python
 from packaged.networks import NETWORKS
@@ -38,6 +39,7 @@ from runtime_probe import stock
 
 import muquant
 from muquant.base.files import read_json
+from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
 from muquant_onnx import compress_onnx
 
 SEED, SIZE = 0, 4096
@@ -78,6 +80,8 @@ def main() -> int:
                 networks[name] = served(name, Path(folder))
             document = {"networks": networks, "products": products, "targets": targets(networks, products)}
             path = write_results("plain_session", SEED, document, options.out)
+            if networks:
+                plot(networks, path.with_suffix(".png"))
     show(networks, products)
     missed = [name for name, target in targets(networks, products).items() if not target["met"]]
     print(f"wrote {path}", *(f"MISSED: {name}" for name in missed), sep="\n")
@@ -197,6 +201,37 @@ def targets(networks: dict[str, Any], products: dict[str, Any]) -> dict[str, dic
             worst = max(ratios, key=lambda what: ratios[what])
             found[f"the slowest product, {worst}"] = ratios[worst], most
     return {name: {"found": one, "wanted": most, "met": one <= most} for name, (one, most) in found.items()}
+
+
+def plot(networks: dict[str, Any], path: Path) -> None:
+    """Draw what the default policy costs each network, as multiples of the float file's costs."""
+    figure = Figure(figsize=(9, 1.2 + 0.6 * len(networks)), layout="constrained")
+    axes, names = figure.subplots(), list(networks)
+    for place, (label, colour, measure) in enumerate(
+        (
+            ("opened by onnxruntime alone", ORANGE, ("plain", "load_cpu_seconds")),
+            ("opened by load_session", BLUE, ("load_session", "load_cpu_seconds")),
+            ("an answer", GREY, ("answer",)),
+        )
+    ):
+        found = [networks[name]["auto"] for name in names]
+        for key in measure:
+            found = [each[key] for each in found]
+        bars = axes.barh(
+            [row + 0.27 * (place - 1) for row in range(len(names))],
+            [each["ratio"] for each in found],
+            0.25,
+            color=colour,
+            label=label,
+        )
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.axvline(1, color=BLACK, linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("CPU seconds, times those of the float file")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    write_picture(figure, path)
 
 
 def show(networks: dict[str, Any], products: dict[str, Any]) -> None:
