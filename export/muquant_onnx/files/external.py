@@ -60,22 +60,28 @@ def locate(model: onnx.ModelProto, path: Path) -> int:
         InputError: a file is missing, too short, or not `beside` the model.
     """
     others: set[FileRange] = set()
+    files, own = dict[str, tuple[Path, int]](), path.resolve()
     for tensor in tensors_of(model):
         if is_external(tensor):
-            found = _range(tensor, path)
+            found = _range(tensor, path, files)
             if found.length < LARGE:
                 embed(tensor, found)
             else:
                 refer(tensor, str(found.path), found.offset, found.length)
-            if found.path != path.resolve():
+            if found.path != own:
                 others.add(found)
     return sum(other.length for other in others)
 
 
-def _range(tensor: onnx.TensorProto, path: Path) -> FileRange:
+def _range(tensor: onnx.TensorProto, path: Path, files: dict[str, tuple[Path, int]]) -> FileRange:
+    """Where the bytes of a tensor are; `files` keeps the path and the size of each location."""
     where = f"{path}: the external data of {tensor.name or 'a constant'}"
     entry = {item.key: item.value for item in tensor.external_data}
-    file = beside(path, entry.get("location", ""), where)
+    location = entry.get("location", "")
+    if location not in files:
+        file = beside(path, location, where)
+        files[location] = file, file.stat().st_size
+    file, size = files[location]
     try:
         dtype, numbers = ir.DataType(tensor.data_type), [entry.get("offset", 0), entry.get("length", -1)]
         offset, stated = map(int, numbers)
@@ -90,10 +96,10 @@ def _range(tensor: onnx.TensorProto, path: Path) -> FileRange:
             f"{where} has no usable type, shape, offset or length; export the model again"
         ) from error
     length = -(-math.prod(tensor.dims) * dtype.bitwidth // 8)
-    if stated not in (-1, length) or offset + length > file.stat().st_size:
+    if stated not in (-1, length) or offset + length > size:
         raise InputError(
             f"{where} should be {length} bytes at {offset} for its shape {list(tensor.dims)}, "
-            f"but {file} has {file.stat().st_size} bytes and the model states "
+            f"but {file} has {size} bytes and the model states "
             f"{'no length' if stated == -1 else stated}; take a whole copy of the model"
         )
     return FileRange(file, offset, length)

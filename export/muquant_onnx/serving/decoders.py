@@ -7,6 +7,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from muquant_onnx.format.names import Part, label, parse_label
+from muquant_onnx.lowering.kernels import CONTRIB
 
 
 class UnknownFormError(Exception):
@@ -57,6 +58,15 @@ def decodings(graph: ir.Graph) -> Iterator[Decoding]:
                 continue
             if label(found.weight, Part.PACKED) in graph.initializers:
                 yield Decoding(found.weight, output, found.part is Part.PLACES)
+
+
+def stored_kernels(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Yield each product with a weight of the file that is onnxruntime's own operator."""
+    for node in graph:
+        if (node.domain, node.op_type) == (CONTRIB, "MatMulNBits") and node.inputs[1] is not None:
+            found = parse_label(node.inputs[1].name)
+            if found is not None and found.part is Part.KERNEL_CODES:
+                yield node
 
 
 def roots(levels: ir.Value) -> Iterator[Root]:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from muquant_onnx.lowering.kernels import CONTRIB
 from muquant_onnx.lowering.lower import Policy, check_policy, lower
-from muquant_onnx.serving.decoders import UnknownFormError, decodings, roots
+from muquant_onnx.serving.decoders import UnknownFormError, decodings, roots, stored_kernels
 from muquant_onnx.serving.finish import finish
 from muquant_onnx.serving.handing import Handed, hand_over
 from muquant_onnx.serving.read import read_compressed
@@ -60,7 +59,7 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> Kernels:
     """
     file = read_compressed(path)
     model = file.graph()
-    stored = sum(node.domain == CONTRIB for node in model.graph)
+    stored = len(list(stored_kernels(model.graph)))
     if policy in ("float", "packed"):
         return Kernels(0, stored)
     if policy is not None:  # as the file would be, had it been written with that policy
@@ -85,7 +84,6 @@ def packed_file(path: str | os.PathLike[str]) -> Handed:
         arrays |= scan_products(model, value, name, packed)
     RemoveUnusedNodesPass()(model)
     lower(model, values, "float", functions=True)
-    for node in model.graph:
-        if node.domain == CONTRIB:  # whose weights nothing else can use; here answers are exact
-            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
+    for node in stored_kernels(model.graph):  # whose weights nothing else can use; here answers are exact
+        node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
     return hand_over(ir.to_proto(model), arrays)
