@@ -7,7 +7,7 @@ not fill their last run.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,7 +23,9 @@ SMALL = 2**14
 """Codes of a weight up to which a table of words takes more time to make than it saves."""
 LARGE = 2**20
 """Codes of a weight from which on its words are left in pairs of bytes: worth a table of 2^17 words."""
-_STEM = "muquant"
+TOGETHER = 2**22
+"""Bytes of codes that are cut into words at once, at most: runtimes fold no values of a gigabyte."""
+_STEM = "muquant:"
 """What the names of shared values begin with. No dot follows: they are no parts of a weight."""
 
 
@@ -59,13 +61,14 @@ class SharedValues:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self._constants: dict[str, ir.Value] = {}
+        self._constants: dict[tuple[str, bytes], ir.Value] = {}
         self._used: set[str | None] | None = None
         self._counts = Counter[str]()
 
     def constant(self, name: str, content: NDArray[Any]) -> ir.Value:
-        """Return the initializer of this name, made once."""
-        if name not in self._constants:
+        """Return the initializer of this name and content, made once."""
+        key = name, content.tobytes()
+        if key not in self._constants:
             tensor = ir.tensor(content, name=self._free(name))
             value = ir.Value(
                 name=tensor.name,
@@ -74,8 +77,8 @@ class SharedValues:
                 const_value=tensor,
             )
             self.graph.register_initializer(value)
-            self._constants[name] = value
-        return self._constants[name]
+            self._constants[key] = value
+        return self._constants[key]
 
     def call(
         self, function: Tables | Words, given: ir.Value, name: str, dtype: ir.DataType, shape: tuple[int, ...]
@@ -95,9 +98,8 @@ class SharedValues:
         """Append a Split along the first axis; one part is the value itself."""
         if len(sizes) == 1:
             return [value]
-        names = [f"{name}:{place}" for place in range(len(sizes))]
-        given = [value, self.constant(f"{name}:sizes", np.array(sizes))]
-        return self._append("Split", given, names, "", {"axis": 0})
+        given = [value, self.constant("sizes", np.array(sizes))]
+        return self._append("Split", given, [name] * len(sizes), "", {"axis": 0})
 
     def joined(self, values: Sequence[ir.Value], name: str) -> ir.Value:
         """Append a Concat along the first axis; of one value it is that."""
@@ -125,8 +127,9 @@ class SharedValues:
         while True:
             number = self._counts[name]
             self._counts[name] += 1
-            free = f"{_STEM}:{name}:{number}" if number else f"{_STEM}:{name}"
+            free = f"{_STEM}{name}:{number}" if number else f"{_STEM}{name}"
             if free not in self._used:
+                self._used.add(free)
                 return free
 
     def steps_in_units(self, codes: ir.Value) -> ir.Value:
@@ -167,14 +170,25 @@ def _tables(shared: SharedValues, kind: Tables, mus: list[ir.Value]) -> list[ir.
 def _words(shared: SharedValues, kind: Tables, packed: list[ir.Value]) -> list[ir.Value]:
     """The words of each weight. Small weights are cut into words together."""
     words, name = kind.words, f"{kind.name}:words"
-    parts = [[each] for each in packed] if words.layout == "pairs" else [packed]
     cut: list[ir.Value] = []
-    for part in parts:
+    for part in _parts(packed, 0 if words.layout == "pairs" else TOGETHER):
         sizes = [_size(each) for each in part]
         together = shared.joined(part, f"{kind.name}:packed")
         found = shared.call(words, together, name, ir.DataType.INT32, words.shape(sum(sizes)))
         cut += shared.split(found, [words.shape(size)[0] for size in sizes], name)
     return cut
+
+
+def _parts(packed: Iterable[ir.Value], most: int) -> Iterator[list[ir.Value]]:
+    """Yield values in turn, as many at a time as have `most` elements together, at least one."""
+    part, size = list[ir.Value](), 0
+    for each in packed:
+        if part and size + _size(each) > most:
+            yield part
+            part, size = [], 0
+        part.append(each)
+        size += _size(each)
+    yield part
 
 
 def _looked_up(shared: SharedValues, table: ir.Value, words: ir.Value, lookup: Lookup) -> ir.Value:
@@ -183,8 +197,8 @@ def _looked_up(shared: SharedValues, table: ir.Value, words: ir.Value, lookup: L
     found = shared.node("Gather", [table, words], "found", axis=1)
     if count % RUN == 0:
         return found
-    flat = shared.node("Reshape", [found, shared.constant("row", np.array([-1]))], "flat")
-    start, end = (shared.constant(f"at:{place}", np.array([place])) for place in (0, count))
+    flat = shared.node("Reshape", [found, shared.constant("flat_shape", np.array([-1]))], "flat")
+    start, end = (shared.constant("at", np.array([place])) for place in (0, count))
     return shared.node("Slice", [flat, start, end], "cut")
 
 

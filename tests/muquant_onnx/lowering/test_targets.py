@@ -1,5 +1,6 @@
 """What a file is for: the operators that its targets have, and the answers, which are the same."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,42 @@ def test_what_is_said_counts_more_than_the_target() -> None:
         choose_target("tpu")
     with pytest.raises(InputError, match="policy 'int3' is unknown"):
         choose_target("web", "int3")
+
+
+def test_names_in_a_branch_are_not_taken(tmp_path: Path) -> None:
+    """Values that decode get names of their own, whatever a graph calls its own, in branches too."""
+    names = ("zero", "one", "u", "words", "tables", "rows", "joined", "digits", "level")
+    nodes = [helper.make_node("Relu", ["h"], [names[0]])]
+    nodes += [helper.make_node("Neg", [one], [other]) for one, other in itertools.pairwise(names)]
+    branches = [
+        helper.make_graph(
+            [helper.make_node(node.op_type, node.input, node.output) for node in nodes],
+            branch,
+            [],
+            [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, None)],
+        )
+        for branch in ("then", "else")
+    ]
+    weight = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+        ],
+        "branches",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 32])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "float.onnx")
+    compress_onnx(tmp_path / "float.onnx", tmp_path / "small.onnx", flat=True, check=False)
+    onnx.checker.check_model(onnx.load(tmp_path / "small.onnx"), full_check=True)
+    x = np.random.default_rng(1).normal(size=(2, 32)).astype(np.float32)
+    session = ort.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x, "c": np.array(True)})
+    wanted = np.maximum(x @ decode_file(tmp_path / "small.onnx")["w"], 0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
