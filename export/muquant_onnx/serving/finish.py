@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper
 
+from muquant.base.errors import InputError
 from muquant_onnx.format.decode_function import DOMAIN
 from muquant_onnx.format.names import Label, Part, label, parse_label
 from muquant_onnx.format.packed_weight import PackedWeight
@@ -36,9 +37,17 @@ def finish(
     Returns:
         the values of the initializers that now stand for the weights, by name. The model refers to them as
         external data at a location of that name.
+
+    Raises:
+        InputError: nodes are not what their names say.
     """
     finisher = _Finisher(proto, weights, accuracy_level if kernels else None)
-    finisher.finish()
+    try:
+        finisher.finish()
+    except (LookupError, ValueError, TypeError) as error:
+        raise InputError(
+            f"what decodes the weights of the file is not what its names say ({error!r}); export it again"
+        ) from error
     return finisher.arrays
 
 
@@ -67,7 +76,7 @@ class _Finisher:
             else:
                 if node.op_type == "MatMulNBits":
                     self.use_kernel(node, self.accuracy_level or 1)
-                elif node.op_type == "MatMul" and self.accuracy_level is not None:
+                elif (node.domain, node.op_type) == ("", "MatMul") and self.accuracy_level is not None:
                     self.use_kernel(node, self.accuracy_level)
                 needed.update(_inputs(node))
         for place in reversed(range(len(graph.initializer))):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from muquant.base.errors import naming
 from muquant_onnx.lowering.lower import Policy, check_policy, lower
 from muquant_onnx.serving.decoders import UnknownFormError, decodings, roots, stored_kernels
 from muquant_onnx.serving.finish import finish
@@ -34,8 +35,10 @@ def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: in
         model = file.graph()
         lower(model, restore(model, file.weights), policy, functions=True)
         proto = ir.to_proto(model)
-    kernels = policy != "float"
-    return hand_over(proto, finish(proto, file.weights, kernels=kernels, accuracy_level=accuracy_level))
+    with naming(os.fspath(path)):
+        kernels = policy != "float"
+        arrays = finish(proto, file.weights, kernels=kernels, accuracy_level=accuracy_level)
+    return hand_over(proto, arrays)
 
 
 class Kernels(NamedTuple):

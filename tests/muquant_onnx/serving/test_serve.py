@@ -53,6 +53,22 @@ def test_a_weight_that_is_used_in_an_unknown_way_is_left_to_onnxruntime(file: Pa
     assert extra.max() == 127
 
 
+@pytest.mark.parametrize("plant", ["input", "part"])
+def test_nodes_that_are_not_what_their_names_say_are_refused(plant: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(mq.compress(nn.Sequential(nn.Linear(64, 32), nn.ReLU())), path, X, "int8")
+    model = onnx.load(path)
+    (matrix,) = (node for node in model.graph.node if node.op_type == "DequantizeLinear")
+    (product,) = (node for node in model.graph.node if matrix.output[0] in node.input)
+    if plant == "input":
+        product.input.pop()
+    else:  # of which it is not said to what type
+        matrix.output[0] = product.input[1] = "0.weight.rounded"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"model.onnx.*not what its names say"):
+        load_session(path, policy="int8")
+
+
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "group:5"])
 @pytest.mark.parametrize("shape", [(6, 7), (4, 3, 5), (0, 3), (4, 0), (8,)])
 @pytest.mark.parametrize("bits", [2, 3, 7])
