@@ -167,7 +167,7 @@ def runtimes_matrix(document: dict[str, Any]) -> str:
             for name in runtimes
         }
         rows.append((f"`{form}`", *(_runs(files, reasons) for files in found.values())))
-    table = markdown_table(("policy", *runtimes), "l" * (1 + len(runtimes)), rows)
+    table = markdown_table(("policy or target", *runtimes), "l" * (1 + len(runtimes)), rows)
     lines = (f"({number}) {text}." for number, text in enumerate(reasons.values(), 1))
     return "\n\n".join([table, *lines])
 

@@ -26,7 +26,7 @@ def test_the_matrix_of_runtimes_numbers_the_reasons() -> None:
         },
     }
     assert runtimes_matrix({"forms": forms}) == (
-        "| policy | one 1.0 | two 2.0 | three 3 |\n"
+        "| policy or target | one 1.0 | two 2.0 | three 3 |\n"
         "| --- | --- | --- | --- |\n"
         "| `float` | 5e-07 | 1 of 2: 1e-06 (1) |  |\n"
         "| `int8` | 1 of 2: 1e-03 (2) | no (1) (3) | 0e+00 |\n"
