@@ -56,6 +56,18 @@ class Lookup(NamedTuple):
         return replace(self.tables, layout=layout)
 
 
+def initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """Add an initializer to a graph."""
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape.numpy()),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
 class SharedValues:
     """Constants and nodes that belong to no weight alone, under names that nothing else in a graph has."""
 
@@ -69,15 +81,8 @@ class SharedValues:
         """Return the initializer of this name and content, made once."""
         key = name, content.tobytes()
         if key not in self._constants:
-            tensor = ir.tensor(content, name=self._free(name))
-            value = ir.Value(
-                name=tensor.name,
-                type=ir.TensorType(tensor.dtype),
-                shape=ir.Shape(content.shape),
-                const_value=tensor,
-            )
-            self.graph.register_initializer(value)
-            self._constants[key] = value
+            free = self._free(name)
+            self._constants[key] = initializer(self.graph, free, ir.tensor(content, name=free))
         return self._constants[key]
 
     def call(

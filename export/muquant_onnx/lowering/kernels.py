@@ -23,7 +23,6 @@ costs more. At batch 1 they break even at about 10^5 weights."""
 
 CONTRIB = "com.microsoft"
 """The domain of onnxruntime's own operators."""
-_FUSED_GROUPS = {16, 32, 64, 128, 256}
 BLOCKS = (256, 128, 64, 32, 16)
 """Inputs that share a scale, as onnxruntime's kernels take them; the larger, the faster."""
 _USUAL_BLOCK = 32
@@ -32,6 +31,11 @@ _BLOCKED_OPSET = 21
 """The first in which `DequantizeLinear` has blocks."""
 _INT4_OPSET = 21
 """The first with the type INT4."""
+
+
+def largest_block(inputs: int, above: int = 0) -> int:
+    """The largest of `BLOCKS` that divides a row of so many inputs, if it is above a size; else 0."""
+    return next((size for size in BLOCKS if size > above and inputs % size == 0), 0)
 
 
 class Steps(NamedTuple):
@@ -86,7 +90,7 @@ class MatrixKernel:
         size, length = spec.steps.group_size, quantized.channels.inputs(quantized.shape)
         if spec.steps.kind != "group":
             return
-        if size not in _FUSED_GROUPS or length % size:
+        if size not in BLOCKS or length % size:
             raise NotServedError(f"onnxruntime's kernels do not take groups of {size} in {length} inputs")
         if opset < _BLOCKED_OPSET and not store.kernels:
             raise NotServedError(f"groups need opset {_BLOCKED_OPSET}")
@@ -150,7 +154,7 @@ class MatrixKernel:
     def _block(self, store: WeightStore) -> int:
         """Inputs that share a scale in the operator; 0 where none of its sizes fits."""
         steps, inputs = store.quantized.spec.steps, store.quantized.channels.inputs(store.quantized.shape)
-        return steps.group_size or next((size for size in BLOCKS if inputs % size == 0), 0)
+        return steps.group_size or largest_block(inputs)
 
     @staticmethod
     def _scale(store: WeightStore) -> NDArray[np.float32]:
@@ -202,7 +206,7 @@ class MatrixKernel:
         scale = taken = store.scale(self._scale(store))
         if lacking:
             taken = store.node("Add", [scale, scale], "twice_scale", ir.DataType.FLOAT, scale.shape)
-        block = next((size for size in BLOCKS if size > _USUAL_BLOCK and shape[0] % size == 0), 0)
+        block = largest_block(shape[0], above=_USUAL_BLOCK)
         if steps.kind != "group" and block and store.graph.opset_imports[""] >= _BLOCKED_OPSET:
             layout = {"axis": 0, "block_size": block}
             taken = store.shaped("Expand", taken, "blocked_scale", (shape[0] // block, outputs))

@@ -12,7 +12,7 @@ from muquant.format.steps import coded_steps
 from muquant_onnx.format.decode_function import Tables
 from muquant_onnx.format.names import Part, label
 from muquant_onnx.format.packed_weight import PackedWeight
-from muquant_onnx.lowering.decode import Lookup, SharedValues
+from muquant_onnx.lowering.decode import Lookup, SharedValues, initializer
 
 
 @dataclass
@@ -54,14 +54,7 @@ class WeightStore:
         name = label(self.name, part, number)
         if name not in self._initializers:
             tensor = ir.tensor(content, name=name) if isinstance(content, np.ndarray) else content
-            value = ir.Value(
-                name=name,
-                type=ir.TensorType(tensor.dtype),
-                shape=ir.Shape(tensor.shape.numpy()),
-                const_value=tensor,
-            )
-            self.graph.register_initializer(value)
-            self._initializers[name] = value
+            self._initializers[name] = initializer(self.graph, name, tensor)
         return self._initializers[name]
 
     def node(

@@ -24,14 +24,12 @@ class Root:
         value: it.
         consumer: the node that takes the levels: for rows, the Gather.
         transposed: of a matrix: whether the stored weight is [outputs, inputs].
-        bits: of a matrix: of its integers, 4 or 8.
     """
 
     kind: Literal["weight", "matrix", "rows"]
     value: ir.Value
     consumer: ir.Node
     transposed: bool = False
-    bits: Literal[4, 8] = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +91,7 @@ def roots(levels: ir.Value) -> Iterator[Root]:
                 yield Root("matrix", output, node)
             case "Cast", 0 if node.attributes.get_int("to", 0) == ir.DataType.INT4:
                 for scaled in _users(output, "DequantizeLinear"):
-                    yield Root("matrix", scaled.outputs[0], scaled, bits=4)
+                    yield Root("matrix", scaled.outputs[0], scaled)
             case "Cast", 0:
                 (product,) = _users(output, "Mul")
                 yield Root("weight", _rounded(product.outputs[0]), product)

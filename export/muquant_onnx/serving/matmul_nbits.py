@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from muquant_onnx.lowering.kernels import BLOCKS
+from muquant_onnx.lowering.kernels import largest_block
 from muquant_onnx.serving.weights import Array, Decoded
 
 _PADDED_BLOCK = 32
@@ -44,7 +44,7 @@ def kernel_weight(decoded: Decoded, bits: Literal[4, 8], *, places: bool) -> Ker
     steps, step = packed.spec.steps, (2 if places else 1) * packed.step
     outputs = packed.channels.count(packed.shape)
     inputs = packed.size // max(outputs, 1)
-    block = steps.group_size or next((size for size in BLOCKS if inputs % size == 0), _PADDED_BLOCK)
+    block = steps.group_size or largest_block(inputs) or _PADDED_BLOCK
     zero = 1 << (bits - 1)
     integers = (decoded.places if places else decoded.codebook).astype(np.int16)
     codes: Array = decoded.look_up((integers + zero).astype(np.uint8))

@@ -12,7 +12,7 @@ from muquant_onnx.lowering.lower import Policy, check_policy, lower
 from muquant_onnx.serving.decoders import UnknownFormError, decodings, roots, stored_kernels
 from muquant_onnx.serving.finish import finish
 from muquant_onnx.serving.handing import Handed, hand_over
-from muquant_onnx.serving.read import read_compressed
+from muquant_onnx.serving.read import ServedFile, read_compressed
 from muquant_onnx.serving.restore import restore
 from muquant_onnx.serving.scan import scan_products
 from muquant_onnx.serving.weights import Array
@@ -30,11 +30,7 @@ def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: in
         InputError: the file cannot be read, or was not written by muquant.
     """
     file = read_compressed(path)
-    proto = file.proto
-    if policy != file.policy:
-        model = file.graph()
-        lower(model, restore(model, file.weights), policy, functions=True)
-        proto = ir.to_proto(model)
+    proto = file.proto if policy == file.policy else ir.to_proto(_lowered_anew(file, policy))
     with naming(os.fspath(path)):
         kernels = policy != "float"
         arrays = finish(proto, file.weights, kernels=kernels, accuracy_level=accuracy_level)
@@ -61,17 +57,23 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> Kernels:
         policy: by which it is loaded; None where onnxruntime loads it as it is.
     """
     file = read_compressed(path)
-    model = file.graph()
-    stored = len(list(stored_kernels(model.graph)))
     if policy in ("float", "packed"):
-        return Kernels(0, stored)
-    if policy is not None:  # as the file would be, had it been written with that policy
-        lower(model, restore(model, file.weights), check_policy(policy), functions=True)
+        return Kernels(0, len(list(stored_kernels(file.graph().graph))))
+    model = file.graph() if policy is None else _lowered_anew(file, check_policy(policy))
     matrices: list[ir.Value] = []
     for decoding in decodings(model.graph):
         with suppress(UnknownFormError):
             matrices += [root.value for root in roots(decoding.levels) if root.kind == "matrix"]
-    return Kernels(sum(len(matrix.consumers()) for matrix in matrices), stored)
+    return Kernels(
+        sum(len(matrix.consumers()) for matrix in matrices), len(list(stored_kernels(model.graph)))
+    )
+
+
+def _lowered_anew(file: ServedFile, policy: Policy) -> ir.Model:
+    """The model of a file as it would be, had it been written with `policy`."""
+    model = file.graph()
+    lower(model, restore(model, file.weights), policy, functions=True)
+    return model
 
 
 def packed_file(path: str | os.PathLike[str]) -> Handed:
