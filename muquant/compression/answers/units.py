@@ -15,11 +15,11 @@ def unit_axis(exact: Tensor) -> int | None:
     four times the geometric mean: one figure for all would say nothing of the weaker ones.
 
     Args:
-        exact: of any shape, finite; its first axis is samples.
+        exact: of any shape, finite; its first axis is samples, where it has one.
     """
     best, apart = None, _DIFFER
-    for axis in sorted({1, exact.dim() - 1} - {0}):
-        if axis >= exact.dim() or exact.shape[axis] < 2 or not exact.numel():
+    for axis in sorted({1, exact.dim() - 1} & set(range(1, exact.dim()))):
+        if exact.shape[axis] < 2 or not exact.numel():
             continue
         power = powers(exact, axis)
         power = power[power > 0]

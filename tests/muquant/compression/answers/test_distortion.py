@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from muquant.compression.answers.distortion import distortion
+from muquant.compression.answers.distortion import compared, distortion, residual
 from muquant.compression.answers.units import balanced, powers, unit_axis
 
 
@@ -84,3 +84,10 @@ def test_a_ruled_out_answer_is_worse_than_a_wrong_one() -> None:
     masked = distortion("logits", torch.tensor([[0.0, -torch.inf]]), torch.tensor([[0.0, -torch.inf]]))
     assert nothing == pytest.approx(1)
     assert masked == 0
+
+
+def test_an_output_may_be_one_number() -> None:
+    exact = torch.tensor(2.0)
+    assert distortion("loss", exact, torch.tensor(2.5)) == pytest.approx(0.0625)
+    assert float(residual("loss", exact, torch.tensor(2.5)).square()) == pytest.approx(0.0625)
+    assert compared("loss", exact, torch.zeros(1))[0].numel() == 0
