@@ -13,6 +13,7 @@ benchmark.py    `benchmark`: all attacks and checks on all models
 assessment.py   the same on one model
 runner.py       one attack on one model: batches shared by processes, finished attacks kept
 store.py        where they are kept
+kept.py         whether one that was kept can be believed
 checks/         what finds inflated figures
 evidence.py     what these checks look at, and what they answer
 sweep.py        accuracy against epsilon

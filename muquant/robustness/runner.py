@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from muquant.attacks.base import BATCH_SIZE
 from muquant.attacks.problem import checked_logits
 from muquant.base.processes import Processes
 from muquant.data import Dataset
+from muquant.robustness.kept import Witness
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
 
@@ -101,7 +103,7 @@ class Runner:
         identity, first = json.dumps(key, sort_keys=True), self.processes.rank == 0
         if identity in self.done:
             return self.done[identity][1]
-        result = self.processes.share(self.store.get(title, key) if first else None)
+        result = self.processes.share(self._kept(title, key, attack, len(sample)) if first else None)
         if result is None:
             result = self._attack(title, attack, sample)
             if first:
@@ -112,6 +114,17 @@ class Runner:
     def found(self) -> list[AttackResult]:
         """What the attacks found that look for a worst case: all but corruptions."""
         return [result for attack, result in self.done.values() if not attack.corruption]
+
+    def _kept(self, title: str, key: dict[str, Any], attack: Attack, count: int) -> AttackResult | None:
+        kept = self.store.get(title, key)
+        reason = "" if kept is None else self._witness.why_not(kept, attack, count)
+        if reason:
+            warnings.warn(f"{title}: the kept result is not used, and made again: {reason}", stacklevel=3)
+        return None if reason else kept
+
+    @cached_property
+    def _witness(self) -> Witness:
+        return Witness(self.target, self.sample.images, self.sample.labels)
 
     def _attack(self, title: str, attack: Attack, sample: Sample) -> AttackResult:
         total = -(-len(sample) // BATCH_SIZE)

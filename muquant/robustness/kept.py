@@ -1,0 +1,109 @@
+"""Whether a kept result can be believed: what its file says is held against the images and the target."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from muquant.attacks import Attack, AttackResult, Target
+from muquant.attacks.base import BATCH_SIZE, space_of
+from muquant.attacks.inputs import TOLERANCE
+from muquant.attacks.losses import margin
+from muquant.attacks.norms import Norm, size
+from muquant.attacks.problem import checked_logits, inside
+from muquant.base.errors import InputError
+
+_NEAR = 1e-4
+"""What rounding moves: a share of the largest logit, and of a distance."""
+_NORMS: tuple[Norm, ...] = ("l2", "linf")
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """Knows the images and the target that results are about.
+
+    Attributes:
+        target: what was attacked.
+        images: float32 [N, ...], the clean inputs, within the target's bounds.
+        labels: int64 [N].
+    """
+
+    target: Target
+    images: Tensor
+    labels: Tensor
+
+    def why_not(self, result: AttackResult, attack: Attack, count: int) -> str:
+        """Say why `result` cannot be what `attack` did to the first `count` images; "" where it may be.
+
+        Its tensors have to fit the images. Every example must lie within the bounds of the inputs and inside
+        the threat, at the distance that is stated; be of another class to the target than its label; and be
+        the clean image wherever the attack did not succeed. Images count as attacked where the target
+        classifies them rightly. Where rounding decides, and other batches round otherwise, it is believed.
+        """
+        images, labels = self.images[:count], self.labels[:count]
+        return (
+            _of_tensors(result, images)
+            or _of_examples(result, attack, self.target, images)
+            or self._of_answers(result, labels)
+        )
+
+    @cached_property
+    def _clean(self) -> tuple[Tensor, Tensor]:
+        return _margins(self.target, self.images, self.labels)
+
+    def _of_answers(self, result: AttackResult, labels: Tensor) -> str:
+        clean, slack = (part[: len(labels)] for part in self._clean)
+        if bool((torch.where(result.attacked, clean, -clean) > slack).any()):
+            return "the images that the model classifies rightly are others"
+        success = result.success
+        fooled, slack = _margins(self.target, result.adversarial[success], labels[success])
+        return "an example does not fool the model" if bool((-fooled > slack).any()) else ""
+
+
+def _of_tensors(result: AttackResult, images: Tensor) -> str:
+    shape = images.shape[:1]
+    kinds = {"attacked": torch.bool, "success": torch.bool, "queries": torch.int64}
+    expected = {name: (dtype, shape) for name, dtype in kinds.items()}
+    expected |= dict.fromkeys(_NORMS, (torch.float32, shape))
+    expected["adversarial"] = (images.dtype, images.shape)
+    for name, (dtype, wanted) in expected.items():
+        found = getattr(result, name)
+        if found.dtype != dtype or found.shape != wanted:
+            return f"{name} is {found.dtype} {list(found.shape)}, expected {dtype} {list(wanted)}"
+    if bool((result.queries < 0).any()) or not 0 <= result.seconds < float("inf"):
+        return "queries or seconds are below 0, or no numbers"
+    if bool((result.success & ~result.attacked).any()):
+        return "an image was fooled that was not attacked"
+    return ""
+
+
+def _of_examples(result: AttackResult, attack: Attack, target: Target, images: Tensor) -> str:
+    if not torch.equal(result.adversarial[~result.success], images[~result.success]):
+        return "there is an example where the attack did not succeed"
+    space = space_of(target)
+    try:
+        examples, clean = space.unscaled(result.adversarial), space.unscaled(images)
+    except InputError:
+        return "an example lies outside the bounds of the inputs"
+    difference = examples.double() - clean.double()
+    for norm in _NORMS:
+        stated = getattr(result, norm).double()
+        if not torch.allclose(stated, size(difference, norm), rtol=_NEAR, atol=TOLERANCE):  # nor is NaN
+            return f"{norm} is not the distance of the examples"
+    distance = size(difference, attack.threat.norm) - (TOLERANCE if space.bounded else 0)
+    if not bool(inside(examples, distance, attack.threat).all()):
+        return "an example lies outside the threat"
+    return ""
+
+
+def _margins(target: Target, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How far inputs [N, ...] are on the other side of their labels [N]; and what rounding may change there."""
+    parts, images = [], space_of(target).unscaled(images)
+    with target.ready(), torch.no_grad():
+        for start in range(0, len(images), BATCH_SIZE):
+            rows = slice(start, start + BATCH_SIZE)
+            logits = checked_logits(target, images[rows].to(target.device, torch.float32)).cpu()
+            parts.append(torch.stack((margin(logits, labels[rows]), _NEAR * logits.abs().amax(1))))
+    both = torch.cat(parts, 1) if parts else torch.zeros(2, 0)
+    return both[0], both[1]
