@@ -14,6 +14,8 @@ from muquant.data.dataset import Dataset
 from muquant.data.request import DatasetRequest
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name: for others it starts programs (EPS: Ghostscript)."""
 MAX_BYTES = 8 << 30
 """The largest split that is decoded, in bytes of uint8 pixels: it has to fit into memory."""
 
@@ -114,8 +116,9 @@ def _decode(files: list[Path]) -> npt.NDArray[np.uint8]:
 def _opened(path: Path) -> Image.Image:
     """The image with its header read and its pixels not yet decoded."""
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"cannot read {path}: expected an image, found {error}; replace or remove it"
+            f"cannot read {path}: expected an image ({', '.join(FORMATS)}), found none: {error}; "
+            "replace or remove it"
         ) from error

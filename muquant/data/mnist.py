@@ -22,10 +22,7 @@ def load_mnist(request: DatasetRequest) -> Dataset:
     """
     folder = request.data_folder()
     if request.download:
-        from torchvision.datasets import MNIST  # a second to import
-
-        with downloading(request, folder):
-            MNIST(str(folder), download=True)  # does nothing where the files are there, else checks their MD5
+        _download(request, folder)
     prefix = folder / "MNIST" / "raw" / ("train" if request.split == "train" else "t10k")
     images = read_idx(prefix.with_name(f"{prefix.name}-images-idx3-ubyte"), dimensions=3)
     labels = read_idx(prefix.with_name(f"{prefix.name}-labels-idx1-ubyte"), dimensions=1)
@@ -36,6 +33,23 @@ def load_mnist(request: DatasetRequest) -> Dataset:
         labels.to(torch.int64),
         tuple(str(label) for label in range(10)),
     )
+
+
+def _download(request: DatasetRequest, folder: Path) -> None:
+    """Fetch what is missing and check its MD5; what is there is not read."""
+    from torchvision import datasets  # a second to import
+
+    class MNIST(datasets.MNIST):  # type: ignore[misc]  # has no types; the folder has the name of the class
+        """Torchvision's, without its readers: they would open pickled copies in `processed` first."""
+
+        def _check_legacy_exist(self) -> bool:
+            return False
+
+        def _load_data(self) -> tuple[Tensor, Tensor]:
+            return torch.empty(0), torch.empty(0)
+
+    with downloading(request, folder):
+        MNIST(str(folder), download=True)
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:

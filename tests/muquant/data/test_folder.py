@@ -53,6 +53,17 @@ def test_a_class_that_the_test_split_lacks_keeps_its_number(tree: Path) -> None:
     assert dataset.labels.tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "jpg", "pgm", "png", "tif", "webp"])
+def test_the_formats_of_data_sets_are_read(tmp_path: Path, suffix: str) -> None:
+    grey = np.full((8, 8), 100, np.uint8)
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        Image.fromarray(grey).convert("L" if suffix == "pgm" else "RGB").save(
+            tmp_path / split / "a" / f"0.{suffix}"
+        )
+    assert abs(load_dataset(f"folder:{tmp_path}", "test").images.int() - 100).max() <= 2
+
+
 def drop_split(tree: Path) -> str:
     (tree / "test").rename(tree / "elsewhere")
     return str(tree / "test")
@@ -95,6 +106,12 @@ def not_an_image(tree: Path) -> str:
     return f"cannot read {tree / 'test' / 'dog' / '2.png'}"
 
 
+def another_programs(tree: Path) -> str:
+    path = tree / "test" / "dog" / "2.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\nshowpage\n")
+    return f"cannot read {path}: expected an image (BMP, JPEG"
+
+
 def truncated(tree: Path) -> str:
     path = tree / "test" / "dog" / "2.png"
     path.write_bytes(path.read_bytes()[:-40])
@@ -112,6 +129,7 @@ def truncated(tree: Path) -> str:
         other_mode,
         transparent,
         not_an_image,
+        another_programs,
         truncated,
     ],
 )

@@ -54,6 +54,15 @@ def test_mnist_is_read_from_torchvisions_layout(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.images.numpy(), expected)
 
 
+def test_an_old_pickled_copy_of_mnist_is_never_opened(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    processed = tmp_path / "MNIST" / "processed"
+    processed.mkdir()
+    for name in ("training.pt", "test.pt"):
+        (processed / name).write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
+    assert len(load_dataset("mnist", "test", root=tmp_path, download=True)) == 3
+
+
 def test_the_environment_names_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mnist(tmp_path)
     monkeypatch.setenv("MUQUANT_DATA", str(tmp_path))
