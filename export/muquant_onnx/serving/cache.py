@@ -33,6 +33,8 @@ from muquant_onnx.files.wire import is_external
 FORMAT = 1
 _MODEL, _MANIFEST = "model.onnx", "manifest.json"
 _CHUNK = 1 << 20
+_SYSTEM = 0, 65534
+"""The users whose folders one has to live with: root, and nobody, which root is called inside containers."""
 
 Key = dict[str, Any]
 
@@ -90,6 +92,7 @@ def cached_session(
 
 
 def _check_private(folder: Path) -> None:
+    """Refuse a folder that others can write to, and one whose place others can give to another folder."""
     if os.name != "posix":
         return
     found = folder.stat()
@@ -98,6 +101,32 @@ def _check_private(folder: Path) -> None:
             f"the cache folder {folder} belongs to another user or can be written by others, who could put "
             f"models into it; name one of your own, or: chmod go-w {folder}"
         )
+    for above in folder.resolve().parents:
+        if _others_rename(above.stat()):
+            raise InputError(
+                f"the cache folder {folder} lies in {above}, which belongs to another user or can be written "
+                f"by others, who could put another folder in its place; name one elsewhere, or: "
+                f"chmod go-w {above}"
+            )
+
+
+def _others_rename(found: os.stat_result) -> bool:
+    """Whether others than this user and root can rename what lies in a folder that is not theirs."""
+    if found.st_uid not in (*_SYSTEM, os.getuid()):
+        return True
+    writers = stat.S_IWOTH if found.st_gid == _private_group() else stat.S_IWOTH | stat.S_IWGRP
+    return bool(found.st_mode & writers) and not found.st_mode & stat.S_ISVTX
+
+
+def _private_group() -> int | None:
+    """The group that has this user's name, of which usually nobody else is; None where there is none."""
+    import grp  # only where there are groups
+    import pwd
+
+    try:
+        return grp.getgrnam(pwd.getpwuid(os.getuid()).pw_name).gr_gid
+    except KeyError:
+        return None
 
 
 def _is_whole(entry: Path, key: Key) -> bool:

@@ -190,6 +190,24 @@ def test_a_folder_that_others_can_write_to_is_refused(file: Path, cache: Path, m
     assert not list(cache.iterdir())
 
 
+@pytest.mark.parametrize(("mode", "taken"), [(0o777, False), (0o1777, True), (0o755, True)])
+def test_a_folder_in_one_that_others_can_write_to_is_refused(
+    file: Path, tmp_path: Path, mode: int, taken: bool
+) -> None:
+    above, link = tmp_path / "above", tmp_path / "link"
+    cache = above / "mine" / "cache"
+    cache.mkdir(parents=True, mode=0o700)
+    above.chmod(mode)
+    link.symlink_to(cache)
+    if taken:
+        load_session(file, policy="int8", cache=link)
+        assert list(cache.iterdir())
+        return
+    with pytest.raises(InputError, match=rf"cache folder {link} lies in {above}.*chmod go-w {above}"):
+        load_session(file, policy="int8", cache=link)
+    assert not list(cache.iterdir())
+
+
 def test_a_folder_is_made(file: Path, tmp_path: Path) -> None:
     load_session(file, policy="int8", cache=tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
