@@ -84,7 +84,7 @@ def quantize(
         rounding=rounding,
         biased=biased,
     )
-    outcome = finished.get(key)
+    outcome = finished.get(key, weight, spec, channels)
     if outcome is None:
         outcome = _in_range(weight, in_unit)
         finished.put(key, outcome)

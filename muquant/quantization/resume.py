@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -10,13 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError, naming
 from muquant.base.tensor_files import read_tensors, write_tensors
+from muquant.format.channels import Channels
+from muquant.format.spec import MuLawSpec
 from muquant.format.stored import read_weight, weight_entry, weight_tensors
 from muquant.quantization.moments import InputMoments, Moments
 from muquant.quantization.outcome import Outcome, OutputQuality
+from muquant.quantization.rounding import ROUNDINGS
 
 SCHEMA = "muquant.finished/1"
 _WEIGHT = "weight"
@@ -66,11 +71,17 @@ class FinishedWeights:
             digest.update(tensor.detach().contiguous().numpy().data)
         return digest.hexdigest()
 
-    def get(self, key: str) -> Outcome | None:
+    def get(self, key: str, weight: Tensor, spec: MuLawSpec, channels: Channels) -> Outcome | None:
         """Return the outcome of that name, None where there is none.
 
+        Args:
+            key: its name.
+            weight: that was quantized.
+            spec: the format that was asked for.
+            channels: of the weight.
+
         Raises:
-            InputError: its file is damaged.
+            InputError: its file is damaged, or holds what cannot have come of that weight.
         """
         path = self.folder / f"{key}.safetensors"
         if not path.exists():
@@ -82,7 +93,9 @@ class FinishedWeights:
                 tensor = read_weight(_WEIGHT, tensors, manifest[_WEIGHT])
                 output = manifest["output"]
                 quality = None if output is None else OutputQuality(**_numbers(output))
-                return Outcome(tensor, str(manifest["rounding"]), quality, tensors.get("shift"))
+                outcome = Outcome(tensor, str(manifest["rounding"]), quality, tensors.get("shift"))
+                _check(outcome, weight, spec, channels)
+                return outcome
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise InputError(f"it is malformed ({error!r:.200}); delete it") from error
 
@@ -103,6 +116,24 @@ class FinishedWeights:
             "output": None if outcome.output is None else _words(asdict(outcome.output)),
         }
         write_tensors(self.folder / f"{key}.safetensors", SCHEMA, tensors, manifest)
+
+
+def _check(outcome: Outcome, weight: Tensor, spec: MuLawSpec, channels: Channels) -> None:
+    """Raise `ValueError` where an outcome is not one of `weight`."""
+    tensor, quality, shift = outcome.tensor, outcome.output, outcome.shift
+    if tensor.shape != tuple(weight.shape) or tensor.channels != channels:
+        raise ValueError(f"a weight of shape {tensor.shape}, expected {tuple(weight.shape)}")
+    asked = spec.with_mu(float(tensor.spec.mu)) if spec.mu == "auto" else spec
+    if tensor.spec != asked:
+        raise ValueError(f"a weight in the format {tensor.spec}, expected {asked}")
+    if outcome.rounding not in ROUNDINGS:
+        raise ValueError(f"rounding {outcome.rounding!r:.40}, expected one of {', '.join(ROUNDINGS)}")
+    if quality is not None and any(math.isnan(ratio) for ratio in (quality.nearest, quality.taken)):
+        raise ValueError("a ratio that is no number")
+    if shift is not None:
+        kind = shift.dtype, tuple(shift.shape)
+        if kind != (torch.float32, (channels.count(tensor.shape),)) or not bool(shift.isfinite().all()):
+            raise ValueError(f"a shift of {kind}, expected finite float32, one for each channel")
 
 
 def _parts(samples: InputMoments | None) -> tuple[Moments, ...]:

@@ -98,7 +98,7 @@ def _of_examples(result: AttackResult, attack: Attack, target: Target, images: T
 
 
 def _margins(target: Target, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How far inputs [N, ...] are on the other side of their labels [N]; and what rounding may change there."""
+    """How far inputs [N, ...] are on the other side of their labels [N]; and what rounding may move."""
     parts, images = [], space_of(target).unscaled(images)
     with target.ready(), torch.no_grad():
         for start in range(0, len(images), BATCH_SIZE):

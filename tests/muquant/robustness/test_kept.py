@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -68,7 +68,12 @@ def pushed(result: AttackResult, row: int, by: float) -> AttackResult:
 
 def at(name: str, row: Literal["hit", "miss"], value: float) -> Alter:
     """Another value in one row, of an image that was fooled or of one that was not."""
-    return lambda result, rows: replace(result, **{name: with_value(getattr(result, name), rows[row], value)})
+
+    def alter(result: AttackResult, rows: dict[str, int]) -> AttackResult:
+        changed: dict[str, Any] = {name: with_value(getattr(result, name), rows[row], value)}
+        return replace(result, **changed)
+
+    return alter
 
 
 ALTERED: dict[str, tuple[Alter, str]] = {
