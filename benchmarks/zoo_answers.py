@@ -50,6 +50,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "3 bits for all": {"flat": True},
     "default": {},
     "samples, each layer alone": {"flat": True, "samples": True, "without": in_turn},
+    "samples, uniform levels": {"flat": True, "samples": True, "mu": 0.0},
     "samples": {"flat": True, "samples": True},
     "default, samples": {"samples": True},
     "tuned, samples": {"samples": True, "rounding": "tuned"},
@@ -141,7 +142,7 @@ def drawn(
     if asked.get("rounding") == "tuned":
         asked["max_seconds"] = options.seconds
     path, begin, cpu = FILES / f"{source.stem}-compressed.onnx", time.perf_counter(), time.process_time()
-    spec = MuLawSpec(granularity=STEPS.get(name, "channel"))
+    spec = MuLawSpec(mu=asked.pop("mu", "auto"), granularity=STEPS.get(name, "channel"))
     with asked.pop("without", nullcontext)():
         report = compress_onnx(source, path, spec, check=False, **asked)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
