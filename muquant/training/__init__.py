@@ -7,6 +7,7 @@ feedback/         feedback learning: where a model is weak, and examples there
 optimizers.py     one line each
 schedules.py      learning rates, likewise
 augmentations.py  random changes of images, likewise
+perturbations.py  attacks of adversarial training, likewise
 progress.py       what a run reports, and what it leaves behind
 """
 

@@ -23,6 +23,7 @@ from muquant.training import (
     TrainingConfig,
 )
 from muquant.training.feedback import DIRECTIONS, FeedbackConfig
+from muquant.training.options.adversarial import TRAINING_ATTACKS
 from muquant_cli.options.common import parse_bits
 
 GROUPS: dict[str, tuple[type, str]] = {
@@ -52,13 +53,16 @@ _HELP = {
     "validation": "Fraction of the training data held out.",
     "device": "auto, cpu or cuda.",
     "average": "Keep the mean of the weights over this fraction of the steps, at the end.",
+    "average-decay": "Average exponentially: what is left of a step's share after another, such as 0.999.",
     "keep": "Keep the weights of the last epoch, or of the best on held-out images.",
     "compile": "Compile the steps: a minute at first, faster on GPUs.",
     "epsilon": "Linf radius to defend, such as 0.3 or 8/255.  [default: the usual one of the data set]",
-    "attack-steps": "Gradient steps of the attack; 1 is fast and less safe.",
-    "attack-step-size": "Length of an attack step.  [default: 2.5 epsilon / steps, or 1.25 epsilon for 1]",
+    "attack": "How images are attacked; n-fgsm takes one step and does not overfit to it.",
+    "attack-steps": "Gradient steps of the attack; 1 of pgd is fast and less safe.  [default: 5; n-fgsm: 1]",
+    "attack-step-size": "Length of an attack step.  [default: 2.5 epsilon / steps; 1.25 epsilon for 1]",
     "epsilon-warmup": "Fraction of the steps in which epsilon and the attack steps rise.",
     "trades": "Weight of the TRADES loss; 0: train on adversarial images alone.",
+    "awp": "Take the loss where weights are moved by this share of their norm to raise it; 0.005 is usual.",
     "feedback-rounds": "How often examples are made, evenly over the epochs after the start.",
     "feedback-start": "Fraction of the epochs before the first round; 0 with the --init of a standard run.",
     "feedback-high-share": "Fraction of the classes that are the most robust ones.",
@@ -91,6 +95,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "augment": AUGMENTATIONS,
     "precision": PRECISIONS,
     "keep": KEEP,
+    "attack": TRAINING_ATTACKS,
     "feedback-direction-kind": DIRECTIONS,
     "qat-levels": get_args(Levels),
 }
@@ -125,7 +130,7 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
         if field.name not in GROUPS:
             name = field.name.replace("_", "-")
             function = click.option(
-                f"--{name}", type=_kind(name, field.default), default=field.default, help=_HELP[name]
+                f"--{name}", type=_kind(name, field), default=field.default, help=_HELP[name]
             )(function)
     return function
 
@@ -153,11 +158,13 @@ def read_config(qat: bool, options: dict[str, Any]) -> TrainingConfig:
     return TrainingConfig(**plain, **{name: GROUPS[name][0](**given) for name, given in groups.items()})
 
 
-def _kind(name: str, default: Any) -> Any:
-    """What an option takes; a number where its default is None."""
+def _kind(name: str, field: "Field[Any]") -> Any:
+    """What an option takes; where its default is None a number, or a whole one if its field says so."""
     if name in _CHOICES:
         return click.Choice(list(_CHOICES[name]))
-    return _Number() if default is None else type(default)
+    if field.default is not None:
+        return type(field.default)
+    return int if field.type == int | None else _Number()
 
 
 def _group_option(group: str, prefix: str, field: "Field[Any]") -> Callable[..., Any]:
@@ -167,7 +174,7 @@ def _group_option(group: str, prefix: str, field: "Field[Any]") -> Callable[...,
     return click.option(
         f"--{name}",
         f"{group}{_WITHIN}{field.name}",
-        type=str if field.name == "bits" else _kind(name, field.default),
+        type=str if field.name == "bits" else _kind(name, field),
         show_default=False,
         help=_HELP[name] + (f"  [default: {field.default}]" if known else ""),
     )

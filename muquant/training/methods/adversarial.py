@@ -1,18 +1,19 @@
 """Adversarial training: the loss of images that an attack on the model as it stands has just made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from muquant.attacks import PGD, TorchTarget
-from muquant.attacks.norms import project, random_start, steepest
 from muquant.base.seeds import derive_seed
 from muquant.data import Dataset
 from muquant.models.calls import evaluation_mode
+from muquant.training.methods.awp import Call, with_worse_weights
 from muquant.training.methods.method import Batch, BatchLoss, Method
-from muquant.training.options.adversarial import AdversarialOptions, Strength
+from muquant.training.options.adversarial import AdversarialOptions
+from muquant.training.perturbations import PERTURBATIONS, Rise, cross_entropy_rise, divergence_rise
 from muquant.training.progress import EpochMetrics
 
 VALIDATED, VALIDATION_STEPS = 500, 10
@@ -34,6 +35,9 @@ class Adversarial(Method):
     random start and one long step. Training can overfit to its own attack from one epoch to the next, with
     one long step as with a few of them; `fault` finds that.
 
+    With `awp` above 0 the loss is that of the worst weights near by, see `with_worse_weights`, once
+    epsilon has risen.
+
     The attack sees the model in evaluation mode, as in TRADES: its images leave the running statistics alone,
     and Pang et al., "Bag of Tricks for Adversarial Training", ICLR 2021, find the result no less robust and
     more accurate. The loss sees it in training mode. The training accuracy is that of the adversarial images.
@@ -41,15 +45,25 @@ class Adversarial(Method):
 
     def loss(self, batch: Batch) -> BatchLoss:
         """Attack the batch, and take the loss of what comes out."""
+        rise = cross_entropy_rise(batch.labels)
+        if self._options.trades:
+            with torch.no_grad(), evaluation_mode(batch.model):
+                rise = divergence_rise(batch.model(batch.inputs).float())
+        attacked, model = self._attack(batch, rise), batch.model.__call__
+        if self._options.awp and batch.progress >= self._options.epsilon_warmup:
+            model = with_worse_weights(
+                batch.model, lambda call: self._loss(call, batch, attacked).loss, self._options.awp
+            )
+        return self._loss(model, batch, attacked)
+
+    def _loss(self, model: Call, batch: Batch, attacked: Tensor) -> BatchLoss:
+        """That of a model for the images of a batch as they are and attacked."""
         smoothing, beta = self.config.label_smoothing, self._options.trades
         if not beta:
-            logits = batch.model(self._attack(batch, cross_entropy_rise(batch.labels))).float()
+            logits = model(attacked).float()
             loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
             return BatchLoss(loss, logits)
-        with torch.no_grad(), evaluation_mode(batch.model):
-            reference = batch.model(batch.inputs).float()
-        attacked = self._attack(batch, divergence_rise(reference))
-        clean, logits = batch.model(batch.inputs).float(), batch.model(attacked).float()
+        clean, logits = model(batch.inputs).float(), model(attacked).float()
         loss = functional.cross_entropy(clean, batch.labels, label_smoothing=smoothing)
         return BatchLoss(loss + beta * divergence_rise(clean)(logits), logits)
 
@@ -59,12 +73,13 @@ class Adversarial(Method):
         """
         count = min(len(held_out), VALIDATED)
         images = held_out.subset(torch.arange(count) * len(held_out) // count)  # evenly over the whole
-        epsilon, step_size = self._options.epsilon, self._options.attack_step_size
+        epsilon, steps = self._options.epsilon, self._options.attack_steps
         assert epsilon is not None
+        assert steps is not None
         attacks = {
             "robust_accuracy": PGD(epsilon=epsilon, steps=VALIDATION_STEPS, loss="margin"),
             "trained_attack_accuracy": PGD(
-                epsilon=epsilon, steps=self._options.attack_steps, step_size=step_size
+                epsilon=epsilon, steps=steps, step_size=self._options.attack_step_size
             ),
         }
         seed = derive_seed(self.config.seed, "robust validation")
@@ -93,53 +108,7 @@ class Adversarial(Method):
         assert self.config.adversarial is not None
         return self.config.adversarial
 
-    def _attack(self, batch: Batch, rise: Callable[[Tensor], Tensor]) -> Tensor:
-        strength = self._options.strength(batch.progress)
+    def _attack(self, batch: Batch, rise: Rise) -> Tensor:
+        strength, perturb = self._options.strength(batch.progress), PERTURBATIONS[self._options.attack]
         with evaluation_mode(batch.model):
             return perturb(batch.model, batch.inputs, rise, strength, batch.generator)
-
-
-def perturb(
-    model: nn.Module,
-    clean: Tensor,
-    rise: Callable[[Tensor], Tensor],
-    strength: Strength,
-    generator: Generator,
-) -> Tensor:
-    """Images in the Linf ball around `clean`, and in [0, 1], for which `rise` is large: PGD's last iterates.
-
-    Only gradients by the images are computed, none by the weights.
-
-    Args:
-        model: in the mode in which it is to be attacked.
-        clean: [N, ...] in [0, 1].
-        rise: logits float32 [N, classes] -> a scalar.
-        strength: of the attack.
-        generator: draws the start, uniform in the ball.
-    """
-    images = random_start(clean, strength.epsilon, "linf", generator)
-    for _ in range(strength.steps):
-        images.requires_grad_()
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(rise(model(images).float()), images)
-        with torch.no_grad():
-            moved = images + strength.step_size * steepest(gradient, "linf")
-            images = project(moved, clean, strength.epsilon, "linf")
-    return images
-
-
-def cross_entropy_rise(labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """What Madry's attack raises: the cross-entropy, summed so that its gradients do not underflow."""
-    return lambda logits: functional.cross_entropy(logits, labels, reduction="sum")
-
-
-def divergence_rise(reference: Tensor) -> Callable[[Tensor], Tensor]:
-    """What the attack of TRADES raises: KL(reference || logits), averaged over the images."""
-    target = functional.log_softmax(reference, dim=1)
-
-    def rise(logits: Tensor) -> Tensor:
-        return functional.kl_div(
-            functional.log_softmax(logits, dim=1), target, reduction="batchmean", log_target=True
-        )
-
-    return rise

@@ -1,10 +1,12 @@
 """The options of adversarial training."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from muquant.base.errors import InputError
+from muquant.base.registry import look_up
 from muquant.base.values import check_fields, field_values
 
 USUAL_EPSILON = {"mnist": 0.3, "cifar10": 8 / 255}
@@ -14,6 +16,10 @@ REACH, SINGLE_STEP_REACH = 2.5, 1.25
 """How far all steps together go, in units of epsilon, where no step size is given: Madry et al. 2018; for one
 step Wong et al. 2020."""
 
+TRAINING_ATTACKS = {"pgd": (5, None), "n-fgsm": (1, 1.0)}
+"""Attack -> its usual steps, and how far they go together; None for the values above. `PERTURBATIONS` of
+`training/perturbations.py` has the attacks themselves."""
+
 
 @dataclass(frozen=True)
 class AdversarialOptions:
@@ -22,27 +28,39 @@ class AdversarialOptions:
     Attributes:
         epsilon: Linf radius in units of the input range, above 0 and below 1; None is the usual one of the
             data set.
-        attack_steps: gradient steps of the attack, 1 or more. 1 is the fast variant of Wong et al. 2020.
-        attack_step_size: length of a step, like `epsilon`; None is 2.5 epsilon / steps, or 1.25 epsilon for
-            one step.
+        attack: a name of `TRAINING_ATTACKS`.
+        attack_steps: gradient steps of the attack, 1 or more; None is 5 of "pgd" and 1 of "n-fgsm", which has
+            no more. 1 of "pgd" is the fast variant of Wong et al. 2020.
+        attack_step_size: length of a step, like `epsilon`; None is 2.5 epsilon / steps, 1.25 epsilon for one
+            step, and epsilon for "n-fgsm".
         epsilon_warmup: the fraction of the run's steps, at least 0 and at most 1, in which epsilon rises
             along a straight line, and the number of attack steps with it. Without, large radii such as
             0.3 on MNIST are not learned at all.
         trades: weight beta of the TRADES loss (Zhang et al. 2019), 0 or more; 0 is the cross-entropy of the
             adversarial images alone (Madry et al. 2018).
+        awp: by how much of its norm every weight is moved towards a higher loss before that is taken
+            (adversarial weight perturbation: Wu et al. 2020, who take 0.005), 0 or more.
 
     Raises:
-        InputError: a value is of another type or out of range.
+        InputError: a value is of another type or out of range, or two values contradict.
     """
 
     epsilon: float | None = None
-    attack_steps: int = 5
+    attack: str = "pgd"
+    attack_steps: int | None = None
     attack_step_size: float | None = None
     epsilon_warmup: float = 0.3
     trades: float = 0.0
+    awp: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self, _RANGES, "training option")
+        look_up("attack", self.attack, TRAINING_ATTACKS)
+        if self.attack == "n-fgsm" and (self.attack_steps or 1) > 1:
+            raise InputError(
+                f"training option attack_steps: expected 1 for n-fgsm, a single step, found "
+                f"{self.attack_steps}; leave it out, or take the attack pgd"
+            )
 
     def complete(self, data: str, epochs: int) -> Self:
         """The same options for a run, with a number in place of every None.
@@ -60,9 +78,11 @@ class AdversarialOptions:
                 f"adversarial training on {data} has no usual epsilon; give --epsilon, in units of the "
                 f"input range"
             )
-        reach = SINGLE_STEP_REACH if self.attack_steps == 1 else REACH
-        size = self.attack_step_size or reach * epsilon / self.attack_steps
-        return replace(self, epsilon=epsilon, attack_step_size=size)
+        usual, reach = TRAINING_ATTACKS[self.attack]
+        steps = self.attack_steps or usual
+        reach = reach or (SINGLE_STEP_REACH if steps == 1 else REACH)
+        size = self.attack_step_size or reach * epsilon / steps
+        return replace(self, epsilon=epsilon, attack_steps=steps, attack_step_size=size)
 
     def strength(self, progress: float) -> "Strength":
         """The attack when the fraction `progress` of the run's steps is done; `self` is complete.
@@ -70,6 +90,7 @@ class AdversarialOptions:
         While epsilon rises, the number of steps rises with it: early attacks are cheap.
         """
         assert self.epsilon is not None
+        assert self.attack_steps is not None
         assert self.attack_step_size is not None
         share = min(1.0, progress / self.epsilon_warmup) if self.epsilon_warmup else 1.0
         steps = max(1, math.ceil(share * self.attack_steps))
@@ -81,8 +102,11 @@ class AdversarialOptions:
         """Read what `dataclasses.asdict` made of it, from a source that is not trusted.
 
         Raises:
-            InputError: a field is missing, unknown, of another type or out of range.
+            InputError: a field is missing, unknown, of another type or out of range. Runs from before there
+                were several attacks lack the fields that tell them apart.
         """
+        if isinstance(document, Mapping):
+            document = {"attack": "pgd", "awp": 0.0, **document}
         values: dict[str, Any] = field_values(cls, document, "options of adversarial training")
         return cls(**values)
 
@@ -108,4 +132,5 @@ _RANGES: dict[str, tuple[float, float]] = {
     "attack_step_size": (1e-9, 2),
     "epsilon_warmup": (0, 1 + 1e-9),
     "trades": (0, 1e4),
+    "awp": (0, 1),
 }

@@ -54,6 +54,8 @@ class TrainingConfig:
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         average: the fraction of the steps, at the end of the run, over which weights are averaged, above 0
             and below 1; validated and kept are the averaged ones. None keeps those of a single step.
+        average_decay: what is left of a step's share in the average after each further step, above 0 and
+            below 1, such as 0.999: an exponential average. None gives all of these steps the same share.
         keep: "last", the weights after the last step; or "best", those of the epoch after which the held-out
             robust accuracy was highest, or the held-out accuracy where the method measures no robustness.
         compile: run training steps through torch.compile, which needs a C++ compiler, takes a minute first
@@ -84,6 +86,7 @@ class TrainingConfig:
     validation: float = 0.1
     device: str = "auto"
     average: float | None = None
+    average_decay: float | None = None
     keep: str = "last"
     compile: bool = False
     adversarial: AdversarialOptions | None = None
@@ -98,6 +101,8 @@ class TrainingConfig:
         look_up("augmentation", self.augment, AUGMENTATIONS)
         look_up("precision", self.precision, dict.fromkeys(PRECISIONS))
         look_up("weights to keep", self.keep, dict.fromkeys(KEEP))
+        if self.average_decay is not None and self.average is None:
+            raise InputError("training option average_decay: nothing is averaged; give average as well")
         if self.keep == "best" and self.validation == 0:
             raise InputError("training option keep: best is judged on held-out images; give a validation")
         for name, kind in METHOD_OPTIONS.items():
@@ -143,6 +148,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup": (0, 1),
     "label_smoothing": (0, 1),
     "average": (1e-12, 1),
+    "average_decay": (1e-12, 1),
     "seed": (0, 2**63),
     "validation": (0, 1),
 }

@@ -18,14 +18,23 @@ class AveragedWeights:
     Args:
         model: whose weights.
         first: 0..steps - 1, the first step after which weights are counted.
+        decay: what is left of a step's share after each further step: an exponential average, of all alike
+            while there are few. None is their mean.
         estimate_statistics: gives the model, as it is after a step, the BatchNorm statistics of its weights.
 
     Attributes:
         tensors: the mean, by name; a checkpoint holds it.
     """
 
-    def __init__(self, model: nn.Module, first: int, estimate_statistics: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        first: int,
+        estimate_statistics: Callable[[int], None],
+        decay: float | None = None,
+    ) -> None:
         self._model, self._first, self._estimate_statistics = model, first, estimate_statistics
+        self._least = 0.0 if decay is None else 1 - decay
         self.tensors = {f"average.{name}": each.detach().clone() for name, each in model.named_parameters()}
 
     def take(self, step: int) -> None:
@@ -34,7 +43,8 @@ class AveragedWeights:
             return
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
-                self.tensors[f"average.{name}"].lerp_(parameter, 1 / (step - self._first + 1))
+                share = max(1 / (step - self._first + 1), self._least)
+                self.tensors[f"average.{name}"].lerp_(parameter, share)
 
     @contextmanager
     def in_place(self, step: int) -> Iterator[None]:

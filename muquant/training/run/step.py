@@ -90,7 +90,8 @@ class Stepper:
             return None
         first = min(round((1 - share) * self.steps), self.steps - 1)
         quantized = self.quantization.first if self.quantization else 0
-        return AveragedWeights(self.model, max(first, quantized), self.estimate_statistics)
+        first, decay = max(first, quantized), self._config.average_decay
+        return AveragedWeights(self.model, first, self.estimate_statistics, decay)
 
     def estimate_statistics(self, step: int) -> None:
         """Estimate BatchNorm's running statistics anew for the model's weights as they are.

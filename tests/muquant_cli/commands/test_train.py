@@ -61,6 +61,8 @@ def test_adversarial_options_reach_the_run(tmp_path: Path) -> None:
         "attack_step_size": 0.07,
         "epsilon_warmup": 0.5,
         "trades": 0.0,
+        "attack": "pgd",
+        "awp": 0.0,
     }
     assert adversarial(tmp_path / "run") == document["config"]["adversarial"] == expected
     config = read_run(tmp_path / "run").config

@@ -13,8 +13,9 @@ from muquant.base.errors import InputError
 from muquant.data import load_dataset
 from muquant.models import build_model
 from muquant.training import AdversarialOptions, Batch, EpochMetrics, Standard, TrainingConfig, train
-from muquant.training.methods.adversarial import Adversarial, cross_entropy_rise, perturb
+from muquant.training.methods.adversarial import Adversarial
 from muquant.training.options.adversarial import Strength
+from muquant.training.perturbations import cross_entropy_rise, n_fgsm, pgd
 
 from ..conftest import plug_in
 
@@ -31,15 +32,18 @@ def batch_of(model: nn.Module, progress: float = 0.5) -> Batch:
     return Batch(model.train(), dataset.inputs()[:30], dataset.labels[:30], progress, seeded(1))
 
 
+def fresh(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers of a model that has seen nothing yet."""
+    return {name: each.clone() for name, each in model.named_buffers()}
+
+
 @pytest.mark.parametrize("steps", [1, 4])
 def test_the_attack_on_a_linear_model_reaches_the_worst_corner(steps: int) -> None:
     weight = torch.randn(2, 12, generator=seeded())
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
     model[1].weight.data = weight
     clean, labels = torch.rand(20, 3, 2, 2, generator=seeded(1)), torch.arange(20) % 2
-    found = perturb(
-        model, clean, cross_entropy_rise(labels), Strength(0.2, steps, 2.5 * 0.2 / steps), seeded()
-    )
+    found = pgd(model, clean, cross_entropy_rise(labels), Strength(0.2, steps, 2.5 * 0.2 / steps), seeded())
     away = np.sign((weight[1] - weight[0]).numpy()) * np.where(labels.numpy() == 0, 1, -1)[:, None]
     expected = np.clip(clean.flatten(1).numpy() + 0.2 * away, 0, 1)
     np.testing.assert_allclose(found.flatten(1).numpy(), expected, atol=1e-6)
@@ -50,13 +54,72 @@ def test_attacked_images_stay_in_the_ball_and_in_the_range() -> None:
     clean = torch.rand(50, 1, 8, 8, generator=seeded()).round(decimals=1)  # some exactly 0 and 1
     labels = torch.zeros(50, dtype=torch.int64)
     rise, strength = cross_entropy_rise(labels), Strength(0.3, 3, 0.25)
-    found = perturb(model, clean, rise, strength, seeded(2))
+    found = pgd(model, clean, rise, strength, seeded(2))
     assert float((found - clean).abs().max()) <= 0.3 + 1e-6
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert not found.requires_grad
     assert not torch.equal(
-        found, perturb(model, clean, cross_entropy_rise(labels), Strength(0.3, 3, 0.25), seeded())
+        found, pgd(model, clean, cross_entropy_rise(labels), Strength(0.3, 3, 0.25), seeded())
     )
+
+
+def test_noise_beyond_the_ball_takes_one_step_and_is_not_projected() -> None:
+    weight = torch.randn(2, 12, generator=seeded())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
+    model[1].weight.data = weight
+    clean, labels = torch.full((40, 3, 2, 2), 0.5), torch.arange(40) % 2
+    found = n_fgsm(model, clean, cross_entropy_rise(labels), Strength(0.1, 1, 0.1), seeded())
+    away = np.sign((weight[1] - weight[0]).numpy()) * np.where(labels.numpy() == 0, 1, -1)[:, None]
+    noise = (found - clean).flatten(1).numpy() - 0.1 * away
+    assert 0.19 < np.abs(noise).max() <= 0.2 + 1e-6
+    assert abs(noise.mean()) < 0.02
+    assert noise.std() == pytest.approx(0.2 / 3**0.5, rel=0.1)
+    bright = n_fgsm(
+        model, torch.ones_like(clean), cross_entropy_rise(labels), Strength(0.1, 1, 0.1), seeded()
+    )
+    assert float(bright.max()) == 1
+    assert not found.requires_grad
+
+
+def test_worse_weights_are_those_along_the_gradient(tiny: Tiny) -> None:
+    """Against weights that are moved by hand."""
+    model = build_model("wrn-10-1", (1, 8, 8), 3)
+    batch, size = batch_of(model), 0.01
+    method = Adversarial(tiny(method="adversarial", adversarial=replace(OPTIONS, awp=size)))
+    found = method.loss(batch)
+    found.loss.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: each.grad for name, each in model.named_parameters()}
+    assert int(model.get_buffer("bn.num_batches_tracked")) == 1
+
+    twin = build_model("wrn-10-1", (1, 8, 8), 3)
+    twin.load_state_dict({**model.state_dict(), **fresh(twin)})
+    attacked = pgd(
+        twin.eval(), batch.inputs, cross_entropy_rise(batch.labels), method._options.strength(0.5), seeded(1)
+    )
+    twin.train()
+    loss = nn.functional.cross_entropy(twin(attacked), batch.labels)
+    for parameter, gradient in zip(
+        twin.parameters(), torch.autograd.grad(loss, list(twin.parameters())), strict=True
+    ):
+        if parameter.dim() > 1:
+            parameter.data += size * parameter.data.norm() / gradient.norm() * gradient
+    worse = nn.functional.cross_entropy(twin(attacked), batch.labels)
+    assert worse.item() > loss.item()
+    assert found.loss.item() == pytest.approx(worse.item(), rel=1e-4)
+    expected = torch.autograd.grad(worse, list(twin.parameters()))
+    torch.testing.assert_close(tuple(gradients.values()), expected, rtol=1e-2, atol=1e-4)
+
+
+def test_weights_are_as_they_are_while_epsilon_rises(tiny: Tiny) -> None:
+    options = replace(OPTIONS, epsilon_warmup=0.6)
+    losses = []
+    for awp in (0.0, 0.05):
+        torch.manual_seed(0)
+        model = build_model("wrn-10-1", (1, 8, 8), 3)
+        method = Adversarial(tiny(method="adversarial", adversarial=replace(options, awp=awp)))
+        losses.append([method.loss(batch_of(model, progress)).loss.item() for progress in (0.5, 0.7)])
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] < losses[1][1]
 
 
 @pytest.mark.parametrize("trades", [0.0, 2.0])

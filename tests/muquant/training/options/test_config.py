@@ -74,6 +74,9 @@ def test_a_bad_option_is_named(changes: dict[str, Any], message: str) -> None:
         ({"attack_step_size": 0}, "attack_step_size: expected at least"),
         ({"epsilon_warmup": 1.1}, "epsilon_warmup: expected at least 0"),
         ({"trades": -1}, "trades: expected at least 0"),
+        ({"awp": -0.1}, "awp: expected at least 0"),
+        ({"attack": "fgsm"}, "attack.*fgsm.*n-fgsm"),
+        ({"attack": "n-fgsm", "attack_steps": 2}, "attack_steps: expected 1 for n-fgsm"),
     ],
 )
 def test_a_bad_option_of_adversarial_training_is_named(changes: dict[str, Any], message: str) -> None:
@@ -90,8 +93,21 @@ def test_the_literatures_epsilon_and_steps_are_the_default(data: str, epsilon: f
     assert many is not None
     assert one is not None
     assert many.epsilon == one.epsilon == epsilon
-    assert many.attack_step_size == pytest.approx(2.5 * epsilon / many.attack_steps)
+    assert many.attack_steps == 5
+    assert many.attack_step_size == pytest.approx(2.5 * epsilon / 5)
     assert one.attack_step_size == pytest.approx(1.25 * epsilon)
+    noisy = AdversarialOptions(attack="n-fgsm").complete(data, 1)
+    assert noisy.attack_steps == 1
+    assert noisy.attack_step_size == pytest.approx(epsilon)
+
+
+def test_runs_from_before_there_were_several_attacks_are_read() -> None:
+    options = TrainingConfig(method="adversarial")
+    document = options.to_dict()
+    for name in ("attack", "awp"):
+        del document["adversarial"][name]
+    del document["average_decay"]
+    assert TrainingConfig.from_dict(document) == options
 
 
 @pytest.mark.parametrize("document", [None, [], {}, TrainingConfig().to_dict() | {"surprise": 1}])

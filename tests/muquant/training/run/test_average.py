@@ -105,6 +105,20 @@ def test_the_model_has_its_own_weights_back() -> None:
     assert model.weight.tolist() == [[6.0, 6.0]] * 2
 
 
+def test_an_exponential_average_begins_as_a_mean() -> None:
+    model, decay = nn.Linear(1, 1), 0.7
+    average = AveragedWeights(model, first=0, estimate_statistics=lambda step: None, decay=decay)
+    values = [1.0, 2.0, 6.0, -3.0, 5.0, 4.0]
+    for step, value in enumerate(values):
+        nn.init.constant_(model.weight, value)
+        average.take(step)
+    expected = sum(values[:3]) / 3  # 1/3 is above 0.3 still
+    for value in values[3:]:
+        expected = decay * expected + (1 - decay) * value
+    with average.in_place(5):
+        assert float(model.weight.detach()) == pytest.approx(expected)
+
+
 def test_the_model_has_its_own_weights_before_the_first_that_count() -> None:
     model = nn.Linear(2, 2)
     average = AveragedWeights(model, first=5, estimate_statistics=lambda step: None)
