@@ -46,7 +46,8 @@ class EpochMetrics:
         validation_accuracy: 0..1, of the held-out part, in float32; None where nothing is held out.
         lr: learning rate of the epoch's last step.
         seconds: of training, without validation.
-        robust_accuracy: 0..1, of held-out images under a short attack; None where the method measures none.
+        robust_accuracy: 0..1, of held-out images under a short attack, or of those that certified training
+            certifies; None where the method measures none.
         trained_attack_accuracy: 0..1, likewise under the attack of adversarial training itself.
     """
 

@@ -24,11 +24,13 @@ from muquant.training import (
 )
 from muquant.training.feedback import DIRECTIONS, FeedbackConfig
 from muquant.training.options.adversarial import TRAINING_ATTACKS
+from muquant.training.options.ibp import IbpOptions
 from muquant_cli.options.common import parse_bits
 
 GROUPS: dict[str, tuple[type, str]] = {
     "adversarial": (AdversarialOptions, ""),
     "feedback": (FeedbackConfig, "feedback-"),
+    "ibp": (IbpOptions, "ibp-"),
     "qat": (QatOptions, "qat-"),
 }
 """Field of `TrainingConfig` that is a group of options -> its class, and what the names of its options begin
@@ -78,6 +80,10 @@ _HELP = {
     "feedback-cap": "L2 distance up to which the boundary is looked for.",
     "feedback-bisections": "How often the cap is halved: a margin is exact to cap / 2^N.",
     "feedback-robustness-samples": "Images by which the robustness of a class is judged.",
+    "ibp-epsilon": "Linf radius to certify.  [default: the usual one of the data set]",
+    "ibp-start": "Fraction of the steps that train on images as they are.",
+    "ibp-ramp": "Fraction of the steps after these in which epsilon rises.",
+    "ibp-clean": "Weight of the images' own loss in the end, 0 to 1.",
     "qat-bits": 'Width of a code, 2 to 8; other widths for some layers: "3,conv1=8,fc.*=4".',
     "qat-mu": "Companding parameter.  [default: learned]",
     "qat-granularity": "Which weights share a scale: tensor, channel or group:G.",

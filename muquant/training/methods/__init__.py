@@ -5,6 +5,7 @@ One file each, one line here, and one in `METHOD_OPTIONS` of `training/options/c
 
 from muquant.training.methods.adversarial import Adversarial
 from muquant.training.methods.feedback import Feedback
+from muquant.training.methods.ibp import Ibp
 from muquant.training.methods.method import Batch, BatchLoss, Method, RunView
 from muquant.training.methods.standard import Standard
 
@@ -12,6 +13,7 @@ METHODS: dict[str, type[Method]] = {
     "standard": Standard,
     "adversarial": Adversarial,
     "feedback": Feedback,
+    "ibp": Ibp,
 }
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Batch",
     "BatchLoss",
     "Feedback",
+    "Ibp",
     "Method",
     "RunView",
     "Standard",

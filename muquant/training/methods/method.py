@@ -79,6 +79,9 @@ class Method:
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
 
+    def initialize(self, model: nn.Module) -> None:
+        """Give a new model other weights than its own, where the method wants that; not with `init`."""
+
     @property
     def first_judged_epoch(self) -> int:
         """1..epochs, the first one after which `keep` "best" may take the weights."""

@@ -12,16 +12,18 @@ from muquant.training.augmentations import AUGMENTATIONS
 from muquant.training.feedback.config import FeedbackConfig
 from muquant.training.optimizers import OPTIMIZERS
 from muquant.training.options.adversarial import AdversarialOptions
+from muquant.training.options.ibp import IbpOptions
 from muquant.training.options.qat import QatOptions
 from muquant.training.schedules import SCHEDULES
 
 PRECISIONS = ("float32", "bf16")
 KEEP = ("last", "best")
 
-METHOD_OPTIONS: dict[str, type[AdversarialOptions] | type[FeedbackConfig] | None] = {
+METHOD_OPTIONS: dict[str, type[AdversarialOptions] | type[FeedbackConfig] | type[IbpOptions] | None] = {
     "standard": None,
     "adversarial": AdversarialOptions,
     "feedback": FeedbackConfig,
+    "ibp": IbpOptions,
 }
 """Training method -> its own options, which `TrainingConfig` has in the field of that name; None where it has
 none. `METHODS` of `muquant.training.methods` has the methods themselves."""
@@ -62,6 +64,7 @@ class TrainingConfig:
             and pays on GPUs.
         adversarial: options of the method of that name, completed by defaults; None for other methods.
         feedback: likewise.
+        ibp: likewise.
         qat: options of quantization-aware training; None trains in float.
 
     Raises:
@@ -91,6 +94,7 @@ class TrainingConfig:
     compile: bool = False
     adversarial: AdversarialOptions | None = None
     feedback: FeedbackConfig | None = None
+    ibp: IbpOptions | None = None
     qat: QatOptions | None = None
 
     def __post_init__(self) -> None:
@@ -108,7 +112,7 @@ class TrainingConfig:
         for name, kind in METHOD_OPTIONS.items():
             if kind is None:
                 continue
-            given: AdversarialOptions | FeedbackConfig | None = getattr(self, name)
+            given: AdversarialOptions | FeedbackConfig | IbpOptions | None = getattr(self, name)
             if name == self.method:
                 object.__setattr__(self, name, (given or kind()).complete(self.data, self.epochs))
             elif given is not None:

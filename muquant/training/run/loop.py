@@ -13,6 +13,7 @@ from muquant.base.processes import join_processes
 from muquant.base.seeds import derive_seed, own_randomness
 from muquant.models import Classifier, build_model
 from muquant.models.evaluation import evaluate
+from muquant.training.methods import METHODS
 from muquant.training.options.config import TrainingConfig
 from muquant.training.progress import EpochMetrics, OnNote, OnTrainingProgress
 from muquant.training.run.best import BestWeights
@@ -76,6 +77,8 @@ def train(
     with own_randomness(processes.device):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model = build_model(config.model, parts.input_shape, len(parts.classes), parts.mean, parts.std)
+        if init is None:
+            METHODS[config.method](config).initialize(model)
         origin = folder.origin() if init is None else start_from(init, model, config, data.identity)
         identity = {"config": config.to_dict(), "data": data.identity, "init": origin}
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

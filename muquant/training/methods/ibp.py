@@ -1,0 +1,74 @@
+"""Certified training: the loss of the worst logits that intervals allow."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from muquant.certification import certify
+from muquant.certification.bounds import interval
+from muquant.certification.operations import Range
+from muquant.certification.trace import traced
+from muquant.data import Dataset
+from muquant.training.methods.method import Batch, BatchLoss, Method
+from muquant.training.options.ibp import IbpOptions
+
+VALIDATED = 500
+"""Held-out images that are certified after each epoch."""
+
+
+class Ibp(Method):
+    """The cross-entropy of the worst logits in a ball, as interval bounds tell them (Gowal et al., "On the
+    Effectiveness of Interval Bound Propagation for Training Verifiably Robust Models", 2018).
+
+    Epsilon rises, and meanwhile the loss goes from that of the images to that of the balls. Weights begin so
+    small that intervals neither grow nor vanish from layer to layer (Shi et al., "Fast Certified Robust
+    Training with Short Warmup", NeurIPS 2021). With quantization-aware training the weights whose bounds are
+    taken are the decoded ones. The training accuracy is that of the images as they are.
+    """
+
+    def initialize(self, model: nn.Module) -> None:
+        """Weights of mean 0 and deviation sqrt(2 pi) / inputs: a radius keeps its mean behind ReLU."""
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.normal_(module.weight, std=math.sqrt(2 * math.pi) / module.weight[0].numel())
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def loss(self, batch: Batch) -> BatchLoss:
+        """The loss of the images, and of their balls, in the shares that belong to the step."""
+        smoothing = self.config.label_smoothing
+        logits = batch.model(batch.inputs).float()
+        clean = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        share = self._options.share(batch.progress)
+        if not share:
+            return BatchLoss(clean, logits)
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            worst = self._worst_logits(batch, share)
+        kept = 1 - share * (1 - self._options.clean)
+        balls = functional.cross_entropy(worst, batch.labels, label_smoothing=smoothing)
+        return BatchLoss(kept * clean + (1 - kept) * balls, logits)
+
+    def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:
+        """The share of up to 500 held-out images that intervals certify at the full epsilon."""
+        count = min(len(held_out), VALIDATED)
+        images = held_out.subset(torch.arange(count) * len(held_out) // count)  # evenly over the whole
+        epsilon = self._options.epsilon
+        assert epsilon is not None
+        proven = certify(model, images.inputs(), images.labels, epsilon, bound="ibp")
+        return {"robust_accuracy": proven.accuracy}
+
+    def _worst_logits(self, batch: Batch, share: float) -> Tensor:
+        """What the logits of other classes can exceed the label's by, float32 [N, classes]."""
+        epsilon = self._options.epsilon
+        assert epsilon is not None
+        radius = share * epsilon
+        ball = Range((batch.inputs - radius).clamp(min=0), (batch.inputs + radius).clamp(max=1))
+        return -interval(traced(batch.model, ball), batch.labels)
+
+    @property
+    def _options(self) -> IbpOptions:
+        assert self.config.ibp is not None
+        return self.config.ibp
