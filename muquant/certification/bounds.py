@@ -9,7 +9,7 @@ from muquant.certification.operations import Affine, Operation, Range, Sum
 from muquant.certification.trace import Traced
 
 Bound = Callable[[Traced, Tensor], Tensor]
-"""(logits [N, classes], labels int64 [N]) -> a lower bound of z_label - z_class for each class, [N, classes]"""
+"""(logits [N, classes], labels int64 [N]) -> lower bounds of z_label - z_class, [N, classes]"""
 
 
 def interval(logits: Traced, labels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from muquant.models import build_model
 from muquant.models.evaluation import logits
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig, load_run, read_run
 from muquant.training.feedback import FeedbackConfig
+from muquant.training.options.ibp import IbpOptions
 
 from ..conftest import fails, invoke, invoke_json
 
@@ -26,12 +27,13 @@ QUICK = ("--data", "digits", "--model", "cnn4-small", "--epochs", 1, "--batch-si
 
 def test_every_training_option_is_on_the_command_line() -> None:
     text = invoke("train", "--help").stdout
-    groups = ("adversarial", "feedback", "qat")
+    groups = ("adversarial", "feedback", "ibp", "qat")
     plain = [field.name for field in fields(TrainingConfig) if field.name not in groups]
     attack = [field.name for field in fields(AdversarialOptions)]
     format_ = [f"qat_{field.name}" for field in fields(QatOptions) if field.name != "overrides"]
     feedback = [f"feedback_{field.name}" for field in fields(FeedbackConfig)]
-    for name in (*plain, *attack, *feedback, *format_, "qat", "init", "max_seconds"):
+    certified = [f"ibp_{field.name}" for field in fields(IbpOptions)]
+    for name in (*plain, *attack, *feedback, *certified, *format_, "qat", "init", "max_seconds"):
         assert f"--{name.replace('_', '-')} " in text, name
 
 

@@ -1,0 +1,106 @@
+"""Certified training: its loss against formulas, its ramp, and what it leads to."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from muquant import InputError
+from muquant.data import load_dataset
+from muquant.models import build_model
+from muquant.training import Batch, QatOptions, TrainingConfig, train
+from muquant.training.methods.ibp import Ibp
+from muquant.training.options.ibp import IbpOptions
+
+Tiny = Callable[..., TrainingConfig]
+
+
+def test_the_loss_of_a_linear_network_is_that_of_its_worst_corners(tiny: Tiny) -> None:
+    dataset = load_dataset("tiny", "train")
+    linear = nn.Linear(64, 3)
+    model = nn.Sequential(nn.Flatten(), linear)
+    inputs, labels = dataset.inputs()[:12].clamp(0.2, 0.8), dataset.labels[:12]
+    batch = Batch(model, inputs, labels, 0.99, torch.Generator())
+    method = Ibp(tiny(method="ibp", ibp=IbpOptions(epsilon=0.1, clean=0.25)))
+    weight, bias = linear.weight, linear.bias
+    apart = weight[labels][:, None] - weight[None]  # [N, 3, 64]
+    least = (apart * inputs.flatten(1)[:, None]).sum(2) + bias[labels][:, None] - bias
+    least = least - 0.1 * apart.abs().sum(2)
+    expected = 0.25 * functional.cross_entropy(model(inputs), labels)
+    expected = expected + 0.75 * functional.cross_entropy(-least, labels)
+    found = method.loss(batch)
+    torch.testing.assert_close(found.loss, expected)
+    torch.testing.assert_close(found.logits, model(inputs))
+    found.loss.backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    assert torch.isfinite(weight.grad).all()
+
+
+def test_at_first_it_is_the_loss_of_the_images(tiny: Tiny) -> None:
+    dataset = load_dataset("tiny", "train")
+    model = build_model("cnn4-small", (1, 8, 8), 3)
+    batch = Batch(model, dataset.inputs()[:12], dataset.labels[:12], 0.05, torch.Generator())
+    method = Ibp(tiny(method="ibp", ibp=IbpOptions(epsilon=0.1, start=0.1)))
+    expected = functional.cross_entropy(model(batch.inputs), batch.labels)
+    torch.testing.assert_close(method.loss(batch).loss, expected)
+
+
+def test_epsilon_rises_smoothly_from_start_to_the_end_of_the_ramp() -> None:
+    options = IbpOptions(epsilon=0.3, start=0.1, ramp=0.5)
+    shares = [options.share(place / 1000) for place in range(1000)]
+    assert shares[:101] == [0.0] * 101
+    assert shares[600:] == [1.0] * 400
+    steps = [after - before for before, after in pairwise(shares[100:601])]
+    assert all(step > 0 for step in steps)
+    assert max(abs(one - other) for one, other in pairwise(steps)) < 1e-4  # no kink
+    assert shares[225] / shares[599] == pytest.approx(0.25**4 / (0.25**4 + 4 * 0.25**3 * 0.75), rel=0.01)
+
+
+def test_weights_begin_so_that_radii_keep_their_size(tiny: Tiny) -> None:
+    model = build_model("cnn4", (1, 28, 28), 10)
+    Ibp(tiny(method="ibp", ibp=IbpOptions(epsilon=0.1))).initialize(model)
+    weight = model.get_parameter("fc1.weight")
+    assert weight.std().item() == pytest.approx(math.sqrt(2 * math.pi) / 3136, rel=0.01)
+    assert not model.get_parameter("fc1.bias").any()
+
+
+@pytest.mark.parametrize("qat", [None, QatOptions(start=0.5)], ids=["float", "3 bits"])
+def test_it_learns_what_can_be_certified(tiny: Tiny, tmp_path: Path, qat: QatOptions | None) -> None:
+    config = tiny(
+        method="ibp",
+        ibp=IbpOptions(epsilon=0.05, start=0.1),
+        epochs=24,
+        lr=5e-3,
+        weight_decay=0.0,
+        augment="none",
+        qat=qat,
+    )
+    result = train(config, tmp_path / "run")
+    assert result.test_accuracy > 0.9
+    assert result.history[-1].robust_accuracy is not None
+    assert result.history[-1].robust_accuracy > 0.6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon: expected at least"),
+        ({"start": 0.7, "ramp": 0.5}, "at most 1 together"),
+        ({"clean": 2.0}, "clean: expected"),
+    ],
+)
+def test_bad_options_are_named(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        IbpOptions(**changes)
+
+
+def test_a_data_set_without_a_usual_epsilon_asks_for_one(tiny: Tiny) -> None:
+    with pytest.raises(InputError, match="--ibp-epsilon"):
+        tiny(method="ibp")
+    assert replace(tiny(), data="mnist", method="ibp").ibp == IbpOptions(epsilon=0.3)
