@@ -29,7 +29,8 @@ from provenance import write_results
 from torch import Tensor
 
 from muquant.attacks import APGDCE, APGDT, Norm, TorchTarget
-from muquant.base.files import make_folder, read_json, write_json
+from muquant.base.files import make_folder, write_json
+from muquant.base.reading import read_json
 
 STEPS, TARGETS, BATCH = 100, 9, 100
 SEEDS = 5

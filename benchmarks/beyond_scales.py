@@ -34,7 +34,7 @@ from torch.nn.functional import cross_entropy
 
 import muquant as mq
 from muquant import AnswersWarning
-from muquant.base.files import read_json
+from muquant.base.reading import read_json
 from muquant.compression.answers.distortion import distortion
 from muquant.compression.options import CompressionOptions
 from muquant.format.channels import ROWS, Channels

@@ -40,7 +40,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from muquant.base.files import read_json, write_json
+from muquant.base.files import write_json
+from muquant.base.reading import read_json
 
 CALIBRATION_SEED = 10**9
 """No step of the training has it."""

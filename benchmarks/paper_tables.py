@@ -37,9 +37,9 @@ from torchrun import CORES, ONE_THREAD, torchrun
 
 from muquant.attacks import TorchTarget
 from muquant.base.devices import computes_bf16, find_device
-from muquant.base.files import read_json
 from muquant.base.processes import join_processes
 from muquant.base.provenance import provenance
+from muquant.base.reading import read_json
 from muquant.data import load_dataset
 from muquant.robustness import settings_for
 from muquant.training import OutOfTime, TrainingProgress, train

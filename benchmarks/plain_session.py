@@ -38,8 +38,8 @@ from runtime_bench import write_identity
 from runtime_probe import stock
 
 import muquant
-from muquant.base.files import read_json
 from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
+from muquant.base.reading import read_json
 from muquant_onnx import compress_onnx
 
 SEED, SIZE = 0, 4096

@@ -55,8 +55,8 @@ from runtime_files import (
 from runtime_models import CNN4, ENCODER, LARGE, LINEAR, MLP, NETWORKS, SEED, WRN, Network
 from runtime_plot import plot_runtime
 
-from muquant.base.files import read_json
 from muquant.base.provenance import provenance
+from muquant.base.reading import read_json
 
 BATCHES = (1, 32)
 LATENCY1, LATENCY32 = (f"latency_{batch}_ms" for batch in BATCHES)

@@ -31,7 +31,7 @@ from provenance import RESULTS, write_results
 from torch import Tensor, nn
 
 import muquant
-from muquant.base.files import read_json
+from muquant.base.reading import read_json
 from muquant.compression.answers.report import AnswersWarning
 from muquant.models import build_model
 from muquant.quantization.outcome import finite

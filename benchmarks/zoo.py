@@ -25,8 +25,8 @@ from provenance import RESULTS, commit, write_results
 from runtime_bench import write_identity
 from runtime_probe import stock
 
-from muquant.base.files import read_json
 from muquant.base.provenance import provenance
+from muquant.base.reading import read_json
 from muquant.base.text import byte_size, markdown_table
 
 SEED, LARGEST, UNLIKE = 0, 0.2, 10

@@ -27,7 +27,7 @@ from packaged.tasks import Answer, sqnr
 from provenance import RESULTS, commit, write_results
 
 from muquant import AnswersWarning, MuLawSpec
-from muquant.base.files import read_json
+from muquant.base.reading import read_json
 from muquant_onnx import compress_onnx, load_session
 from muquant_onnx.from_onnx import quantizer
 from muquant_onnx.from_onnx.calibrate import graph_samples

@@ -10,7 +10,8 @@ from torch import nn
 
 import muquant
 from muquant.attacks import PGD, AttackResult, TorchTarget
-from muquant.base.files import make_folder, read_json, write_json
+from muquant.base.files import make_folder, write_json
+from muquant.base.reading import read_json
 from muquant.compression.amplification import Amplification, measure_amplification
 from muquant.format.spec import Domain
 from muquant.robustness import Settings

@@ -7,8 +7,9 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from muquant.base.files import read_json, write_bytes
+from muquant.base.files import write_bytes
 from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
+from muquant.base.reading import read_json
 from muquant.base.text import markdown_table
 from muquant.robustness.rendering.words import radius
 from paper.attacks import BEYOND, BLACK_BOX, CLEAN, WHITE_BOX

@@ -6,7 +6,8 @@ steps/      what commands do once they have parsed: a call under a bar, and its 
 options/    options, and how their texts are read
 sources/    a model by a text that names it
 tables.py   tables that several commands print
-output.py   tables, progress, errors in one line, `--json`
+output.py   tables, progress, `--json`
+streams.py  errors in one line, and what the system says no to
 """
 
 from muquant_cli.group import main

@@ -1,8 +1,11 @@
 """The group of commands. A command's module is imported only when it runs: help and version need no torch."""
 
 from importlib import import_module
+from typing import Any
 
 import click
+
+from muquant_cli.streams import one_line
 
 COMMANDS = {
     "demo": "Train, compress, export and verify a small model on handwritten digits.",
@@ -17,6 +20,14 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with one_line():  # what help and wrong options print is printed here
+            return super().main(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_line():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

@@ -1,8 +1,8 @@
-"""What every command shares: the `--json` switch, errors in one line, tables and progress."""
+"""What every command shares: the `--json` switch, tables and progress."""
 
 import functools
 import json
-import sys
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,14 +19,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from muquant.base.errors import InputError
+from muquant.base.text import printable
+from muquant_cli.streams import complain
 
-BAD_INPUT, FAILED = 2, 1
+FAILED = 1
 
 
 class Output:
-    """Where a command prints: tables on stdout, or with `--json` one document there, the rest on stderr."""
+    """Where a command prints: tables on stdout, or with `--json` one document there, the rest on stderr.
+
+    Whatever it is given is text: what is no printable character is escaped, and nothing is markup.
+    """
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -39,21 +44,31 @@ class Output:
 
     def say(self, text: str) -> None:
         """Print a line for people."""
-        (self.log if self.as_json else self.console).print(text)
+        (self.log if self.as_json else self.console).print(_text(text))
+
+    def remark(self, text: str) -> None:
+        """Print a line for people on stderr."""
+        self.log.print(_text(text))
+
+    def complain(self, text: str) -> None:
+        """Print on stderr what is wrong with a result."""
+        complain(text)
 
     def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table for people; the first column is never wrapped."""
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=_text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+        )
         for index, column in enumerate(header):
-            table.add_column(column, no_wrap=not index, overflow="fold")
+            table.add_column(_text(column), no_wrap=not index, overflow="fold")
         for row in rows:
-            table.add_row(*map(str, row))
+            table.add_row(*(_text(str(cell)) for cell in row))
         (self.log if self.as_json else self.console).print(table)
 
     def result(self, document: dict[str, Any]) -> None:
-        """Print the machine's document, if it was asked for."""
+        """Print the machine's document, if it was asked for; a number that JSON has not is null in it."""
         if self.as_json:
-            click.echo(json.dumps(document, allow_nan=False))
+            click.echo(json.dumps(_finite(document), allow_nan=False))
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Callable[[int, int | None, str], None]]:
@@ -67,33 +82,47 @@ class Output:
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self.log, disable=not self.log.is_terminal, transient=True) as bar:
-            task = bar.add_task(description, total=None, note="")
+            task = bar.add_task(printable(description), total=None, note="")
 
             def update(done: int, total: int | None, note: str) -> None:
-                bar.update(task, completed=done, total=total, note=note)
+                bar.update(task, completed=done, total=total, note=printable(note))
 
             yield update
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--json`, pass an `Output` first, and turn an `InputError` into one line and exit status 2."""
+    """Add `--json`, and pass an `Output` first."""
 
     @click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document on stdout; logs go to stderr."
     )
     @functools.wraps(function)
     def wrapped(*args: Any, as_json: bool, **options: Any) -> None:
-        try:
-            function(Output(as_json), *args, **options)
-        except InputError as error:
-            click.echo(f"muquant: error: {' '.join(str(error).split())}", err=True)
-            sys.exit(BAD_INPUT)
+        function(Output(as_json), *args, **options)
 
     return wrapped
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the error to whoever ends the process; the base ends it here, without a word."""
+        raise
+
+
 def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False)  # names may have brackets
+    console = _Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width; tables should not fold there
     return console
+
+
+def _text(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from muquant.base.errors import InputError
 from muquant.base.files import write_bytes
+from muquant.base.reading import parse_json, read_bytes, require_file
 
 _MANIFEST, _CHECKSUM = "muquant", "sha256"
 _BLANK = "0" * 64
@@ -82,11 +83,11 @@ def read_tensors(path: str | os.PathLike[str], schema: str) -> TensorFile:
     Raises:
         InputError: the file is missing, truncated, altered, or of another kind.
     """
-    path = Path(path)
+    path = require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or 'no such file'}; name another") from error
     except SafetensorError as error:
@@ -102,10 +103,12 @@ def read_tensors(path: str | os.PathLike[str], schema: str) -> TensorFile:
     if len(checksum) != len(_BLANK) or hashlib.sha256(blank).hexdigest() != checksum:
         raise InputError(f"{path} was altered: its SHA-256 does not match; take an unchanged copy")
     try:  # the checksum holds, but anyone can compute one
-        manifest = json.loads(metadata[_MANIFEST])
+        manifest = parse_json(metadata[_MANIFEST], f"the manifest of {path}")
         found = manifest.get("schema")
         tensors = load(data)
-    except (ValueError, AttributeError, KeyError, RecursionError, SafetensorError) as error:
+    except InputError:
+        raise
+    except (ValueError, AttributeError, KeyError, RuntimeError, OverflowError, SafetensorError) as error:
         raise InputError(f"{path} is malformed ({error!r:.200}); write it with muquant") from error
     if found != schema:
         raise InputError(f"{path}: expected a file of kind {schema}, found {found!r:.60}; name another")

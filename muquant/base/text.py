@@ -1,8 +1,19 @@
-"""Figures as people read them: sizes, and tables in Markdown."""
+"""Text as people read it: names from files, sizes, and tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
 
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+
+
+def printable(text: str) -> str:
+    """Return `text` in one line, with an escape such as "\\x1b" for whatever is no printable character.
+
+    Names come from files that anybody may have written. Line breaks, control sequences of terminals, marks
+    that turn the direction of writing and halves of characters stay what they are in a name: text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def byte_size(nbytes: int) -> str:
@@ -26,5 +37,5 @@ def markdown_table(header: Sequence[str], alignment: str, rows: Iterable[Sequenc
 
 
 def _line(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("|", "\\|") for cell in cells)
+    escaped = (printable(cell).replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"

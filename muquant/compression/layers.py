@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from muquant.base.errors import InputError
 from muquant.compression.computed import Trained, prepared_weights
-from muquant.compression.selection import Override, override_specs, pick
+from muquant.compression.selection import Layers, Override, override_specs, pick
 from muquant.format.channels import ROWS, Channels
 from muquant.format.spec import MuLawSpec
 from muquant.models.wrappers import plain_modules
@@ -217,9 +217,9 @@ def weights_of(module: nn.Module) -> dict[str, Channels]:
     return {}
 
 
-def select_weights(model: nn.Module, layers: str, uses: Uses | None = None) -> list[Weight]:
-    """Return the weights that `layers` picks: "all", "last:K" (of the layers with weights), or a regular
-    expression.
+def select_weights(model: nn.Module, layers: Layers, uses: Uses | None = None) -> list[Weight]:
+    """Return the weights that `layers` picks: "all", "last:K" (of the layers with weights), a regular
+    expression, or whole names of weights.
 
     The expression is searched in the path of the layer: "fc" picks fc1 and fc2, "^fc1$" only fc1. A shared
     weight is picked by any of its layers. Constants that are no trained weights, see `exact_reason`, are not
@@ -242,7 +242,7 @@ def select_weights(model: nn.Module, layers: str, uses: Uses | None = None) -> l
             f"{other}"
         )
     weight_at = {owner: weight for weight in _shared(model, owners) for owner in weight.owners}
-    places = pick([(owner.layer,) for owner in owners], layers, "layers")
+    places = pick([(owner.layer,) for owner in owners], layers, "layers", [owner.name for owner in owners])
     picked = list(dict.fromkeys(weight_at[owners[place]] for place in places))
     if exact := [weight for weight in picked if weight.exact]:
         if len(exact) == len(picked):

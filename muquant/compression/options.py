@@ -12,7 +12,7 @@ from muquant.base.registry import look_up
 from muquant.compression.calibration.batches import Samples
 from muquant.compression.calibration.given import Calibration, read_samples
 from muquant.compression.calibration.taken import in_float32, taken_by
-from muquant.compression.selection import Override
+from muquant.compression.selection import Layers, Override
 from muquant.format.spec import MuLawSpec
 from muquant.models.arguments import Arguments
 from muquant.quantization.observers import observer_class
@@ -56,7 +56,7 @@ class CompressionOptions:
 
     spec: MuLawSpec | None = None
     flat: bool = False
-    layers: str = "all"
+    layers: Layers = "all"
     overrides: Mapping[str, Override] = field(default_factory=dict)
     rounding: str | None = None
     max_seconds: float | None = None

@@ -1,7 +1,6 @@
 """The pipeline: select layers, observe, round, and keep the result as one `CompressedModel`."""
 
 import copy
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from muquant.base.errors import InputError, naming
+from muquant.base.files import temporary_folder
 from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.answers.modules import ask_held_out, ask_module, check_module, run_module
 from muquant.compression.artifact import CompressedModel
@@ -31,7 +31,7 @@ from muquant.compression.layers import (
 from muquant.compression.left import left_float
 from muquant.compression.options import TUNED, CompressionOptions
 from muquant.compression.quantizer import Compressed, Quantizer, put_in_place
-from muquant.compression.selection import Override
+from muquant.compression.selection import Layers, Override
 from muquant.compression.sensitivity import input_shapes
 from muquant.compression.tuning import TuningReport, batches_of, subject_of, tune
 from muquant.format.spec import MuLawSpec
@@ -50,7 +50,7 @@ def compress(
     spec: MuLawSpec | None = None,
     *,
     flat: bool = False,
-    layers: str = "all",
+    layers: Layers = "all",
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
     max_seconds: float | None = None,
@@ -153,7 +153,7 @@ def compress_module(
     `example` is for the norms of convolutions alone. `held_out` returns what the float model answers to
     held-out samples, where that was asked already."""
     if options.finished is None and options.spreads and options.refines:
-        with tempfile.TemporaryDirectory() as folder:  # what is rounded to choose widths is not rounded again
+        with temporary_folder() as folder:  # what is rounded to choose widths is not rounded again
             kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))
             return compress_module(model, kept, example=example, shown=shown, on_layer=on_layer)
     module, trained = frozen_copy(model)

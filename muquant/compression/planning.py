@@ -20,6 +20,7 @@ from muquant.compression.computed import frozen_copy
 from muquant.compression.layers import override_formats, select_weights
 from muquant.compression.options import CompressionOptions
 from muquant.compression.pipeline import compress_module
+from muquant.compression.selection import Layers
 from muquant.format.spec import MuLawSpec
 from muquant.models.calls import Example, output_tensors
 from muquant.quantization.resume import FinishedWeights
@@ -31,7 +32,7 @@ def plan_widths(
     *,
     max_bytes: int | None = None,
     max_drop: float | None = None,
-    layers: str = "all",
+    layers: Layers = "all",
     overrides: Mapping[str, int] | None = None,
     rounding: str | None = None,
     max_seconds: float | None = None,

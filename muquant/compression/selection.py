@@ -6,22 +6,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from muquant.base.errors import InputError, naming
 from muquant.format.spec import MuLawSpec
 
+_DIGITS = 9
+"""Of a number of layers."""
+Layers = str | Sequence[str]
+"""Which weights are meant: a text, see `pick`, or whole names."""
 Override = int | MuLawSpec
 """Another width, or another format altogether."""
 
 
-def pick(labels: Sequence[Sequence[str]], layers: str, what: str) -> list[int]:
+def pick(
+    labels: Sequence[Sequence[str]], layers: Layers, what: str, weights: Sequence[str] = ()
+) -> list[int]:
     """Return the places of the things that `layers` picks, at least one, in their order.
 
     Args:
         labels: for each thing the names that it goes by, the one to show to users first; "last:K" counts
             things that share it once.
-        layers: "all", "last:K", or a regular expression that is searched in each of the names.
+        layers: "all", "last:K", or a regular expression that is searched in each of the names; or the whole
+            names of some of `weights`.
         what: asked for them, such as "layers"; begins the messages.
+        weights: their whole names, in the places of `labels`.
 
     Raises:
         InputError: nothing is picked; the message lists what there is.
     """
+    if not isinstance(layers, str):
+        return sorted(_named(weights, name, what) for name in layers)
     picked = _search(labels, layers, what)
     if not picked:
         names = ", ".join(dict.fromkeys(names[0] for names in labels))
@@ -48,21 +58,18 @@ def override_specs(
         InputError: an override picks nothing, or its width is out of range.
     """
     for layers, override in overrides.items():
-        exact = layers.startswith("=")
-        places = _named(weights, layers) if exact else pick(labels, layers, "override")
-        with naming(f"override {layers!r}"):
+        name, what = layers.removeprefix("="), f"override {layers!r}"
+        places = pick(labels, layers, "override") if name == layers else [_named(weights, name, what)]
+        with naming(what):
             own = override if isinstance(override, MuLawSpec) else spec.with_bits(override)
         yield places, own
 
 
-def _named(weights: Sequence[str], exact: str) -> list[int]:
-    """Return the place of the weight in "=NAME"."""
-    name = exact.removeprefix("=")
+def _named(weights: Sequence[str], name: str, what: str) -> int:
+    """Return the place of the weight called `name`."""
     if name not in weights:
-        raise InputError(
-            f"override {exact!r}: no weight is called {name}; the weights are {', '.join(weights)}"
-        )
-    return [weights.index(name)]
+        raise InputError(f"{what}: no weight is called {name}; the weights are {', '.join(weights)}")
+    return weights.index(name)
 
 
 def _search(labels: Sequence[Sequence[str]], layers: str, what: str) -> list[int]:
@@ -71,13 +78,13 @@ def _search(labels: Sequence[Sequence[str]], layers: str, what: str) -> list[int
         return places
     if layers.startswith("last:"):
         count = layers.removeprefix("last:")
-        if not count.isdecimal() or int(count) < 1:
+        if not count.isdecimal() or len(count) > _DIGITS or int(count) < 1:
             raise InputError(f'{what} {layers!r}: expected a count from 1 behind "last:", such as "last:3"')
         last = list(dict.fromkeys(names[0] for names in labels))[-int(count) :]
         return [place for place in places if labels[place][0] in last]
     try:
         pattern = re.compile(layers)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise InputError(
             f'{what} {layers!r} is not a regular expression ({error}); expected "all", "last:K" or one'
         ) from error

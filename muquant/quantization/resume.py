@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError, naming
+from muquant.base.files import make_folder
 from muquant.base.tensor_files import read_tensors, write_tensors
 from muquant.format.channels import Channels
 from muquant.format.spec import MuLawSpec
@@ -105,7 +106,7 @@ class FinishedWeights:
         Raises:
             InputError: it cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         tensor = outcome.tensor
         tensors = weight_tensors(_WEIGHT, tensor)
         if outcome.shift is not None:

@@ -163,7 +163,7 @@ def compress(
     output.result(document)
     missed = wanted.missed(answers)
     if missed:
-        click.echo(f"muquant: {out} is written, but does not answer as it has to: {missed}", err=True)
+        output.complain(f"{out} is written, but does not answer as it has to: {missed}")
         sys.exit(FAILED)
 
 

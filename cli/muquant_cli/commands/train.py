@@ -14,8 +14,9 @@ from muquant.compression.left import left_float
 from muquant.training import OutOfTime
 from muquant_cli.options.common import root_option
 from muquant_cli.options.training import config_options, read_config
-from muquant_cli.output import BAD_INPUT, Output, command
+from muquant_cli.output import Output, command
 from muquant_cli.steps.training import run_training
+from muquant_cli.streams import BAD_INPUT
 
 
 @click.command()

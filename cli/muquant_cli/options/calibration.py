@@ -1,16 +1,15 @@
 """`--calibration`: a few samples of what a model will be given."""
 
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from muquant.base.arrays import read_arrays
 from muquant.base.errors import InputError, first_line, naming
 from muquant.compression.calibration import Samples, read_samples
 from muquant.compression.options import CompressionOptions
@@ -83,7 +82,7 @@ def finished_weights(output: Output, out: Path, resume: bool) -> Iterator[Finish
         yield finished
     except BaseException:
         if finished.count:
-            output.log.print(
+            output.remark(
                 f"{finished.count} finished weights are kept in {finished.folder}; --resume takes them"
             )
         raise
@@ -126,12 +125,10 @@ def _evenly(there: int, wanted: int) -> Tensor:
 
 def _read_arrays(path: Path) -> Example:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
+    except (ValueError, TypeError, RuntimeError) as error:  # types and numbers of axes that torch has not
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{path} holds no arrays of numbers ({first_line(error)}); write it with numpy.save or savez"
         ) from error

@@ -18,6 +18,7 @@ import muquant
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder
 from muquant.base.processes import Processes
+from muquant.base.reading import read_bytes
 from muquant.models import Classifier
 from muquant.robustness import Subject
 from muquant.robustness.subject import LogitsFunction
@@ -183,7 +184,7 @@ def _subject(
 
 def _digest(file: Path, given: nn.Module | None) -> str:
     """Return what names a file, what it is served by, and what options put before it."""
-    parts = [hashlib.sha256(file.read_bytes()).hexdigest(), ort.__version__]
+    parts = [hashlib.sha256(read_bytes(file)).hexdigest(), ort.__version__]
     return " ".join(parts if given is None else [*parts, repr(given)])
 
 

@@ -2,14 +2,14 @@
 
 import os
 from collections import defaultdict
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from muquant.base.errors import InputError, first_line
+from muquant.base.errors import InputError, first_line, naming
+from muquant.base.reading import open_file, require_file
 from muquant.models.wrappers import fit_names, misfit
 
 NO_STATE = "none"
@@ -50,15 +50,14 @@ def load_state(module: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    with naming("--state"):
+        require_file(path, "name a safetensors file, or none")
     try:
         return load_file(path)
-    except OSError as error:
-        raise InputError(
-            f"--state: cannot read {path}: {error.strerror or 'no such file'}; "
-            "name a safetensors file, or none"
-        ) from error
-    except SafetensorError as error:
-        if Path(path).read_bytes()[:4].startswith(_PICKLES):
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        with open_file(path) as file:
+            pickled = file.read(4).startswith(_PICKLES)
+        if pickled:
             raise InputError(
                 f"--state: expected a safetensors file, found {path}, a pickle, which is never opened here; "
                 f'convert it once: s = torch.load("{path}", weights_only=True); safetensors.torch.save_file('

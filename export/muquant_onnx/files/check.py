@@ -1,12 +1,12 @@
 """Whether a model is valid: onnxruntime decides."""
 
-import tempfile
 from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.files import temporary_folder
 from muquant_onnx.files.external import tensors_of
 from muquant_onnx.files.wire import is_external, range_of, refer
 
@@ -27,7 +27,7 @@ def check(proto: onnx.ModelProto, path: Path) -> None:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         model, longest = Path(folder, "model.onnx"), 0
         for tensor in tensors_of(copy):
             if is_external(tensor):

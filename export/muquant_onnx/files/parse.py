@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.reading import open_file
 from muquant_onnx.files.external import graphs_of, tensors_of
 from muquant_onnx.files.wire import detach, settle
 
@@ -22,7 +23,7 @@ def parse(path: Path) -> onnx.ModelProto:
     """
     try:
         with (
-            path.open("rb") as file,
+            open_file(path, "name an ONNX file") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
             memoryview(data) as view,
         ):
@@ -38,6 +39,8 @@ def parse(path: Path) -> onnx.ModelProto:
             if isinstance(graph, onnx.FunctionProto):
                 _name_domain(graph.opset_import)
         return proto
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
     except Exception as error:  # protobuf's own error, and an empty file

@@ -1,7 +1,6 @@
 """Compress an ONNX file from anywhere: find its weights, code them one at a time, write it anew."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -10,14 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 import psutil
 
-from muquant.base.files import scratch_folder
+from muquant.base.files import scratch_folder, temporary_folder
 from muquant.compression.answers.compare import FloatAnswers
 from muquant.compression.budget.measure import OnStep
 from muquant.compression.budget.spread import spread
 from muquant.compression.calibration import Calibration
 from muquant.compression.options import CompressionOptions
 from muquant.compression.quantizer import NO_HELP
-from muquant.compression.selection import Override, override_specs, pick
+from muquant.compression.selection import Layers, Override, override_specs, pick
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.resume import FinishedWeights
 from muquant_onnx.files.write import write_graph
@@ -47,7 +46,7 @@ def compress_onnx(
     spec: MuLawSpec | None = None,
     *,
     flat: bool = False,
-    layers: str = "all",
+    layers: Layers = "all",
     overrides: Mapping[str, Override] | None = None,
     rounding: str | None = None,
     max_seconds: float | None = None,
@@ -81,7 +80,8 @@ def compress_onnx(
             error does to the answers of the graph, run on `calibration` or on made-up pictures or tokens.
         flat: whether each of them has this width instead.
         layers: "all", "last:K" (of the weights, in the order in which the graph uses them) or a regular
-            expression, searched in the name of the weight and in those of the nodes that use it.
+            expression, searched in the name of the weight and in those of the nodes that use it; or a list of
+            whole names of weights.
         overrides: layers, in these forms, or "=NAME", one weight -> another width or format: {"conv1": 8}.
             The last one that picks a weight counts.
         rounding: a name of `ROUNDINGS`; by default "balanced" ("nearest" with the steps of another observer
@@ -154,7 +154,7 @@ def compress_file(
     """`compress_onnx` of a file that `raised` has yielded, with its options as one object. `held_out` returns
     what the float file answers to held-out samples, where that was asked already."""
     if options.finished is None and options.spreads and options.refines:
-        with tempfile.TemporaryDirectory() as folder:  # what is rounded to choose widths is not rounded again
+        with temporary_folder() as folder:  # what is rounded to choose widths is not rounded again
             kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))
             return compress_file(source, destination, kept, target, check=check, on_layer=on_layer)
     read = read_graph(source.path)
@@ -209,9 +209,10 @@ def compress_file(
     )
 
 
-def pick_weights(found: Sequence[FoundWeight], layers: str) -> list[FoundWeight]:
+def pick_weights(found: Sequence[FoundWeight], layers: Layers) -> list[FoundWeight]:
     """Return the weights that `layers` picks, at least one, in their order."""
-    return [found[place] for place in pick([weight.labels for weight in found], layers, "layers")]
+    labels, names = [weight.labels for weight in found], [weight.name for weight in found]
+    return [found[place] for place in pick(labels, layers, "layers", names)]
 
 
 def _spread(
@@ -227,7 +228,7 @@ def _spread(
     if not options.spreads or len(free) < 2:
         return {}
     measured = measure_file(source.path, dict.fromkeys(free), options, on_step)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         tried = Path(folder, "tried.onnx")
 
         def compressed(widths: dict[str, int]) -> float:

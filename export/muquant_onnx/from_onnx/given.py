@@ -1,7 +1,6 @@
 """What callers give as a model: a path, or the model itself."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from muquant.base.errors import InputError
+from muquant.base.files import temporary_folder
 from muquant_onnx.files.external import tensors_of
 from muquant_onnx.files.parse import parse
 from muquant_onnx.files.wire import is_external
@@ -29,7 +29,7 @@ def as_file(given: GivenModel) -> Iterator[Path]:
     if isinstance(given, str | os.PathLike):
         yield Path(given)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder).resolve() / "model.onnx"
         try:
             path.write_bytes(_content(given))

@@ -1,11 +1,11 @@
 """A graph in memory, as onnxruntime runs it."""
 
-import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
 import onnxruntime as ort
 
+from muquant.base.files import temporary_folder
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.serving.sessions import load_session
 
@@ -17,7 +17,7 @@ def opened(model: ir.Model, setting: str = "default") -> ort.InferenceSession:
         model: of any size; its external tensors state whole paths.
         setting: as in `load_session`.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder, "model.onnx")
         write_graph(model, path, Path(folder))
         return load_session(path, setting)

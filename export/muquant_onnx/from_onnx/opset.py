@@ -1,6 +1,5 @@
 """Files of an opset that cannot express the decoder, raised to the first that can, and looked at again."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.files import temporary_folder
 from muquant_onnx.files.external import graphs_of, locate
 from muquant_onnx.files.parse import parse
 from muquant_onnx.files.write import write_graph
@@ -70,7 +70,7 @@ def raised(path: Path) -> Iterator[RaisedFile]:
         raise InputError(
             f"{what} onnxruntime runs it on none of the inputs made up to check a conversion; {_WAY_OUT}"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         new = Path(folder).resolve() / "model.onnx"
         try:
             _convert(proto, new, what)

@@ -1,6 +1,5 @@
 """A plan for the weights of an ONNX file."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import onnx_ir as ir
 import torch
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.files import temporary_folder
 from muquant.compression.budget import Drop, Plan
 from muquant.compression.budget.answers import Answers, answers, count_changed
 from muquant.compression.budget.choose import TryPlan, choose
@@ -16,6 +16,7 @@ from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.measure import OnStep
 from muquant.compression.calibration import Calibration
 from muquant.compression.options import CompressionOptions
+from muquant.compression.selection import Layers
 from muquant.format.spec import MuLawSpec
 from muquant.quantization.resume import FinishedWeights
 from muquant_onnx.from_onnx.compress import compress_file, own_formats, pick_weights
@@ -34,7 +35,7 @@ def plan_onnx(
     *,
     max_bytes: int | None = None,
     max_drop: float | None = None,
-    layers: str = "all",
+    layers: Layers = "all",
     overrides: Mapping[str, int] | None = None,
     rounding: str | None = None,
     max_seconds: float | None = None,
@@ -123,7 +124,7 @@ def _trial(source: RaisedFile, graph: ir.Graph, options: CompressionOptions, tar
     exact = list(_answers(feeds, source.path))
 
     def trial(plan: Plan) -> Drop:
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             tried = Path(folder, "tried.onnx")
             compress_file(source, tried, replace(options, overrides=plan.overrides), target)
             return count_changed(exact, _answers(feeds, tried))

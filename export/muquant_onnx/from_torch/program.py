@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import onnx_ir as ir
 import torch
 
 from muquant.base.errors import InputError, first_line, naming
-from muquant.base.files import scratch_folder
+from muquant.base.files import scratch_folder, temporary_folder
 from muquant.compression.budget import Plan
 from muquant.format.spec import MuLawSpec
 from muquant_onnx.from_onnx import CompressReport, compress_onnx, plan_onnx
@@ -77,7 +76,7 @@ def program_as_onnx(
         InputError: the file is missing or no such program, it has no ONNX form, or there is no such folder.
     """
     program = _load(source)
-    temporary = tempfile.TemporaryDirectory() if destination is None else scratch_folder(destination)
+    temporary = temporary_folder() if destination is None else scratch_folder(destination)
     with temporary as folder:
         with naming(os.fspath(source)):
             model = trace_program(program)

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import stat
-import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,8 +23,9 @@ import onnxruntime as ort
 
 import muquant
 from muquant.base.errors import InputError
-from muquant.base.files import make_folder, read_json, write_json
+from muquant.base.files import make_folder, scratch_folder, write_json
 from muquant.base.processor import processor_lines
+from muquant.base.reading import open_file, read_json
 from muquant_onnx.files.external import locate, tensors_of
 from muquant_onnx.files.parse import parse
 from muquant_onnx.files.wire import is_external
@@ -81,13 +81,13 @@ def cached_session(
     if _is_whole(entry, key):
         with suppress(InputError):  # what onnxruntime cannot load is made again
             return open_optimized(entry / _MODEL)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".new.") as scratch:
-        made = Path(scratch, "entry")
+    with scratch_folder(root / "entry") as scratch:
+        made = scratch / "entry"
         made.mkdir()
         session = open_new(made / _MODEL)
         files = {path.name: _sum(path) for path in sorted(made.iterdir())}
         write_json(made / _MANIFEST, {"key": key, "files": files})
-        _put_in_place(made, entry, Path(scratch, "old"))
+        _put_in_place(made, entry, scratch / "old")
     return session
 
 
@@ -146,7 +146,7 @@ def _is_whole(entry: Path, key: Key) -> bool:
 def _sum(path: Path) -> dict[str, int]:
     """Size and check sum of a file: against damage, not against an enemy."""
     nbytes = total = 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             total, nbytes = zlib.crc32(chunk, total), nbytes + len(chunk)
     return {"nbytes": nbytes, "crc32": total}
@@ -166,7 +166,7 @@ def _digest(path: Path) -> str:
     """SHA-256 of a model and of the external data that it uses."""
     digest = hashlib.sha256()
     for part in [path, *_external_files(path)]:
-        with part.open("rb") as file:
+        with open_file(part) as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

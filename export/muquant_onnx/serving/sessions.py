@@ -1,7 +1,6 @@
 """Sessions of stock onnxruntime: settings and policies by name, and the operators that really run."""
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.files import temporary_folder
 from muquant.base.registry import look_up
 from muquant_onnx.lowering.lower import check_policy
 from muquant_onnx.serving.cache import cache_key, cached_session
@@ -184,7 +184,7 @@ def running_operators(
     path: str | os.PathLike[str], setting: str = "default", policy: str | None = None
 ) -> dict[str, int]:
     """Return the operator types that onnxruntime runs after its optimisations, with their number."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         optimized = Path(folder, "optimized.onnx")
         load_session(path, setting, policy=policy, optimized_path=optimized)
         counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)

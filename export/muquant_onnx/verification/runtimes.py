@@ -13,7 +13,7 @@ from onnx import helper, parser
 from safetensors.numpy import load_file, save_file
 
 from muquant.base.errors import InputError
-from muquant.base.files import beside
+from muquant.base.files import beside, temporary_folder
 from muquant.base.registry import look_up
 from muquant_onnx.files.external import tensors_of
 from muquant_onnx.files.parse import parse
@@ -155,7 +155,7 @@ def check_runtimes(
     chosen, missing = chosen_runtimes(names)
     promised = functools.cache(lambda policy: count_kernels(path, policy))
     checks, floats = list[RuntimeCheck](), list[RuntimeRun]()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         bench = _Bench(Path(folder), answers)
         for name in chosen:
             floats.append(bench.run(name, plain))

@@ -1,7 +1,6 @@
 """Prove that an exported file computes what the compressed model computes."""
 
 import os
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.files import temporary_folder
 from muquant.compression.answers.report import AnswersCheck
 from muquant.compression.artifact import CompressedModel
 from muquant.models.calls import Example, Inputs, output_tensors, taken_inputs
@@ -91,7 +91,7 @@ def verify(
     timed = {count: {name: _repeated(value, count) for name, value in one.items()} for count in BATCHES}
     answers = Answers([_feed(names, batch) for batch in batches], expected, timed)
     grids = {tensor.spec.grid_name for tensor in compressed.tensors.values()}
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         plain = Path(folder, "float.onnx")
         export_float(compressed.module, plain, given.rows(0, 2).example)
         found = check_runtimes(path, plain, policies_for(grids), answers, runtimes)

@@ -1,7 +1,6 @@
 """Whether the weights of a file are those of the model, bit for bit, however they are decoded."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from muquant.base.errors import InputError, first_line
+from muquant.base.files import temporary_folder
 from muquant.compression.artifact import CompressedModel
 from muquant.format.rows import spread
 from muquant.format.tensor import QuantizedTensor
@@ -69,7 +69,7 @@ def check_weights(compressed: CompressedModel, path: str | os.PathLike[str]) -> 
     locate(proto, Path(path))
     model = ir.from_proto(proto)
     values = _decoding_part(model, set(by_numpy))
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         part = Path(folder, "weights.onnx")
         ir.save(values, part)
         names = [str(output.name) for output in values.graph.outputs]

@@ -11,6 +11,7 @@ from muquant.compression.budget.front import Front
 from muquant.compression.budget.limits import Limits
 from muquant.compression.budget.measure import OnStep
 from muquant.compression.budget.plan import Drop, Plan
+from muquant.compression.selection import Layers
 
 TryPlan = Callable[[Plan], Drop]
 """Compresses by a plan, runs the outcome on held-out samples and says what that does to the answers."""
@@ -19,7 +20,7 @@ TryPlan = Callable[[Plan], Drop]
 def choose(
     curves: Sequence[WidthCurve],
     limits: Limits,
-    layers: str,
+    layers: Layers,
     trial: TryPlan | None = None,
     on_step: OnStep | None = None,
 ) -> Plan:

@@ -1,17 +1,21 @@
 """The plan: which width each weight gets, and why; in memory and as a JSON file that people may edit."""
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from muquant.base.errors import InputError, naming
-from muquant.base.files import read_json, write_json
+from muquant.base.files import write_json
+from muquant.base.reading import read_json
 from muquant.base.values import field_values
 from muquant.compression.budget.curve import WIDTHS, WidthCurve
 from muquant.compression.budget.limits import Limits
+from muquant.compression.selection import Layers
 
 SCHEMA = "muquant.plan/1"
+_NO_EXPRESSION = re.compile(r"all|last:\d{1,9}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ class Plan:
 
     Attributes:
         bits: name of a weight -> its width. This is what to edit.
-        layers: which were to be compressed, in the forms of `compress`; the others stay float.
+        layers: which were to be compressed, in the forms of `compress`; the others stay float. In a plan that
+            was read no regular expression is left, since whoever wrote it could make one that takes years to
+            search: it names the weights.
         max_bytes: the limit on the bytes of packed codes and steps, or None.
         max_drop: the limit on changed answers in percentage points, or None.
         drop: what was measured with these widths; None without `max_drop`.
@@ -79,7 +85,7 @@ class Plan:
     """
 
     bits: Mapping[str, int]
-    layers: str
+    layers: Layers
     max_bytes: int | None
     max_drop: float | None
     drop: Drop | None
@@ -95,8 +101,11 @@ class Plan:
                 raise InputError(
                     f"bits of {name}: {width!r:.60}; expected a whole number from 2 to {WIDTHS[-1]}"
                 )
-        if not isinstance(self.layers, str):
-            raise InputError(f"layers is {self.layers!r:.60}; expected a text")
+        listed = self.layers if isinstance(self.layers, list | tuple) else (None,)
+        if not isinstance(self.layers, str) and any(
+            not isinstance(name, str) or name not in names for name in listed
+        ):
+            raise InputError(f"layers is {self.layers!r:.60}; expected a text, or names of weights")
 
     @property
     def overrides(self) -> dict[str, int]:
@@ -130,7 +139,9 @@ class Plan:
         values["curves"] = tuple(map(WidthCurve.from_dict, values["curves"]))
         if values["drop"] is not None:
             values["drop"] = Drop(**field_values(Drop, values["drop"], "drop"))
-        return cls(**values)
+        plan = cls(**values)
+        literal = not isinstance(plan.layers, str) or _NO_EXPRESSION.fullmatch(plan.layers)
+        return plan if literal else replace(plan, layers=tuple(plan.bits))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file, whole or not at all; `read_plan` reads it."""

@@ -10,6 +10,7 @@ import torch
 
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder, write_bytes
+from muquant.base.reading import parse_json, read_bytes
 from muquant.base.values import field_values
 from muquant.data import Dataset
 from muquant.training.feedback.pictures import plot_class_margins, plot_examples
@@ -112,7 +113,7 @@ class Journal:
         """
         if not self.log.exists():
             return ()
-        lines = self.log.read_bytes().splitlines()
+        lines = read_bytes(self.log).splitlines()
         return tuple(self._read(number, line) for number, line in enumerate(lines, 1))
 
     def _add(self, record: Record) -> None:
@@ -128,7 +129,7 @@ class Journal:
 
     def _read(self, number: int, line: bytes) -> Record:
         try:
-            values: dict[str, Any] = field_values(Record, json.loads(line), "a round")
+            values: dict[str, Any] = field_values(Record, parse_json(line, "it"), "a round")
             record = Record(**values)
             margins = [float(value or 0) for value in record.class_margins]
             if len(margins) != len(self.classes) or not isinstance(record.epoch, int):

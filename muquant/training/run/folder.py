@@ -11,7 +11,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from muquant.base.errors import InputError
-from muquant.base.files import make_folder, read_json, write_bytes, write_json
+from muquant.base.files import make_folder, write_bytes, write_json
+from muquant.base.reading import read_json
 from muquant.base.tensor_files import TensorFile, read_tensors, write_tensors
 from muquant.models import Architecture, Classifier, build
 from muquant.training.options.config import TrainingConfig

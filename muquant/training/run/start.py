@@ -4,6 +4,7 @@ import hashlib
 import os
 
 from muquant.base.errors import InputError
+from muquant.base.reading import read_bytes
 from muquant.models import Classifier
 from muquant.training.options.config import TrainingConfig
 from muquant.training.run.folder import RunFolder, load_run, read_run
@@ -48,4 +49,4 @@ def start_from(
                 f"images that the weights have seen; give it the same"
             )
     model.load_state_dict(load_run(folder).state_dict())
-    return hashlib.sha256(RunFolder.of(folder).model.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(RunFolder.of(folder).model)).hexdigest()

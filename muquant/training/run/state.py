@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from muquant.base.errors import InputError
 from muquant.base.tensor_files import TensorFile, write_tensors
+from muquant.base.values import check_fields
 from muquant.training.progress import EpochMetrics
 
 CHECKPOINT_SCHEMA = "muquant.checkpoint/1"
@@ -113,5 +114,13 @@ def read_position(file: TensorFile, steps_per_epoch: int) -> Position:
 
 
 def read_history(document: Any) -> tuple[EpochMetrics, ...]:
-    """The finished epochs in a manifest: a list of objects with the fields of `EpochMetrics`."""
-    return tuple(EpochMetrics(**record) for record in document)
+    """The finished epochs in a manifest: a list of objects with the fields of `EpochMetrics`.
+
+    Raises:
+        InputError: a field is of another type.
+        TypeError: a field is missing or unknown, or there are none.
+    """
+    history = tuple(EpochMetrics(**record) for record in document)
+    for record in history:
+        check_fields(record, {}, "an epoch's")
+    return history

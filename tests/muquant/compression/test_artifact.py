@@ -16,7 +16,8 @@ from torch import nn
 
 import muquant as mq
 from muquant import InputError, MuLawSpec
-from muquant.base.files import atomic_path, read_json, write_json
+from muquant.base.files import atomic_path, write_json
+from muquant.base.reading import read_json
 from muquant.base.tensor_files import read_tensors, write_tensors
 from muquant.compression.artifact import SCHEMA, read_artifact
 from muquant.models import Architecture, build, build_model
