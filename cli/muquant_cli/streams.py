@@ -82,6 +82,6 @@ def _words(error: OSError) -> str:
     reason = error.strerror or first_line(error)
     if error.filename is not None:
         return f"cannot use {os.fsdecode(error.filename)}: {reason}; name another file or folder"
-    if error.errno == errno.EPIPE:
-        return f"cannot write to stdout: {reason}; whatever reads it has ended"
-    return f"{reason}; it was said to a file without a name, such as stdout"
+    if error.errno == errno.ENOENT:  # it comes without a name from tempfile alone
+        return f"{reason}; let TMPDIR name a folder that can be written"
+    return f"cannot write what is to be printed, or another file: {reason}; see what stdout goes to"

@@ -96,7 +96,8 @@ def show_left_alone(output: Output, left: Sequence[LeftFloat | LeftAlone]) -> di
 
 def show_weight_bytes(output: Output, weights: WeightBytes) -> dict[str, Any]:
     """Say how many bytes all weights take, as the last line of a command; return it as a document."""
-    output.say(weights.words)
+    for line in weights.words.splitlines():
+        output.say(line)
     return {"weight_bytes": weights.to_dict()}
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from muquant.base.errors import InputError, first_line
 from muquant.base.reading import open_file
-from muquant.base.text import byte_size, printable
+from muquant.base.text import byte_size
 
 MOST_UNPACKED = 2**30
 """Bytes that the arrays of an archive may take beyond its own size: a file that is made to do harm unpacks to
@@ -43,14 +43,10 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
             return dict(_unpacked(file, nbytes)) if packed else {"": _array(file, nbytes, "")}
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
-        except _RefusedError as error:
-            raise InputError(f"{path}: {error}; {_ADVICE}") from error
-        except Exception as error:  # of a zip file, of its methods, of numpy's parser of headers
-            raise InputError(f"{path} holds no arrays of numbers ({first_line(error)}); {_ADVICE}") from error
-
-
-class _RefusedError(Exception):
-    """Says why, in words of ours."""
+        except Exception as error:  # ours below, those of a zip file and its methods, of numpy's headers
+            raise InputError(
+                f"{path} holds no arrays of numbers that can be read ({first_line(error)}); {_ADVICE}"
+            ) from error
 
 
 def _unpacked(file: IO[bytes], nbytes: int) -> Iterator[tuple[str, Array]]:
@@ -59,35 +55,33 @@ def _unpacked(file: IO[bytes], nbytes: int) -> Iterator[tuple[str, Array]]:
         entries = archive.infolist()
         promised = sum(entry.file_size for entry in entries)
         if promised > nbytes + MOST_UNPACKED:
-            raise _RefusedError(
+            raise ValueError(
                 f"{byte_size(nbytes)} that unpack to {byte_size(promised)}; expected at most "
                 f"{byte_size(MOST_UNPACKED)} more than the file has, or numpy.savez, which does not pack"
             )
         names = [entry.filename for entry in entries]
         if len(set(names)) < len(names):
-            raise _RefusedError("two arrays have one name; expected a name for each")
+            raise ValueError("two arrays have one name; expected a name for each")
         for entry in entries:
             name = entry.filename.removesuffix(_SUFFIX)
             with archive.open(entry) as stream:
-                yield name, _array(stream, entry.file_size, f"{printable(name)}: ")
+                yield name, _array(stream, entry.file_size, f"{name}: ")
 
 
 def _array(stream: IO[bytes], nbytes: int, what: str) -> Array:
     """Read an array of at most `nbytes` bytes, header included."""
     start = stream.read(8)
     if len(start) < 8 or start[:6] != npy.magic(1, 0)[:6]:
-        raise _RefusedError(f"{what}it is no array; expected one of numbers")
+        raise ValueError(f"{what}it is no array; expected one of numbers")
     read_header = _HEADERS.get((start[6], start[7]))
     if read_header is None:
-        raise _RefusedError(
-            f"{what}it is in version {start[6]}.{start[7]} of numpy's format; expected numbers"
-        )
+        raise ValueError(f"{what}it is in version {start[6]}.{start[7]} of numpy's format; expected numbers")
     shape, by_columns, dtype = read_header(stream, max_header_size=_LONGEST_HEADER)
     if dtype.kind not in "biufc" or any(type(size) is not int or size < 0 for size in shape):
-        raise _RefusedError(f"{what}it is {printable(str(dtype))} {shape}; expected numbers")
+        raise ValueError(f"{what}it is {dtype} {shape}; expected numbers")
     size = math.prod(shape) * dtype.itemsize
     if size > nbytes:
-        raise _RefusedError(
+        raise ValueError(
             f"{what}its header promises {byte_size(size)}, and the file holds {byte_size(nbytes)}"
         )
     flat: Array = np.frombuffer(_filled(stream, size, what), dtype)
@@ -99,9 +93,7 @@ def _filled(stream: IO[bytes], size: int, what: str) -> bytearray:
     while done < size:
         chunk = stream.read(min(_CHUNK, size - done))
         if not chunk:
-            raise _RefusedError(
-                f"{what}its header promises {byte_size(size)}, and {byte_size(done)} are there"
-            )
+            raise ValueError(f"{what}its header promises {byte_size(size)}, and {byte_size(done)} are there")
         data[done : done + len(chunk)] = chunk
         done += len(chunk)
     return data

@@ -103,13 +103,11 @@ def read_tensors(path: str | os.PathLike[str], schema: str) -> TensorFile:
     if len(checksum) != len(_BLANK) or hashlib.sha256(blank).hexdigest() != checksum:
         raise InputError(f"{path} was altered: its SHA-256 does not match; take an unchanged copy")
     try:  # the checksum holds, but anyone can compute one
-        manifest = parse_json(metadata[_MANIFEST], f"the manifest of {path}")
+        manifest = parse_json(metadata[_MANIFEST], "its manifest")
         found = manifest.get("schema")
         tensors = load(data)
-    except InputError:
-        raise
     except (ValueError, AttributeError, KeyError, RuntimeError, OverflowError, SafetensorError) as error:
-        raise InputError(f"{path} is malformed ({error!r:.200}); write it with muquant") from error
+        raise InputError(f"{path} is malformed ({error!s:.200}); write it with muquant") from error
     if found != schema:
         raise InputError(f"{path}: expected a file of kind {schema}, found {found!r:.60}; name another")
     return TensorFile(path, manifest, tensors)

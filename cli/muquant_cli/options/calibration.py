@@ -105,8 +105,9 @@ def read_calibration(
         InputError: the data set or the file cannot be used.
     """
     if Path(name).suffix in ARRAYS:
+        arrays = _read_arrays(Path(name))
         with naming(name):
-            inputs = Inputs.of(_read_arrays(Path(name)))
+            inputs = Inputs.of(arrays)
             return read_samples(inputs.take(_evenly(inputs.count, count)))
     if Path(name).is_dir() and name not in DATASETS:
         files = sorted(path for path in Path(name).iterdir() if path.suffix in ARRAYS)
