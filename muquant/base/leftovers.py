@@ -67,6 +67,43 @@ def temporary_folder_in(folder: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(handle)
 
 
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from sweeping `folder` as `sweeping_in` does; several may write in it at a time.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    with _locked(folder, exclusive=False):
+        yield
+
+
+@contextmanager
+def sweeping_in(folder: Path) -> Iterator[bool]:
+    """Yield whether no process writes in `folder` now, nor will begin to before this ends.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    with _locked(folder, exclusive=True) as alone:
+        yield alone
+
+
+@contextmanager
+def _locked(folder: Path, *, exclusive: bool) -> Iterator[bool]:
+    if sys.platform == "win32":
+        yield False
+        return
+    handle, locked = os.open(folder, os.O_RDONLY), False
+    try:
+        with suppress(OSError):  # held by another, or no locks here
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+            locked = True
+        yield locked
+    finally:
+        os.close(handle)
+
+
 def _hold(handle: int, path: Path) -> bool:
     """Lock what was made just now; False where a sweeper was faster and it is gone."""
     if sys.platform != "win32":

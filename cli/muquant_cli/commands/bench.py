@@ -8,6 +8,7 @@ import click
 from muquant.attacks import TorchTarget
 from muquant.attacks.inputs import InputSpace
 from muquant.base.errors import InputError, naming
+from muquant.base.files import check_writable, make_folder
 from muquant.base.processes import join_processes
 from muquant.data import load_dataset
 from muquant.robustness import SUITES, BenchmarkSetup, settings_for
@@ -99,6 +100,8 @@ def bench(
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(processes.device))
     count = min(_LIMIT, len(dataset)) if limit is None else limit or None
     setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes)
+    if processes.rank == 0:
+        check_writable(make_folder(out) / "report.json")  # hours before it is written
     report = run_bench(output, candidates, dataset, setup, out, runtimes, policy, preprocess)
     if processes.rank > 0:
         return

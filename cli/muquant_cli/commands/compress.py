@@ -11,6 +11,7 @@ import click
 from torch import nn
 
 import muquant
+from muquant.base.files import check_writable
 from muquant.compression.answers.modules import ask_module, check_module
 from muquant.compression.auto import Choice, TriedFormat
 from muquant.compression.batch_norm import Reestimation
@@ -117,6 +118,7 @@ def compress(
       model.pt2           what torch.export.save wrote; can run code as well
     """
     check_suffix(out)
+    check_writable(out)
     shapes = parse_dynamic(dynamic)
     if shapes and (out.suffix != ".onnx" or Path(source).suffix in GRAPHS):
         raise muquant.InputError(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from muquant.base.files import check_writable
 from muquant_cli.options.common import (
     dynamic_option,
     module_option,
@@ -30,6 +31,7 @@ def export(
 ) -> None:
     """Write MODEL, a .mq file, as an ONNX file that stock onnxruntime runs."""
     shapes = parse_dynamic(dynamic)
+    check_writable(out)
     compressed, source = open_artifact(model, module)
     report = export_for(compressed, out, source.require_example(), target, shapes)
     document = report_export(output, report) | show_left_alone(output, compressed.left_alone)

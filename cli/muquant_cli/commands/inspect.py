@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from muquant.base.errors import InputError
+from muquant.base.files import check_writable
 from muquant.compression.artifact import read_artifact
 from muquant.compression.left import left_in_state
 from muquant.compression.pictures import plot_weights
@@ -59,6 +60,8 @@ def inspect(
     for name, picture in (("--plot", plot), ("--amplification", amplification)):
         if picture is not None and file.suffix != ".mq":
             raise InputError(f"{name} draws .mq files, found {file}; name one")
+        if picture is not None:
+            check_writable(picture)
     if (data is None) != (amplification is None) or (amplification is not None and run is None):
         raise InputError("--amplification PICTURE goes with --run RUN, which was compressed, and --data DATA")
     if file.is_dir():

@@ -1,14 +1,19 @@
 """Write a model, whole or not at all, without ever holding it in memory."""
 
 import hashlib
-from contextlib import ExitStack
+import mmap
+import re
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from muquant.base.files import atomic_path
+from muquant.base.errors import InputError
+from muquant.base.files import atomic_path, put_in_place, target_of
+from muquant.base.leftovers import sweeping_in, writing_in
+from muquant.base.reading import open_file
 from muquant_onnx.files.check import check
 from muquant_onnx.files.external import graphs_of, tensors_of
 from muquant_onnx.files.wire import attach, is_external, range_of, refer, total, write_pieces
@@ -37,7 +42,8 @@ def write_graph(model: ir.Model, path: Path, scratch: Path) -> Written:
     one file cannot hold all.
 
     The external data is named after its content, so that what another version of the file refers to is never
-    overwritten, and a model that is being replaced is whole at any time.
+    overwritten, and a model that is being replaced is whole at any time. Such data that no file of the folder
+    refers to any more is removed, once the new model is there.
 
     Args:
         model: to write.
@@ -47,12 +53,14 @@ def write_graph(model: ir.Model, path: Path, scratch: Path) -> Written:
     Raises:
         InputError: a file cannot be written, or neither onnx nor onnxruntime takes the model.
     """
+    path = target_of(path)  # data is looked for beside a model, not beside a link to it
     proto = as_proto(model)
     check(proto, path)
     pieces = attach(proto.SerializeToString(deterministic=True))
     if total(pieces) <= INLINE_LIMIT:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             write_pieces(file, pieces)
+        _sweep_data(path)
         return Written(total(pieces), None)
     staged = scratch / "data"
     digest = _move_out(proto, staged)
@@ -61,15 +69,36 @@ def write_graph(model: ir.Model, path: Path, scratch: Path) -> Written:
         part = range_of(tensor)
         refer(tensor, data.name, part.offset, part.length)
     nbytes, is_new = staged.stat().st_size, not data.exists()
-    with ExitStack() as undo:
+    with writing_in(path.parent), ExitStack() as undo:
         with atomic_path(path) as temporary:
             nbytes += temporary.write_bytes(proto.SerializeToString(deterministic=True))
-            with atomic_path(data) as inner:
-                staged.replace(inner)
+            put_in_place(staged, data)
             if is_new:
                 undo.callback(data.unlink)
         undo.pop_all()
+    _sweep_data(path)
     return Written(nbytes, data)
+
+
+def _sweep_data(path: Path) -> None:
+    """Remove data of earlier versions of the model at `path`, told by its name, that no file there names."""
+    name = re.compile(rf"{re.escape(path.stem)}\.[0-9a-f]{{16}}\.data")
+    with suppress(OSError, InputError):  # where it cannot be told, it stays
+        if not any(name.fullmatch(file.name) for file in path.parent.iterdir()):
+            return
+        with sweeping_in(path.parent) as alone:
+            files = [file for file in path.parent.iterdir() if alone and file.is_file()]
+            data = [file for file in files if name.fullmatch(file.name)]
+            models = [file for file in files if file.suffix != ".data" and 0 < file.stat().st_size < 2**31]
+            for file in data:
+                if not any(_holds(model, file.name.encode()) for model in models):
+                    file.unlink()
+
+
+def _holds(file: Path, text: bytes) -> bool:
+    """Whether the text is in a file."""
+    with open_file(file) as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0
 
 
 def as_proto(model: ir.Model) -> onnx.ModelProto:

@@ -246,16 +246,27 @@ def test_what_one_file_cannot_hold_is_written_beside_it(
     )
 
 
-def test_another_version_leaves_the_data_of_the_first_alone(
+def test_data_of_another_version_stays_while_a_file_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "INLINE_LIMIT", 2**14)
     save_external(chain(), tmp_path / "model.onnx")
-    paths = [
-        compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", layers=layers).data_path
-        for layers in ("w1", "w2", "w1")
-    ]
+    paths = []
+    for layers in ("w1", "w2", "w1"):
+        written = compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", layers=layers)
+        paths.append(Path(str(written.data_path)))
+        if layers == "w2":
+            assert not paths[0].exists()
+            (tmp_path / "copy").write_bytes((tmp_path / "small.onnx").read_bytes())
     assert paths[0] == paths[2] != paths[1]
+    assert paths[1].exists()
+    assert paths[2].exists()
+    for other in ("other.0123456789abcdef.data", "small.data", "small.0123456789abcde.data"):
+        (tmp_path / other).write_bytes(b"x")
+    orphan = tmp_path / "small.0123456789abcdef.data"
+    orphan.write_bytes(b"x")
+    compress_onnx(tmp_path / "model.onnx", tmp_path / "small.onnx", layers="w1")
+    assert not orphan.exists()
     before = sorted(tmp_path.iterdir())
 
     def fail(*_: object) -> None:
