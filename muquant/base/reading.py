@@ -156,7 +156,7 @@ def _no_number(name: str) -> Never:
 def _check_depth(document: Any) -> None:
     level, depth = [document] if isinstance(document, dict | list) else [], 0
     while level:
-        if depth > _DEEPEST:
+        if depth == _DEEPEST:
             raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
         inner = [each.values() if isinstance(each, dict) else each for each in level]
         level, depth = [part for each in inner for part in each if isinstance(part, dict | list)], depth + 1
