@@ -114,6 +114,18 @@ def test_a_long_name_is_no_hindrance(tmp_path: Path) -> None:
         (errno.EFBIG, "ulimit"),
         (errno.EROFS, "writable folder"),
     ],
+)
+def test_what_the_system_says_is_said_in_a_line(number: int, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    for around in (atomic_path(path), scratch_folder(path), temporary_folder()):
+        with pytest.raises(InputError, match=f"cannot write .*{os.strerror(number)}") as caught, around:
+            raise OSError(number, os.strerror(number))
+        assert words in str(caught.value) or "TMPDIR" in str(caught.value)
+    with pytest.raises(FileNotFoundError), scratch_folder(path):
+        (tmp_path / "none").read_bytes()
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
