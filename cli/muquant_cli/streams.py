@@ -14,6 +14,7 @@ from muquant.base.errors import InputError, first_line
 from muquant.base.text import printable
 
 BAD_INPUT = 2
+_END = 2000
 
 
 @contextmanager
@@ -37,8 +38,11 @@ def one_line() -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Print a line about what is wrong on stderr."""
-    click.echo(f"muquant: {printable(' '.join(text.split()))}", err=True)
+    """Print a line about what is wrong on stderr; of a long one, as names in files can make it, both ends."""
+    line = " ".join(text.split())
+    if len(line) > 2 * _END:
+        line = f"{line[:_END]} ... {line[-_END:]}"
+    click.echo(f"muquant: {printable(line)}", err=True)
 
 
 def _prepare_streams() -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 import muquant
 from muquant.base.errors import InputError, naming
+from muquant.base.reading import parse_json
 from muquant.format.channels import Channels
 from muquant_onnx.format.packed_weight import PackedWeight
 
@@ -109,13 +110,13 @@ def metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> Metadat
     if text is None:
         raise InputError(f"{path} is an ONNX file without compressed weights; name one that muquant exported")
     try:
-        block: Metadata = json.loads(text)
+        block: Metadata = parse_json(text, "it")
         _check_fields("metadata", block, Metadata)
         for name, entry in block["weights"].items():
             _check_fields(name, entry, WeightEntry)
             with naming(name):
                 Channels.from_entry(entry).check(tuple(entry["shape"]))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: its muquant metadata is malformed ({error}); export it again") from error
     if not 1 <= block["format"] <= FORMAT:
         found = block["format"]

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from muquant.base.errors import InputError, first_line
 from muquant.base.files import beside
+from muquant.base.reading import require_file
 from muquant_onnx.format.metadata import Metadata, WeightEntry, metadata_of
 from muquant_onnx.format.names import Part, label
 
@@ -29,10 +30,9 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Metadata]
     Raises:
         InputError: the file is missing, is not ONNX, or was not written by muquant.
     """
+    require_file(path, "name an ONNX file")
     try:
         model = onnx.load(os.fspath(path), load_external_data=False)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; name an ONNX file") from error
     except Exception as error:  # protobuf and onnx have no common base
         raise InputError(
             f"{path} is not a whole ONNX file ({first_line(error)}); name one that muquant exported"

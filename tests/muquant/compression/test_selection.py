@@ -28,6 +28,7 @@ def test_things_are_picked_by_any_of_their_names(layers: str, picked: list[int])
     [
         ("pool", "layers 'pool' matches no layer; the layers are conv1, conv2, fc"),
         ("last:", "layers 'last:': expected a count from 1"),
+        ("last:" + "9" * 5000, "expected a count from 1"),
         ("last:-1", "layers 'last:-1': expected a count from 1"),
         ("(", r"layers '\(' is not a regular expression"),
     ],

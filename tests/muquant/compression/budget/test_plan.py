@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
+import muquant
 from muquant import InputError, Plan, read_plan
 from muquant.compression.budget import Drop, WidthCurve, WidthPoint
 
@@ -73,6 +75,9 @@ def changed(*keys: Any, value: Any) -> Any:
         (changed("bits", "a.weight", value=True), "bits of a.weight: True"),
         (changed("bits", "a.weight", value={}), "bits of a.weight: {}"),
         (changed("layers", value=3), "layers is 3; expected a text"),
+        (changed("layers", value=["c.weight"]), "layers is .'c.weight',.; expected a text, or names"),
+        (changed("layers", value=[["a.weight"]]), "expected a text, or names"),
+        (changed("layers", value={"a.weight": 1}), "expected a text, or names"),
         (changed("max_bytes", value="1kB"), "max_bytes is '1kB'"),
         (changed("max_drop", value=-1), "max_drop is -1"),
         (changed("drop", value=3), "drop: expected the fields"),
@@ -89,7 +94,6 @@ def changed(*keys: Any, value: Any) -> Any:
         (changed("curves", 0, "points", 0, "bits", value=3), "points: expected one for each width"),
         (changed("curves", 0, "points", 0, "bits", value="2"), "bits is '2'"),
         (changed("curves", 0, "points", 0, "nbytes", value=-1), "nbytes is -1"),
-        (changed("curves", 0, "points", 0, "noise", value=float("nan")), "noise is nan"),
         (changed("curves", 0, "points", 0, "noise", value="loud"), "noise is 'loud'"),
     ],
 )
@@ -103,7 +107,9 @@ def test_a_file_that_is_no_plan_is_one_line(document: Any, message: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe", b"[" * 200_000], ids=["none", "{", "raw", "deep"]
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[" * 200_000, b"NaN", b"[1" + 400 * b"0" + b"]"],
+    ids=["none", "{", "raw", "deep", "nan", "large"],
 )
 def test_a_file_that_is_no_json(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.plan.json").write_bytes(content)
@@ -111,3 +117,35 @@ def test_a_file_that_is_no_json(content: bytes, tmp_path: Path) -> None:
         read_plan(tmp_path / "a.plan.json")
     with pytest.raises(InputError, match="cannot read"):
         read_plan(tmp_path / "b.plan.json")
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ("all", "all"),
+        ("last:2", "last:2"),
+        ("auto", ("a.weight", "b.weight")),
+        ("(([a-z0-9.])+)+#", ("a.weight", "b.weight")),
+        ("last:" + "9" * 10_000, ("a.weight", "b.weight")),
+        (["b.weight", "a.weight"], ("b.weight", "a.weight")),
+    ],
+)
+def test_no_expression_of_a_file_is_searched(layers: Any, found: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.plan.json"
+    path.write_text(json.dumps(changed("layers", value=layers)))
+    plan = read_plan(path)
+    assert plan.layers == found
+    plan.save(path)
+    assert read_plan(path) == plan
+
+
+def test_layers_by_their_names_are_those_of_the_expression() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
+    by_name, by_expression = (
+        muquant.compress(model, layers=layers, flat=True, synthetic=False).report
+        for layers in (("2.weight", "0.weight"), "^[02]$")
+    )
+    assert [layer.name for layer in by_name] == ["0.weight", "2.weight"]
+    assert by_name == by_expression
+    with pytest.raises(InputError, match="layers: no weight is called 0; the weights are 0.weight"):
+        muquant.compress(model, layers=["0"])
