@@ -76,9 +76,9 @@ def compress(
             answers of the model on `calibration` or `example`; without either by its error alone. Weights of
             LSTM, GRU and RNN have at least 8 bits where no override picks them, and are not in the average.
         flat: whether each of them has this width instead.
-        layers: "all", "last:K", a regular expression or names of weights, see `select_weights`; or "auto": all, each in the
-            first format of `candidates(spec)` in which ||dW||_2 is at most 1, and float32 where there is
-            none. `choices` of the result says what was tried.
+        layers: "all", "last:K", a regular expression or names of weights, see `select_weights`; or "auto":
+            all, each in the first format of `candidates(spec)` in which ||dW||_2 is at most 1, and float32
+            where there is none. `choices` of the result says what was tried.
         overrides: layers, in the forms above but "auto", or "=NAME", one weight -> another width or format:
             {"conv1": 8}. The last one that picks a weight counts; with "auto" these layers are not tried.
         rounding: a name of `ROUNDINGS`; by default "balanced" ("nearest" with the steps of another observer

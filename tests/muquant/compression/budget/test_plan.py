@@ -147,5 +147,5 @@ def test_layers_by_their_names_are_those_of_the_expression() -> None:
     )
     assert [layer.name for layer in by_name] == ["0.weight", "2.weight"]
     assert by_name == by_expression
-    with pytest.raises(InputError, match="layers: no weight is called 0; the weights are 0.weight"):
+    with pytest.raises(InputError, match=r"layers: no weight is called 0; the weights are 0.weight"):
         muquant.compress(model, layers=["0"])
