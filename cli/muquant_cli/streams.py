@@ -15,6 +15,8 @@ from muquant.base.text import printable
 
 BAD_INPUT = 2
 _END = 2000
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+"""What torch says where there is none, in errors of no type of its own."""
 
 
 @contextmanager
@@ -33,7 +35,9 @@ def one_line() -> Iterator[None]:
         _end(str(error))
     except OSError as error:
         _end(_words(error))
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(each in str(error) for each in _NO_MEMORY):
+            raise
         _end(f"out of memory ({first_line(error)}); give the process more, or take smaller files")
 
 

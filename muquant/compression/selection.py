@@ -30,9 +30,10 @@ def pick(
     Raises:
         InputError: nothing is picked; the message lists what there is.
     """
-    if not isinstance(layers, str):
-        return sorted(_named(weights, name, what) for name in layers)
-    picked = _search(labels, layers, what)
+    if isinstance(layers, str):
+        picked = _search(labels, layers, what)
+    else:
+        picked = sorted({_named(weights, name, what) for name in layers})
     if not picked:
         names = ", ".join(dict.fromkeys(names[0] for names in labels))
         raise InputError(f"{what} {layers!r} matches no layer; the layers are {names}")

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from urllib.parse import unquote
 
 import psutil
 
+from muquant.base.files import temporary_folder
 from muquant_onnx.verification.runners.javascript import (
     SCRIPTS,
     find_package,
@@ -53,7 +53,7 @@ class Chromium(Runtime):
     def measure(self, request: Request) -> Measured:
         """As in the base."""
         page = _Page(request)
-        with _served(page) as address, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        with _served(page) as address, temporary_folder() as profile:
             flags = ["--headless=new", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
             flags += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
             browser = subprocess.Popen(  # noqa: S603
