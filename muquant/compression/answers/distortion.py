@@ -80,7 +80,7 @@ def compared(name: str, exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor, i
 def comparable(exact: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Return both with zeros where `exact` is not finite; empty where the shapes differ."""
     if exact.shape != found.shape:
-        return exact.new_zeros(0), found.new_zeros(0)
+        return exact.flatten()[:0], found.flatten()[:0]
     tells = exact.isfinite()
     return torch.where(tells, exact, 0.0), torch.where(tells, found, 0.0)
 
