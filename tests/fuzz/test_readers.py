@@ -1,6 +1,8 @@
-"""Every reader, given files that are wrong: an `InputError`, or what is true; hours of it are `benchmarks/fuzz.py`.
+"""Every reader, given files that are wrong: an `InputError`, or what is true.
 
-What it finds is kept, once it is mended: its folder goes below `kept/`, named READER-WORDS.
+
+What `benchmarks/fuzz.py` finds in hours is kept, once it is mended: its folder goes below `kept/`, named
+READER-WORDS.
 """
 
 import random
