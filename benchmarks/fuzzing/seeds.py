@@ -20,7 +20,10 @@ import muquant
 from fuzzing.case import Case, read_case
 from muquant.attacks import PGD, TorchTarget
 from muquant.base.processes import Processes
+from muquant.format.channels import Channels
 from muquant.models import build_model
+from muquant.quantization.outcome import Outcome
+from muquant.quantization.quantize import quantize
 from muquant.quantization.resume import FinishedWeights
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.store import Store
@@ -263,26 +266,18 @@ def kept_attack() -> Case:
     return made(lambda folder: attacked(folder / "attacks").run("pgd", attack()))
 
 
-def finished_key(folder: Path) -> tuple[FinishedWeights, str]:
-    """A folder of finished weights, and the name of one in it."""
-    finished = FinishedWeights(folder)
-    return finished, finished.key(torch.ones(4, 8), None, bits=3)
+def quantized(folder: Path) -> Outcome:
+    """A weight [4, 8] in few bits: what an interrupted command has kept in a folder, or made anew."""
+    draw = torch.Generator().manual_seed(0)
+    weight, spec = torch.randn(4, 8, generator=draw), muquant.MuLawSpec(**QUICK)
+    kept = FinishedWeights(folder)
+    return quantize(weight, spec, Channels((0,)), "absmax", "nearest", finished=kept)
 
 
 @cache
 def finished() -> Case:
     """A weight that an interrupted command had finished."""
-    from muquant.format.channels import Channels
-    from muquant.quantization.quantize import quantize
-
-    def put(folder: Path) -> None:
-        torch.manual_seed(0)
-        spec = muquant.MuLawSpec(**QUICK)
-        outcome = quantize(torch.randn(4, 8), spec, Channels((0,)), "absmax", "nearest")
-        store, key = finished_key(folder)
-        store.put(key, outcome)
-
-    return made(put)
+    return made(quantized)
 
 
 @cache

@@ -1,6 +1,5 @@
 """Every reader, given files that are wrong: an `InputError`, or what is true.
 
-
 What `benchmarks/fuzz.py` finds in hours is kept, once it is mended: its folder goes below `kept/`, named
 READER-WORDS.
 """
