@@ -4,10 +4,11 @@
 
 A job of `killing/jobs.py` runs undisturbed, twice, so that what its results say is known to be reproducible.
 Then it is killed (SIGKILL) at points spread over its way: before a file is touched, and at times. After each
-kill every output is absent, or can be read; what was there before still is. The next command ends with 0, the
+kill every output is absent, or can be read and is what was there before or what is to come, and nothing is
+gone. The next command ends with 0, the
 results say, bit for bit, what the undisturbed ones say, and no file is there that was not there after the
-undisturbed run. Files in the folder for what is temporary are counted apart. Writes `results/kills.json`; the exit status is 1
-where any of that fails.
+undisturbed run. Files in the folder for what is temporary are counted apart. Writes `results/kills.json`; the
+exit status is 1 where any of that fails.
 """
 
 import argparse
@@ -150,9 +151,16 @@ def facts(job: Job, folder: Path) -> tuple[Facts, list[str]]:
 
 def after_kill(job: Job, whole: Whole, folder: Path) -> tuple[list[str], list[str]]:
     """What is wrong with the outputs after a kill."""
-    _, unreadable = facts(job, folder)
-    lost = [f"{name} is gone" for name in whole.before if not (folder / name).exists()]
-    return ["half-written"] * bool(unreadable or lost), unreadable + lost
+    found, faults = facts(job, folder)
+    faults += [f"{name} is gone" for name in whole.before if not (folder / name).exists()]
+    if not job.grows:
+        allowed = whole.before, whole.after
+        faults += [
+            f"{name} is neither old nor new"
+            for name, says in found.items()
+            if says not in [each.get(name) for each in allowed]
+        ]
+    return ["half-written"] * bool(faults), faults
 
 
 def after_next(job: Job, whole: Whole, folder: Path) -> tuple[list[str], list[str]]:

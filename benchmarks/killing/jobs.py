@@ -35,6 +35,7 @@ class Job:
         following: the next command; None for the same.
         outputs: files that must never be half-written; path -> what it says.
         external: whether tensors lie in a file beside the model.
+        grows: whether outputs are written more than once on the way.
         before: makes what an earlier command has left; None where there was none.
     """
 
@@ -42,6 +43,7 @@ class Job:
     outputs: Mapping[str, Callable[[Path], Any]]
     following: Callable[[], object] | None = None
     external: bool = False
+    grows: bool = False
     before: Callable[[], object] | None = None
 
     def run(self, command: Callable[[], object]) -> object:
@@ -196,8 +198,11 @@ JOBS: dict[str, Job] = {
         muquant("train", *_TRAIN, "-o", "out/run"),
         _RUN,
         following=muquant("train", *_TRAIN, "-o", "out/run", "--resume"),
+        grows=True,
     ),
-    "train, quantized and averaged": Job(muquant(*_QAT), _RUN, following=muquant(*_QAT, "--resume")),
+    "train, quantized and averaged": Job(
+        muquant(*_QAT), _RUN, following=muquant(*_QAT, "--resume"), grows=True
+    ),
     "compress": Job(
         muquant(*_ARTIFACT), {"out/model.mq": tensors}, following=muquant(*_ARTIFACT, "--resume")
     ),
@@ -227,10 +232,11 @@ JOBS: dict[str, Job] = {
             "out/report/report.html": text,
             "out/report/attacks": attacks,
         },
+        grows=True,
     ),
-    "cache": Job(serve("float"), {"out/cache": entries, "answer.bin": answer}),
+    "cache": Job(serve("float"), {"out/cache": entries, "answer.bin": answer}, grows=True),
     "cache, an entry for another policy there": Job(
-        serve("int8"), {"out/cache": entries, "answer.bin": answer}, before=serve("float")
+        serve("int8"), {"out/cache": entries, "answer.bin": answer}, grows=True, before=serve("float")
     ),
 }
 """By name."""

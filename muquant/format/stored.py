@@ -50,9 +50,13 @@ def read_weight(name: str, tensors: Mapping[str, Tensor], entry: Mapping[str, An
     if packed.dtype != torch.uint8:
         raise InputError(f"the codes of {name} are {packed.numpy().dtype}; expected uint8")
     codes = unpack(packed.numpy(), spec.bits, math.prod(shape))
-    return QuantizedTensor(
-        spec, torch.from_numpy(codes).reshape(shape), _read_steps(name, tensors), Channels.from_entry(entry)
-    )
+    step = _read_steps(name, tensors)
+    if step.numel() and float(step.max()) * spec.grid_max > torch.finfo(torch.float32).max:
+        raise InputError(
+            f"{name} has a step of {float(step.max()):.3g}, with which weights are infinite; take an "
+            "unchanged copy"
+        )
+    return QuantizedTensor(spec, torch.from_numpy(codes).reshape(shape), step, Channels.from_entry(entry))
 
 
 def parts_of(name: str, tensors: Container[str]) -> set[str]:
