@@ -14,5 +14,5 @@ agreement.py     what a file answers, plainly and by policies
 trial.py         one case: made, read, judged
 pool.py          a process that tries case after case, and the one that watches it
 
-Mutations take a `random.Random`: one of a seed, of hypothesis, or of bytes that atheris chooses.
+Mutations take a `random.Random`: one of a seed, or one whose draws hypothesis chooses.
 """

@@ -50,13 +50,15 @@ def read_weight(name: str, tensors: Mapping[str, Tensor], entry: Mapping[str, An
     if packed.dtype != torch.uint8:
         raise InputError(f"the codes of {name} are {packed.numpy().dtype}; expected uint8")
     codes = unpack(packed.numpy(), spec.bits, math.prod(shape))
-    step = _read_steps(name, tensors)
-    if step.numel() and float(step.max()) * spec.grid_max > torch.finfo(torch.float32).max:
+    quantized = QuantizedTensor(
+        spec, torch.from_numpy(codes).reshape(shape), _read_steps(name, tensors), Channels.from_entry(entry)
+    )
+    largest = float(quantized.step.max()) if quantized.step.numel() else 0.0
+    if largest * spec.grid_max > torch.finfo(torch.float32).max:
         raise InputError(
-            f"{name} has a step of {float(step.max()):.3g}, with which weights are infinite; take an "
-            "unchanged copy"
+            f"{name} has a step of {largest:.3g}, with which weights are infinite; take an unchanged copy"
         )
-    return QuantizedTensor(spec, torch.from_numpy(codes).reshape(shape), step, Channels.from_entry(entry))
+    return quantized
 
 
 def parts_of(name: str, tensors: Container[str]) -> set[str]:

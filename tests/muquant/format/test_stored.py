@@ -18,5 +18,5 @@ def test_steps_that_make_weights_infinite_are_refused(levels: str, share: float)
     if share < 1:
         assert torch.isfinite(read_weight("w", tensors, entry).dequantize()).all()
     else:
-        with pytest.raises(InputError, match="w has a step of 2.71e.36, with which weights are infinite"):
+        with pytest.raises(InputError, match=r"w has a step of 2.71e.36, with which weights are infinite"):
             read_weight("w", tensors, entry)
