@@ -29,7 +29,7 @@ from fuzzing.readers import READERS
 from fuzzing.trial import Finding, make
 from provenance import commit, write_results
 
-from muquant.base.files import read_json, write_json
+from muquant.base.files import write_json
 
 SEED = 0
 KEPT = 3
@@ -47,7 +47,7 @@ class Campaign:
         self.folder = folder.absolute()
         self.file = self.folder / "state.json"
         empty: dict[str, Any] = {"readers": {}, "findings": {}, "elsewhere": 0, "sittings": []}
-        self.state = read_json(self.file) if self.file.exists() else empty
+        self.state = json.loads(self.file.read_bytes()) if self.file.exists() else empty
 
     def reader(self, name: str) -> dict[str, Any]:
         """Return what is counted of a reader."""
