@@ -5,13 +5,13 @@
     python benchmarks/fuzz.py --again fuzz/findings
 
 A case is a good file with something changed, drawn from a seed; what is tried and how is in `fuzzing/`. A
-finding is an error that is no `InputError`, more than 5 s, more than 1 GB beside the input, a crash, or a
-file that a plain session of onnxruntime answers and one by a policy answers otherwise. The first three of a
-kind are kept below FOLDER/findings; `--again` tries them once more. The next call goes on where one was
+finding is an error that is no `InputError`, more than 5 s of work, more than 1 GB beside the input, a crash,
+or a file that a plain session of onnxruntime answers and one by a policy answers otherwise. The first three
+of a kind are kept below FOLDER/findings; `--again` tries them once more. The next call goes on where one was
 interrupted or ran out of time. Writes `results/fuzz.json`; the exit status is 1 while a finding is open.
 
-Changes are drawn blindly. atheris, choosing the same changes by the lines that they reach, reached fewer lines
-in the same time.
+Changes are drawn blindly. atheris, choosing the same changes by the lines that they reach, reached fewer
+lines in the same time.
 """
 
 import argparse

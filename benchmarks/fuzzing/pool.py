@@ -27,7 +27,9 @@ from fuzzing.reading import MODEL
 from fuzzing.trial import Finding, judge, judge_folder, make
 
 HANG = 5.0
-"""Seconds that a case may take."""
+"""Seconds of the processor that a case may take."""
+_STILL = 6 * HANG
+"""Seconds after which one hangs that does nothing, or is on a machine with other work."""
 _MOST_CASES, _MOST_SECONDS = 2000, 60.0
 """After which a process is replaced."""
 _ADDRESSES = 6 << 30
@@ -73,7 +75,7 @@ class Worker:
     def __init__(self, reader: str, first: int, most: int, seconds: float, scratch: Path) -> None:
         self.chunk = Chunk(reader, first)
         self.scratch = scratch
-        self.began = _FORK.Value("d", float("inf"), lock=False)  # when the case that runs began
+        self.began = _FORK.Array("d", [float("inf")] * 2, lock=False)  # of the case that runs, by two clocks
         self.counts = _FORK.Array("q", 2, lock=False)  # done, refused
         self.there, other = _FORK.Pipe(duplex=False)
         plan = (reader, first, min(most, _MOST_CASES), min(seconds, _MOST_SECONDS))
@@ -84,7 +86,7 @@ class Worker:
 
     def poll(self) -> Chunk | None:
         """Return the chunk once the process has ended, by itself or not."""
-        if self.process.is_alive() and time.monotonic() - self.began.value > HANG:
+        if self.process.is_alive() and self._hangs():
             self.chunk.ended = "hang"
             self.process.kill()
             self.process.join()
@@ -102,19 +104,28 @@ class Worker:
         shutil.rmtree(self.scratch, ignore_errors=True)
         return self.chunk
 
+    def _hangs(self) -> bool:
+        clock, processor = self.began
+        if time.monotonic() - clock > _STILL:
+            return True
+        with suppress(psutil.NoSuchProcess):
+            times = psutil.Process(self.process.pid).cpu_times()
+            return bool(times.user + times.system - processor > HANG)
+        return False
 
-def alone(task: Callable[[], Finding | None], scratch: Path, seconds: float = HANG) -> Finding | None:
+
+def alone(task: Callable[[], Finding | None], scratch: Path) -> Finding | None:
     """Run `task` in a process of its own; that it hangs or crashes is a finding too."""
     there, other = _FORK.Pipe(duplex=False)
     process = _FORK.Process(target=_answer, args=(task, other, scratch))
     process.start()
     other.close()
     found: Finding | None = Finding("crash", "")
-    if there.poll(seconds + 10):  # it has to begin, and seeds have to be made
+    if there.poll(_STILL + 10):  # it has to begin, and seeds have to be made
         with suppress(EOFError):
             found = there.recv()
     else:
-        found = Finding("hang", f"more than {seconds:g} s")
+        found = Finding("hang", f"more than {_STILL:g} s")
     process.kill()
     process.join()
     shutil.rmtree(scratch, ignore_errors=True)
@@ -129,11 +140,10 @@ def again(reader: str, folder: Path, scratch: Path) -> Finding | None:
         READERS[reader].seeds()
         copy = Path(tempfile.mkdtemp(), "case")
         shutil.copytree(folder, copy)
-        began = time.monotonic()
+        began = time.process_time()
         _, finding = judge_folder(reader, copy, _size(folder))
-        if finding is None and time.monotonic() - began > HANG:
-            return Finding("hang", f"{time.monotonic() - began:.1f} s")
-        return finding
+        seconds = time.process_time() - began
+        return Finding("hang", f"{seconds:.1f} s") if finding is None and seconds > HANG else finding
 
     finding = alone(task, scratch)
     if finding is None or finding.kind not in ("hang", "crash", "memory") or not (folder / MODEL).exists():
@@ -143,9 +153,9 @@ def again(reader: str, folder: Path, scratch: Path) -> Finding | None:
 
 def _alone_plainly(path: Path) -> Finding | None:
     before = psutil.Process().memory_info().rss
-    began = time.monotonic()
+    began = time.process_time()
     plain_answer(path)
-    if time.monotonic() - began > HANG / 2:
+    if time.process_time() - began > HANG / 2:
         return Finding("hang", "")
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Finding("memory", "") if peak - before > 5 * 10**8 else None
@@ -170,9 +180,9 @@ def _work(
     end = time.monotonic() + seconds
     for seed in range(first, first + most):
         case = make(reader, seed)
-        began.value = time.monotonic()
+        began[:] = time.monotonic(), time.process_time()
         refused, finding = judge(reader, case)
-        began.value = float("inf")
+        began[:] = float("inf"), float("inf")
         counts[0] += 1
         counts[1] += refused
         if finding is not None:

@@ -62,6 +62,8 @@ class TrainingSession:
         position = read_position(file, self._per_epoch)
         self.stepper.data.restore(file.tensors)
         file.copy_into(self.tensors())
+        if name := next((name for name, tensor in self.tensors().items() if not _is_finite(tensor)), None):
+            raise InputError(f"{path}: {name} is infinite or NaN; delete the file to start the run again")
         if not self.stepper.processes.rank:
             self.folder.write_metrics(position.history)  # the run may have been killed just before that
         return position
@@ -158,7 +160,7 @@ class TrainingSession:
     def save(self, position: Position) -> None:
         """Write the checkpoint, and the metrics that it knows of."""
         tensors = self.tensors()
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        if not all(map(_is_finite, tensors.values())):
             raise InputError(self.stepper.divergence(position.step - 1, "a weight became infinite or NaN"))
         if not self.stepper.processes.rank:
             save_checkpoint(self.folder.checkpoint, tensors, position, self.identity)
@@ -189,3 +191,7 @@ class TrainingSession:
     @property
     def _per_epoch(self) -> int:
         return self.stepper.data.steps_per_epoch
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())

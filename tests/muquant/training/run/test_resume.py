@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from muquant.base.errors import InputError
+from muquant.base.tensor_files import read_tensors, write_tensors
 from muquant.data import DATASETS, Dataset, DatasetEntry, DatasetRequest
 from muquant.training import (
     AdversarialOptions,
@@ -29,6 +30,7 @@ from muquant.training import (
     load_run,
     train,
 )
+from muquant.training.run.state import CHECKPOINT_SCHEMA
 
 from ..conftest import method_of, plug_in
 
@@ -232,4 +234,16 @@ def test_a_truncated_checkpoint_is_refused(keep: int, tiny: Tiny, tmp_path: Path
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"checkpoint\.safetensors is not a whole muquant file"):
+        train(tiny(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_checkpoint_that_is_not_finite_is_refused(bad: float, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(tiny(), tmp_path, on_progress=stop_after(7))
+    path = tmp_path / "checkpoint.safetensors"
+    file = read_tensors(path, CHECKPOINT_SCHEMA)
+    file.tensors["model.fc1.weight"][1, 2] = bad
+    write_tensors(path, CHECKPOINT_SCHEMA, file.tensors, {**file.manifest})
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: model\.fc1\.weight is infinite or NaN"):
         train(tiny(), tmp_path, resume=True)
