@@ -64,8 +64,8 @@ READERS: dict[str, Reader] = {
     "mnist": Reader(_one(seeds.idx_files), {"*": pictures.idx}, reading.mnist, 30),
     "cifar10": Reader(_one(seeds.cifar_files), {"*": raw.changed}, reading.cifar10, 5),
     "images": Reader(_one(seeds.image_folder), {"*": pictures.image}, reading.images, 40),
-    "decoded": Reader(seeds.written, {**_MODEL, "model.data": raw.changed}, reading.decoded, 70),
-    "served": Reader(seeds.written, {**_MODEL, "model.data": raw.changed}, reading.served, 70),
+    "decoded": Reader(seeds.served, {**_MODEL, "model.data": raw.changed}, reading.decoded, 70),
+    "served": Reader(seeds.served, {**_MODEL, "model.data": raw.changed}, reading.served, 70),
     "cached": Reader(
         _one(seeds.cached),
         {"*.json": documents.document, "cache/*.onnx": raw.changed, "*.data": raw.changed},
@@ -75,7 +75,7 @@ READERS: dict[str, Reader] = {
     "compressed": Reader(seeds.graphs, {**_MODEL, "model.data": raw.changed}, reading.compressed, 13),
     "verified": Reader(seeds.written, _MODEL, reading.verified, 2),
     "inspect": Reader(
-        lambda: [*seeds.artifacts(), *seeds.written(), seeds.run()],
+        lambda: [*seeds.artifacts(), *seeds.served(), seeds.run()],
         {"*.mq": tensor_files.tensor_file, "model.safetensors": tensor_files.tensor_file, **_MODEL},
         reading.inspect,
         20,

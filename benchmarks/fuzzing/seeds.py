@@ -70,8 +70,7 @@ def graph() -> bytes:
         helper.make_node("Relu", ["sum"], ["hidden"]),
         helper.make_node("Gemm", ["hidden", "last", "last.bias"], ["y"], transB=1, name="last"),
         helper.make_node("Reshape", ["hidden", "sizes"], ["picture"]),
-        helper.make_node("Conv", ["picture", "kernel"], ["maps"], kernel_shape=[3, 3], name="kernel"),
-        helper.make_node("ReduceMean", ["maps"], ["z"], keepdims=0),
+        helper.make_node("Conv", ["picture", "kernel"], ["z"], kernel_shape=[3, 3], name="kernel"),
     ]
     tensors = [
         *(weight("table", 16, 16), weight("dense", 16, 32), weight("bias", 32)),
@@ -81,7 +80,7 @@ def graph() -> bytes:
     inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"])]
     outputs = [
         helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 8]),
-        helper.make_tensor_value_info("z", TensorProto.FLOAT, []),
+        helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4, 2, 6]),
     ]
     body = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -110,7 +109,7 @@ def graphs() -> list[Case]:
 
 @cache
 def written() -> list[Case]:
-    """Files of ours in all forms; the first of them also with external data; those of format 1."""
+    """What we make of `graph` in all forms."""
 
     def compress(fields: dict[str, Any], options: dict[str, Any]) -> Case:
         def write(folder: Path) -> None:
@@ -122,10 +121,15 @@ def written() -> list[Case]:
 
         return made(write)
 
-    found = [compress(*how) for how in WRITTEN.values()]
+    return [compress(*how) for how in WRITTEN.values()]
+
+
+@cache
+def served() -> list[Case]:
+    """Those, files of format 1, and one with external data; beside them a file that others may refer to."""
     earlier = [{"model.onnx": (FORMAT_1 / f"{name}.onnx").read_bytes()} for name in ("model", "graph")]
     data = {"model.data": bytes(4096)}
-    return [*({**case, **data} for case in (*found, *earlier)), outside(found[0]["model.onnx"])]
+    return [*({**case, **data} for case in (*written(), *earlier)), outside(written()[0]["model.onnx"])]
 
 
 @cache

@@ -97,7 +97,7 @@ class FinishedWeights:
                 outcome = Outcome(tensor, str(manifest["rounding"]), quality, tensors.get("shift"))
                 _check(outcome, weight, spec, channels)
                 return outcome
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
                 raise InputError(f"it is malformed ({error!r:.200}); delete it") from error
 
     def put(self, key: str, outcome: Outcome) -> None:

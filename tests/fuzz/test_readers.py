@@ -13,17 +13,27 @@ from fuzzing.readers import READERS
 from fuzzing.trial import judge, judge_folder
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+pytestmark = pytest.mark.filterwarnings("ignore")
 KEPT = sorted(path for path in (Path(__file__).parent / "kept").iterdir() if path.is_dir())
-SLOW = ("resume", "attacks", "images", "decoded", "served", "cached", "compressed", "inspect")
-"""Tens of milliseconds a case."""
+SOME = {
+    "artifact": 25,
+    "decoded": 20,
+    "served": 10,
+    "cached": 10,
+    "compressed": 10,
+    "inspect": 10,
+    "attacks": 15,
+    "verified": 2,
+}
+"""Cases of readers that take long; of others there are 40."""
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "verified")) for name in READERS]
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("reader", [name for name in READERS if name != "verified"])
+@pytest.mark.parametrize("reader", NAMES)
 def test_what_is_wrong_is_refused_or_answered_truly(reader: str) -> None:
     # the same cases in every run: what is new is looked for by the benchmark, and no chance makes a test red
     @settings(
-        max_examples=8 if reader in SLOW else 40,
+        max_examples=SOME.get(reader, 40),
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -36,16 +46,14 @@ def test_what_is_wrong_is_refused_or_answered_truly(reader: str) -> None:
     holds()
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("reader", READERS)
-def test_good_files_are_read(reader: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", NAMES)
+def test_good_files_are_read(reader: str) -> None:
     for case in READERS[reader].seeds():
         refused, finding = judge(reader, case)
         assert finding is None, f"{finding.kind}\n{finding.words}"
-        assert refused == (reader == "cifar10")
+        assert refused == (reader == "cifar10")  # which are not the published files
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
 def test_what_was_found_stays_mended(folder: Path, tmp_path: Path) -> None:
     case = Path(shutil.copytree(folder, tmp_path / "case"))
