@@ -22,9 +22,10 @@ import psutil
 import torch
 
 from fuzzing.agreement import plain_answer
+from fuzzing.case import read_case
 from fuzzing.readers import READERS
 from fuzzing.reading import MODEL
-from fuzzing.trial import Finding, judge, judge_folder, make
+from fuzzing.trial import Finding, judge, make
 
 HANG = 5.0
 """Seconds of the processor that a case may take."""
@@ -138,10 +139,9 @@ def again(reader: str, folder: Path, scratch: Path) -> Finding | None:
 
     def task() -> Finding | None:
         READERS[reader].seeds()
-        copy = Path(tempfile.mkdtemp(), "case")
-        shutil.copytree(folder, copy)
+        case = read_case(folder)
         began = time.process_time()
-        _, finding = judge_folder(reader, copy, _size(folder))
+        _, finding = judge(reader, case)
         seconds = time.process_time() - began
         return Finding("hang", f"{seconds:.1f} s") if finding is None and seconds > HANG else finding
 
@@ -159,10 +159,6 @@ def _alone_plainly(path: Path) -> Finding | None:
         return Finding("hang", "")
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Finding("memory", "") if peak - before > 5 * 10**8 else None
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _work(

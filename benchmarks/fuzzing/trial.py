@@ -39,11 +39,10 @@ def make(reader: str, seed: int) -> Case:
 def judge(reader: str, case: Case) -> tuple[bool, Finding | None]:
     """Read a case in a folder of its own: whether it was refused, and what is wrong, if anything."""
     with tempfile.TemporaryDirectory(prefix="case-") as folder:
-        return judge_folder(reader, write_case(case, Path(folder)), sum(map(len, case.values())))
+        return _judge(reader, write_case(case, Path(folder)), sum(map(len, case.values())))
 
 
-def judge_folder(reader: str, folder: Path, nbytes: int) -> tuple[bool, Finding | None]:
-    """The same of files that are there, in all of so many bytes."""
+def _judge(reader: str, folder: Path, nbytes: int) -> tuple[bool, Finding | None]:
     before = psutil.Process().memory_info().rss
     _forget_peak()
     refused = False

@@ -5,12 +5,12 @@ READER-WORDS.
 """
 
 import random
-import shutil
 from pathlib import Path
 
 import pytest
+from fuzzing.case import read_case
 from fuzzing.readers import READERS
-from fuzzing.trial import judge, judge_folder
+from fuzzing.trial import judge
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -47,7 +47,6 @@ def test_good_files_are_read(reader: str) -> None:
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
-def test_what_was_found_stays_mended(folder: Path, tmp_path: Path) -> None:
-    case = Path(shutil.copytree(folder, tmp_path / "case"))
-    _, finding = judge_folder(folder.name.partition("-")[0], case, 0)
+def test_what_was_found_stays_mended(folder: Path) -> None:
+    _, finding = judge(folder.name.partition("-")[0], read_case(folder))
     assert finding is None, f"{finding.kind}\n{finding.words}"
