@@ -9,6 +9,7 @@ arrays.py        .npy and .npz
 models.py        ONNX, any and ours
 pictures.py      IDX files and images
 seeds.py         good files, small, that mutations begin with
+seed_models.py   likewise: ONNX
 readers.py       every reader with its seeds, its mutations and what must hold
 agreement.py     what a file answers, plainly and by policies
 trial.py         one case: made, read, judged

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 Case = dict[str, bytes]
 """Path in a folder -> content, or a `Special`."""
@@ -17,15 +18,7 @@ class Special(bytes):
     """What is no file, by its kind: "fifo", "folder", or "link TARGET"."""
 
 
-SPECIAL = (
-    b"fifo",
-    b"folder",
-    b"link /dev/zero",
-    b"link /dev/stdin",
-    b"link no",
-    b"link .",
-    b"link /etc/hostname",
-)
+SPECIAL = (b"fifo", b"folder", b"link /dev/zero", b"link no", b"link .", b"link /etc/hostname")
 
 
 def write_case(case: Case, folder: Path) -> Path:
@@ -70,3 +63,10 @@ def change(case: Case, name: str, mutate: Mutation, random: Random) -> Case:
     if draw == 2:
         return {**case, name: Special(random.choice(SPECIAL))}
     return {**case, name: mutate(case[name], random)}
+
+
+def made(make: Callable[[Path], object]) -> Case:
+    """Return the files that a function leaves in a folder."""
+    with TemporaryDirectory() as folder:
+        make(Path(folder))
+        return read_case(Path(folder))

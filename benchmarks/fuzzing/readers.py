@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from random import Random
 
-from fuzzing import arrays, documents, models, pictures, raw, reading, seeds, tensor_files
+from fuzzing import arrays, documents, models, pictures, raw, reading, seed_models, seeds, tensor_files
 from fuzzing.case import Case, Mutation, change
 
 
@@ -56,7 +56,7 @@ READERS: dict[str, Reader] = {
         40,
     ),
     "rounds": Reader(_one(seeds.rounds), {"*.jsonl": documents.lines}, reading.rounds, 60),
-    "plan": Reader(_one(seeds.plan), {"*.json": documents.document}, reading.plan, 130),
+    "plan": Reader(_one(seed_models.plan), {"*.json": documents.document}, reading.plan, 130),
     "finished": Reader(_one(seeds.finished), _TENSORS, reading.finished, 60),
     "attacks": Reader(_one(seeds.kept_attack), _TENSORS, reading.attacks, 60),
     "state": Reader(_one(seeds.state), {"*.safetensors": tensor_files.plain_tensor_file}, reading.state, 50),
@@ -64,18 +64,18 @@ READERS: dict[str, Reader] = {
     "mnist": Reader(_one(seeds.idx_files), {"*": pictures.idx}, reading.mnist, 30),
     "cifar10": Reader(_one(seeds.cifar_files), {"*": raw.changed}, reading.cifar10, 5),
     "images": Reader(_one(seeds.image_folder), {"*": pictures.image}, reading.images, 40),
-    "decoded": Reader(seeds.served, {**_MODEL, "model.data": raw.changed}, reading.decoded, 70),
-    "served": Reader(seeds.served, {**_MODEL, "model.data": raw.changed}, reading.served, 70),
+    "decoded": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.decoded, 70),
+    "served": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.served, 70),
     "cached": Reader(
-        _one(seeds.cached),
+        _one(seed_models.cached),
         {"*.json": documents.document, "cache/*.onnx": raw.changed, "*.data": raw.changed},
         reading.cached,
         20,
     ),
-    "compressed": Reader(seeds.graphs, {**_MODEL, "model.data": raw.changed}, reading.compressed, 13),
-    "verified": Reader(seeds.written, _MODEL, reading.verified, 2),
+    "compressed": Reader(seed_models.graphs, {**_MODEL, "model.data": raw.changed}, reading.compressed, 13),
+    "verified": Reader(seed_models.written, _MODEL, reading.verified, 2),
     "inspect": Reader(
-        lambda: [*seeds.artifacts(), *seeds.served(), seeds.run()],
+        lambda: [*seeds.artifacts(), *seed_models.served(), seeds.run()],
         {"*.mq": tensor_files.tensor_file, "model.safetensors": tensor_files.tensor_file, **_MODEL},
         reading.inspect,
         20,

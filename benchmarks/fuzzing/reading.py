@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import muquant
-from fuzzing import seeds
+from fuzzing import seed_models, seeds
 from fuzzing.agreement import DisagreementError, answers, compare, plain_answer
 from muquant.base.errors import InputError
 from muquant.compression.artifact import read_artifact
@@ -200,7 +200,7 @@ def cached(folder: Path) -> None:
 def compressed(folder: Path) -> None:
     """Compress a model of others at 8 bits: the new file answers much as the old one does."""
     path, out = folder / MODEL, folder / "out.onnx"
-    spec = muquant.MuLawSpec(bits=8, **seeds.QUICK)
+    spec = muquant.MuLawSpec(bits=8, **seed_models.QUICK)
     compress_onnx(path, out, spec, rounding="nearest", observer="absmax", synthetic=False, check=False)
     plain = plain_answer(path)
     if plain is None:
@@ -213,7 +213,7 @@ def compressed(folder: Path) -> None:
 
 def verified(folder: Path) -> None:
     """Verify a file against the model that it was made from."""
-    (folder / "source.onnx").write_bytes(seeds.graph())
+    (folder / "source.onnx").write_bytes(seed_models.graph())
     with mock.patch.object(
         PythonRuntime, "measure", lambda own, asked: measure(own, replace(asked, seconds=0))
     ):

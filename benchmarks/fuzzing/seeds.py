@@ -2,22 +2,18 @@
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
 
 import muquant
-from fuzzing.case import Case, read_case
+from fuzzing.case import Case, made
+from fuzzing.seed_models import FORMAT_1, QUICK
 from muquant.attacks import PGD, TorchTarget
 from muquant.base.processes import Processes
 from muquant.format.channels import Channels
@@ -29,107 +25,10 @@ from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.store import Store
 from muquant.training import TrainingConfig, train
 from muquant.training.feedback.journal import Record
-from muquant_onnx import compress_onnx, load_session, plan_onnx
 
-FORMAT_1 = Path(__file__).parents[2] / "tests" / "data" / "format_1"
-QUICK: dict[str, Any] = {"mu": 50.0}
-"""Of specs: what is not searched takes no time."""
-WRITTEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "float": ({"bits": 3}, {"policy": "float"}),
-    "int8": ({"bits": 5, "granularity": "tensor"}, {"policy": "int8"}),
-    "int4": ({"bits": 3, "grid": "int4", "granularity": "group:16"}, {"policy": "int4"}),
-    "tread": ({"bits": 4, "grid": "int4", "levels": "mid-tread"}, {"policy": "int4", "functions": True}),
-    "kernels": ({"bits": 3}, {"target": "onnxruntime-kernels"}),
-    "web": ({"bits": 8}, {"target": "web"}),
-}
-"""Files of ours: name -> fields of the spec, options of `compress_onnx`."""
 CONFIG = TrainingConfig(
     data="digits", model="cnn4-small", epochs=1, batch_size=512, augment="none", device="cpu"
 )
-
-
-def made(make: Callable[[Path], object]) -> Case:
-    """Return the files that a function leaves in a folder."""
-    with TemporaryDirectory() as folder:
-        make(Path(folder))
-        return read_case(Path(folder))
-
-
-@cache
-def graph() -> bytes:
-    """A float model of others: an embedding, dense layers and a convolution, 1,316 weights."""
-    draw = np.random.default_rng(0)
-
-    def weight(name: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array((0.1 * draw.standard_normal(shape)).astype(np.float32), name)
-
-    nodes = [
-        helper.make_node("Gather", ["table", "ids"], ["rows"]),
-        helper.make_node("MatMul", ["rows", "dense"], ["product"], name="dense"),
-        helper.make_node("Add", ["product", "bias"], ["sum"]),
-        helper.make_node("Relu", ["sum"], ["hidden"]),
-        helper.make_node("Gemm", ["hidden", "last", "last.bias"], ["y"], transB=1, name="last"),
-        helper.make_node("Reshape", ["hidden", "sizes"], ["picture"]),
-        helper.make_node("Conv", ["picture", "kernel"], ["z"], kernel_shape=[3, 3], name="kernel"),
-    ]
-    tensors = [
-        *(weight("table", 16, 16), weight("dense", 16, 32), weight("bias", 32)),
-        *(weight("last", 8, 32), weight("last.bias", 8), weight("kernel", 4, 1, 3, 3)),
-        numpy_helper.from_array(np.array([-1, 1, 4, 8]), "sizes"),
-    ]
-    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"])]
-    outputs = [
-        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 8]),
-        helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4, 2, 6]),
-    ]
-    body = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def outside(content: bytes) -> Case:
-    """The same model with its tensors in a file beside it."""
-
-    def save(folder: Path) -> None:
-        proto = onnx.load_model_from_string(content)
-        onnx.save(
-            proto, folder / "model.onnx", save_as_external_data=True, location="model.data", size_threshold=0
-        )
-
-    return made(save)
-
-
-@cache
-def graphs() -> list[Case]:
-    """Models of others, whole and with external data."""
-    data = {"model.data": bytes(4096)}  # what a tensor may be made to refer to
-    return [{"model.onnx": graph(), **data}, outside(graph())]
-
-
-@cache
-def written() -> list[Case]:
-    """What we make of `graph` in all forms."""
-
-    def compress(fields: dict[str, Any], options: dict[str, Any]) -> Case:
-        def write(folder: Path) -> None:
-            path = folder / "model.onnx"
-            (folder / "source").write_bytes(graph())
-            spec = muquant.MuLawSpec(**QUICK, **fields)
-            compress_onnx(folder / "source", path, spec, rounding="nearest", check=False, **options)
-            (folder / "source").unlink()
-
-        return made(write)
-
-    return [compress(*how) for how in WRITTEN.values()]
-
-
-@cache
-def served() -> list[Case]:
-    """Those, files of format 1, and one with external data; beside them a file that others may refer to."""
-    earlier = [{"model.onnx": (FORMAT_1 / f"{name}.onnx").read_bytes()} for name in ("model", "graph")]
-    data = {"model.data": bytes(4096)}
-    return [*({**case, **data} for case in (*written(), *earlier)), outside(written()[0]["model.onnx"])]
 
 
 @cache
@@ -178,17 +77,6 @@ def rounds() -> Case:
     """The log of feedback learning."""
     records = [Record(1, 1, (0.5, None), ("weak", "strong"), 4, 1.5, 20), Record(None, 2, (0.25, 1.0))]
     return {"rounds.jsonl": "".join(json.dumps(asdict(each)) + "\n" for each in records).encode()}
-
-
-@cache
-def plan() -> Case:
-    """A plan beside the model that it is for."""
-
-    def make(folder: Path) -> None:
-        (folder / "model.onnx").write_bytes(graph())
-        plan_onnx(folder / "model.onnx", max_bytes=800).save(folder / "plan.json")
-
-    return made(make)
 
 
 @cache
@@ -282,15 +170,3 @@ def quantized(folder: Path) -> Outcome:
 def finished() -> Case:
     """A weight that an interrupted command had finished."""
     return made(quantized)
-
-
-@cache
-def cached() -> Case:
-    """A compressed file and a cache with its optimised model."""
-    case = {"model.onnx": written()[0]["model.onnx"]}
-
-    def fill(folder: Path) -> None:
-        (folder / "model.onnx").write_bytes(case["model.onnx"])
-        load_session(folder / "model.onnx", "accuracy-1", policy="float", cache=folder / "cache", threads=1)
-
-    return made(fill)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from fuzzing.seeds import graph
+from fuzzing.seed_models import graph
 
 import muquant_onnx.files.write
 from muquant.base.tensor_files import read_tensors
