@@ -5,8 +5,12 @@ READER-WORDS.
 """
 
 import random
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from fuzzing.case import read_case
 from fuzzing.readers import READERS
@@ -18,7 +22,22 @@ KEPT = sorted(path for path in (Path(__file__).parent / "kept").iterdir() if pat
 FEW = {"artifact": 25, "decoded": 20, "attacks": 15, "verified": 2}
 FEW |= dict.fromkeys(("served", "cached", "compressed", "inspect"), 10)
 """Cases of readers that take long; of others there are 40."""
+ADDRESSES, SECONDS = 4 << 30, 60
+"""Bytes that a test may ask for, and how long it may take."""
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "verified")) for name in READERS]
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """A reader that waits for a pipe, or takes all memory, fails its test and nothing else."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + ADDRESSES, before[1]))
+    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"more than {SECONDS} s"))
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.mark.parametrize("reader", NAMES)
