@@ -64,6 +64,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     Raises:
         InputError: the file is missing, or is not an IDX file of that many dimensions and the stated length.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot read {path}: expected a file of MNIST, found no regular file; remove it")
     try:
         data = path.read_bytes()
     except OSError as error:

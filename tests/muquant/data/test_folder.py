@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,4 +151,13 @@ def test_the_size_is_checked_before_anything_is_allocated(
     monkeypatch.setattr(folder, "MAX_BYTES", 6 * 3 * 4 * 6 - 1)
     monkeypatch.setattr(np, "empty", never)
     with pytest.raises(InputError, match="need 432 bytes"):
+        load_dataset(f"folder:{tree}", "train")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_not_opened(kind: str, tree: Path) -> None:
+    path = tree / "train" / "dog" / "2.png"
+    path.unlink()
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero")}[kind](path)
+    with pytest.raises(InputError, match=r"2\.png: expected an image, found no regular file"):
         load_dataset(f"folder:{tree}", "train")

@@ -142,3 +142,12 @@ def test_every_entry_has_a_name_to_show() -> None:
 def test_an_unknown_split_is_refused(split: str) -> None:
     with pytest.raises(InputError, match="train or test"):
         load_dataset("digits", split)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_of_mnist_is_not_read(kind: str, tmp_path: Path) -> None:
+    path = write_mnist(tmp_path) / "t10k-images-idx3-ubyte"
+    path.unlink()
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte: .* no regular file"):
+        load_dataset("mnist", "test", root=tmp_path)
