@@ -105,10 +105,13 @@ def _locked(folder: Path, *, exclusive: bool) -> Iterator[bool]:
 
 
 def _hold(handle: int, path: Path) -> bool:
-    """Lock what was made just now; False where a sweeper was faster and it is gone."""
+    """Lock what was made just now; False where a sweeper was faster and it is gone.
+
+    The lock is a shared one, which keeps sweepers away and lets `writing_in` have the same folder.
+    """
     if sys.platform != "win32":
         with suppress(OSError):  # no locks here: nobody sweeps either
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_SH)
     return _is_there(handle, path)
 
 
