@@ -22,7 +22,7 @@ from muquant.base.files import (
     temporary_folder,
     write_bytes,
 )
-from muquant.base.leftovers import PREFIX, sweeping_in, writing_in
+from muquant.base.leftovers import PREFIX, sweeping_in, temporary_folder_in, writing_in
 
 
 def mode_of(path: Path) -> int:
@@ -199,3 +199,12 @@ def test_nobody_sweeps_while_another_writes(tmp_path: Path) -> None:
     with sweeping_in(tmp_path) as alone, sweeping_in(tmp_path) as other:
         assert alone
         assert not other
+
+
+def test_a_temporary_folder_can_be_written_in_by_who_holds_it(tmp_path: Path) -> None:
+    """A lock that kept its holder out would be waited for without an end."""
+    with temporary_folder_in(tmp_path) as folder:
+        with writing_in(folder):
+            (folder / "a").touch()
+        with sweeping_in(folder) as alone:
+            assert not alone
