@@ -64,6 +64,7 @@ def compress_graph(
     if options.layers == "auto":
         raise InputError(f"--layers auto needs a model of layers, found {source}; pick the layers by name")
     with GRAPHS[source.suffix](source, out) as graph, raised(graph) as file:
+        file.check_output(out)
         options, plan = budget.follow(
             output,
             out,

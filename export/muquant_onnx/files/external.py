@@ -57,7 +57,8 @@ def locate(model: onnx.ModelProto, path: Path) -> int:
         path: of the model.
 
     Raises:
-        InputError: a file is missing, too short, or not `beside` the model.
+        InputError: a file is missing, too short, or not `beside` the model; or a tensor holds another number
+            of values than its shape says.
     """
     others: set[FileRange] = set()
     files, own = dict[str, tuple[Path, int]](), path.resolve()
@@ -70,7 +71,51 @@ def locate(model: onnx.ModelProto, path: Path) -> int:
                 refer(tensor, str(found.path), found.offset, found.length)
             if found.path != own:
                 others.add(found)
+        else:
+            _check_size(tensor, path)
     return sum(other.length for other in others)
+
+
+def data_files(model: onnx.ModelProto, path: Path) -> frozenset[Path]:
+    """Return the files that hold external data of a model at `path`, whole paths; some may be missing.
+
+    Args:
+        model: was read from `path`, and refers to large tensors in `path` itself by its name.
+        path: of the model.
+    """
+    places = {
+        item.value
+        for tensor in tensors_of(model)
+        if is_external(tensor)
+        for item in tensor.external_data
+        if item.key == "location" and "\0" not in item.value
+    }
+    folders = {path.parent.resolve(), path.resolve().parent}
+    files = {(folder / place).resolve() for folder in folders for place in places}
+    return frozenset(files - {path.resolve()})
+
+
+def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
+    """Refuse a tensor of the model itself that is not as large as its shape says."""
+    try:
+        dtype = ir.DataType(tensor.data_type)
+        field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+    except (ValueError, KeyError):  # onnxruntime knows what it is
+        return
+    count, found, what = math.prod(tensor.dims), len(getattr(tensor, field)), "values"
+    if dtype is ir.DataType.STRING:
+        what = "texts"
+    elif tensor.HasField("raw_data"):
+        count, found, what = -(-count * dtype.bitwidth // 8), len(tensor.raw_data), "bytes"
+    elif dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
+        count *= 2
+    elif dtype.bitwidth < 8:
+        count = -(-count * dtype.bitwidth // 8)
+    if min(tensor.dims, default=0) < 0 or count != found:
+        raise InputError(
+            f"{path}: {tensor.name or 'a constant'} should hold {count} {what} for its shape "
+            f"{list(tensor.dims)}, found {found}; export the model again"
+        )
 
 
 def _range(tensor: onnx.TensorProto, path: Path, files: dict[str, tuple[Path, int]]) -> FileRange:
@@ -79,17 +124,22 @@ def _range(tensor: onnx.TensorProto, path: Path, files: dict[str, tuple[Path, in
     entry = {item.key: item.value for item in tensor.external_data}
     location = entry.get("location", "")
     if location not in files:
+        if "\0" in location:
+            raise InputError(f"{where} is at {location!r}, no name of a file; export the model again")
         file = beside(path, location, where)
-        files[location] = file, file.stat().st_size
+        found = file.stat()
+        if found.st_nlink > 1 and file != path.resolve():
+            raise InputError(
+                f"{where} is at {location!r}, a file of {found.st_nlink} names, the others of which may lie "
+                f"outside the model's folder: onnx refuses such hard links too; make it a file of its own: "
+                f"cp {location} copy && mv copy {location}"
+            )
+        files[location] = file, found.st_size
     file, size = files[location]
     try:
-        dtype, numbers = ir.DataType(tensor.data_type), [entry.get("offset", 0), entry.get("length", -1)]
-        offset, stated = map(int, numbers)
-        if (
-            dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING)
-            or min(tensor.dims, default=0) < 0
-            or offset < 0
-        ):
+        dtype, offset = ir.DataType(tensor.data_type), _number(entry.get("offset", "0"))
+        stated = _number(entry["length"]) if "length" in entry else -1
+        if dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING) or min(tensor.dims, default=0) < 0:
             raise ValueError(tensor)
     except ValueError as error:
         raise InputError(
@@ -103,3 +153,10 @@ def _range(tensor: onnx.TensorProto, path: Path, files: dict[str, tuple[Path, in
             f"{'no length' if stated == -1 else stated}; take a whole copy of the model"
         )
     return FileRange(file, offset, length)
+
+
+def _number(text: str) -> int:
+    """The number that digits stand for; ValueError for all else, which runtimes read one way or another."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)

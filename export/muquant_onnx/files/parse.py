@@ -1,6 +1,7 @@
 """Parse an ONNX file without its large tensors."""
 
 import mmap
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def parse(path: Path) -> onnx.ModelProto:
     where a tensor is not external, raw bytes where it is; and negative sizes, which leave an axis open.
 
     Raises:
-        InputError: the file is missing, or is no whole ONNX file.
+        InputError: the file is missing, or is no whole ONNX file, or makes a value twice.
     """
     try:
         with (
@@ -35,6 +36,7 @@ def parse(path: Path) -> onnx.ModelProto:
         _name_domain(proto.opset_import)
         for graph in graphs_of(proto):
             _open_sizes(graph)
+            _check_names(graph, path)
             _name_domain(graph.node)
             if isinstance(graph, onnx.FunctionProto):
                 _name_domain(graph.opset_import)
@@ -47,6 +49,17 @@ def parse(path: Path) -> onnx.ModelProto:
         raise InputError(
             f"{path} is not a whole ONNX file ({first_line(error)}); name an ONNX file"
         ) from error
+
+
+def _check_names(graph: onnx.GraphProto | onnx.FunctionProto, path: Path) -> None:
+    """Refuse a graph with two values of one name: readers differ in which of them they take."""
+    made = [name for node in graph.node for name in node.output if name]
+    if isinstance(graph, onnx.GraphProto):
+        made += [tensor.name for tensor in graph.initializer]
+        made += [tensor.values.name for tensor in graph.sparse_initializer]
+    if len(made) != len(set(made)):
+        twice = next(name for name, count in Counter(made).items() if count > 1)
+        raise InputError(f"{path} has two values of the name {twice!r}, expected one; export it again")
 
 
 def _name_domain(entries: Iterable[onnx.OperatorSetIdProto | onnx.NodeProto]) -> None:

@@ -153,6 +153,7 @@ def compress_file(
 ) -> CompressReport:
     """`compress_onnx` of a file that `raised` has yielded, with its options as one object. `held_out` returns
     what the float file answers to held-out samples, where that was asked already."""
+    source.check_output(destination)
     if options.finished is None and options.spreads and options.refines:
         with temporary_folder() as folder:  # what is rounded to choose widths is not rounded again
             kept = replace(options, finished=FinishedWeights(Path(folder, "weights")))

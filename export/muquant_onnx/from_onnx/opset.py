@@ -13,7 +13,7 @@ from onnx_ir.traversal import RecursiveGraphIterator
 
 from muquant.base.errors import InputError, first_line
 from muquant.base.files import temporary_folder
-from muquant_onnx.files.external import graphs_of, locate
+from muquant_onnx.files.external import data_files, graphs_of, locate
 from muquant_onnx.files.parse import parse
 from muquant_onnx.files.write import write_graph
 from muquant_onnx.from_onnx.made_up import Answered, made_up
@@ -36,11 +36,20 @@ class RaisedFile:
         path: of it.
         nbytes: size of what it was made from, external data included; None where it is as it was.
         opset: that it had before; None where it is as it was.
+        data: the files that hold external data of what it was made from.
     """
 
     path: Path
     nbytes: int | None = None
     opset: int | None = None
+    data: frozenset[Path] = frozenset()
+
+    def check_output(self, output: Path) -> None:
+        """Raise `InputError` where writing `output` would destroy a part of the input."""
+        if output.resolve() in self.data:
+            raise InputError(
+                f"cannot write {output}: it holds data of the model that is read; name another file"
+            )
 
 
 @contextmanager
@@ -55,9 +64,9 @@ def raised(path: Path) -> Iterator[RaisedFile]:
             gives other outputs then.
     """
     proto = parse(path)
-    opset = opset_of(proto)
+    opset, data = opset_of(proto), data_files(proto, path)
     if opset >= SMALLEST_OPSET:
-        yield RaisedFile(path)
+        yield RaisedFile(path, data=data)
         return
     if opset < SMALLEST_RAISED:
         raise InputError(
@@ -75,7 +84,7 @@ def raised(path: Path) -> Iterator[RaisedFile]:
         try:
             _convert(proto, new, what)
             _compare(new, examples, what)
-            yield RaisedFile(new, nbytes, opset)
+            yield RaisedFile(new, nbytes, opset, data)
         except InputError as error:
             raise InputError(str(error).replace(str(new), str(path))) from error
 
