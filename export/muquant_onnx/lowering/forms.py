@@ -234,9 +234,13 @@ def _is_clipped(value: ir.Value) -> bool:
 
 def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
     """The uses of a value when onnxruntime has removed what does nothing: node, and place of its input."""
-    found = []
-    for node, place in value.uses():
-        found += _uses(node.outputs[0]) if _does_nothing(node, place) else [(node, place)]
+    found, waiting = list[tuple[ir.Node, int]](), [*value.uses()][::-1]
+    while waiting:
+        node, place = waiting.pop()
+        if _does_nothing(node, place):
+            waiting += [*node.outputs[0].uses()][::-1]
+        else:
+            found.append((node, place))
     return found
 
 
