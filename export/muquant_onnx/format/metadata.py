@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Collection, Mapping
 from functools import cache
 from types import UnionType
@@ -139,10 +140,12 @@ _hints = cache(get_type_hints)
 
 
 def _is_of(value: object, kind: Any) -> bool:
-    """Whether a JSON value is of the type that a field states; a float may be a whole number."""
+    """Whether a JSON value is of the type that a field states; a float may be whole, and is finite."""
     if isinstance(kind, UnionType):
         return any(_is_of(value, each) for each in get_args(kind))
     outer = get_origin(kind) or kind
     if not isinstance(value, (int, float) if outer is float else outer) or isinstance(value, bool):
+        return False
+    if outer is float and not -sys.float_info.max <= value <= sys.float_info.max:
         return False
     return not isinstance(value, list) or all(type(item) in get_args(kind) for item in value)

@@ -39,6 +39,8 @@ class Part(StrEnum):
     """The same, for a use behind the first."""
     KERNEL_CODES = "kernel_codes"
     """The integers that a `MatMulNBits` takes, as the decode function gives them."""
+    KERNEL_MATRIX = "kernel_matrix"
+    """The same of a weight stored as [inputs, outputs], before they are turned."""
     DECODED = "decoded"
     """The weight, float32."""
     ROUNDED = "rounded"

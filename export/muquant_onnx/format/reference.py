@@ -20,6 +20,7 @@ from muquant.base.reading import require_file
 from muquant_onnx.format.metadata import Metadata, WeightEntry, metadata_of
 from muquant_onnx.format.names import Part, label
 
+LARGEST_MU = 65536
 STEP_PARTS = (Part.STEP, Part.SCALE, Part.STEP_CODES, Part.SCALE_CODES, Part.STEP_UNIT)
 """Of a weight: what its steps are read from."""
 
@@ -40,20 +41,11 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Metadata]
     return model, metadata_of(model, path)
 
 
-def decode_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Return the float32 weights of an exported file by name, each in its own shape.
-
-    Raises:
-        InputError: the file cannot be read, or its parts do not fit together.
-    """
-    model, metadata = read_model(path)
-    return decode_model(model, metadata, path)
-
-
 def decode_model(
     model: onnx.ModelProto, metadata: Metadata, path: str | os.PathLike[str]
 ) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Return the same of a file that `read_model` has read from `path`.
+    """Return the float32 weights of a file that `read_model` has read from `path`, by name, each in its own
+    shape.
 
     Raises:
         InputError: its parts do not fit together.
@@ -133,6 +125,8 @@ def decode(
         entry: the weight's metadata: bits, levels, grid, granularity, shape, channel_axis, channel_groups.
     """
     bits, shape = entry["bits"], entry["shape"]
+    if not 0 <= mu <= LARGEST_MU or not (np.isfinite(step) & (step >= 0)).all():
+        raise ValueError(f"mu is {mu}, or a step is none")
     count = math.prod(shape)
     if bits not in range(2, 5 if entry["grid"] == "int4" else 9):
         raise ValueError(f"codes of {bits} bits")

@@ -131,7 +131,7 @@ class MatrixKernel:
         if transpose:
             shape = (rows, columns // block, block * self.bits // 8)
             return store.looked_up(Part.KERNEL_CODES, tables, shape, "kernel_shape")
-        matrix = store.looked_up("kernel_matrix", tables, (rows, columns), Part.SHAPE)
+        matrix = store.looked_up(Part.KERNEL_MATRIX, tables, (rows, columns), Part.SHAPE)
         turned = store.node(
             "Transpose", [matrix], "kernel_rows", ir.DataType.UINT8, (columns, rows), perm=[1, 0]
         )

@@ -126,14 +126,14 @@ class WeightStore:
     def steps(self, step: NDArray[np.float32]) -> ir.Value:
         """The steps, laid out as they are given; made once, shared by all uses."""
         if self._steps is None:
-            self._steps = self._float_or_coded(step, Part.STEP, Part.STEP_CODES)
+            self._steps = self.float_or_coded(step, Part.STEP, Part.STEP_CODES)
         return self._steps
 
     def scale(self, step: NDArray[np.float32]) -> ir.Value:
         """The steps as a `DequantizeLinear` takes them; each caller gets a scale of its own."""
-        return self._float_or_coded(step, Part.SCALE, Part.SCALE_CODES)
+        return self.float_or_coded(step, Part.SCALE, Part.SCALE_CODES)
 
-    def _float_or_coded(self, step: NDArray[np.float32], part: Part, codes: Part) -> ir.Value:
+    def float_or_coded(self, step: NDArray[np.float32], part: Part, codes: Part) -> ir.Value:
         """The initializer NAME.part; where 8 bits hold it NAME.codes, decoded to NAME.part."""
         coded = coded_steps(step)
         if coded is None:

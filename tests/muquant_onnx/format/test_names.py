@@ -41,8 +41,8 @@ def test_the_parts_are_those_of_files_that_there_are() -> None:
     """They may not change: FORMAT.md states them."""
     assert list(map(str, Part)) == [
         *("packed", "mu", "shape", "step", "step_codes", "step_unit", "scale", "scale_codes"),
-        *("levels", "own_levels", "places", "own_places", "kernel_codes", "decoded"),
-        *("rounded", "dequantized", "dequantized_places"),
+        *("levels", "own_levels", "places", "own_places", "kernel_codes", "kernel_matrix"),
+        *("decoded", "rounded", "dequantized", "dequantized_places"),
     ]
     assert label("a.b", Part.LEVELS) == "a.b.levels"
     assert label("a.b", Part.LEVELS.own, 2) == "a.b.own_levels.2"
