@@ -1,6 +1,5 @@
 """ONNX form of muquant: files with 3-bit weights that stock onnxruntime runs."""
 
-from .format.reference import decode_file as decode_file
 from .from_onnx import (
     CompressReport as CompressReport,
     LeftAlone as LeftAlone,
@@ -20,6 +19,7 @@ from .from_torch.program import (
 )
 from .lowering.lower import Served as Served
 from .serving.classifier import logits_of as logits_of
+from .serving.read import decode_file as decode_file
 from .serving.sessions import (
     RUNTIME_SETTINGS as RUNTIME_SETTINGS,
     load_session as load_session,

@@ -25,7 +25,7 @@ from muquant_cli.tables import (
     show_weight_bytes,
 )
 from muquant_onnx import running_operators
-from muquant_onnx.format.reference import read_model
+from muquant_onnx.serving.read import read_consistent
 
 
 @click.command()
@@ -136,7 +136,7 @@ def _inspect_run(output: Output, folder: Path) -> None:
 
 
 def _inspect_onnx(output: Output, file: Path) -> None:
-    _, metadata = read_model(file)
+    metadata = read_consistent(file).metadata
     rows = [
         (
             name,

@@ -2,7 +2,11 @@
 
 sessions.py       `load_session`: settings and policies by name, and the operators that really run
 classifier.py     a session as a function from images to logits
-read.py           the file, its codes left where they are
+read.py           the file, its codes left where they are; `decode_file`
+order.py          its nodes, in order
+proof.py          whether its graph makes of a weight what the metadata says
+lookups.py        the same of a weight's integers
+templates.py      what this version would write for a weight, to compare with
 serve.py          the file as a policy wants it: lowered anew where it was written by another
 decoders.py       where a graph decodes its weights, and what it makes of them
 restore.py        each weight one value again, as before it was lowered

@@ -73,14 +73,13 @@ def roots(levels: ir.Value) -> Iterator[Root]:
     Raises:
         UnknownFormError: something that FORMAT.md does not describe.
     """
-    for node, place in levels.uses():
+    for node, place in _uses(levels):
         output = node.outputs[0]
         match node.op_type, place:
             case "Slice", 0:
                 yield from roots(output)
             case "Gather", 0:
-                (cast,) = _users(output, "Cast")
-                (product,) = _users(cast.outputs[0], "Mul")
+                product = _only_user(_only_user(output, "Cast").outputs[0], "Mul")
                 yield Root("rows", product.outputs[0], node)
             case "Transpose", 0:
                 for root in roots(output):
@@ -90,22 +89,32 @@ def roots(levels: ir.Value) -> Iterator[Root]:
             case "DequantizeLinear", 0:
                 yield Root("matrix", output, node)
             case "Cast", 0 if node.attributes.get_int("to", 0) == ir.DataType.INT4:
-                for scaled in _users(output, "DequantizeLinear"):
-                    yield Root("matrix", scaled.outputs[0], scaled)
+                scaled = _only_user(output, "DequantizeLinear")
+                yield Root("matrix", scaled.outputs[0], scaled)
             case "Cast", 0:
-                (product,) = _users(output, "Mul")
+                product = _only_user(output, "Mul")
                 yield Root("weight", _rounded(product.outputs[0]), product)
             case _:
                 raise UnknownFormError(node.op_type)
 
 
-def _users(value: ir.Value, op_type: str) -> list[ir.Node]:
-    """The nodes that use `value`, all of one type."""
-    nodes = list(value.consumers())
-    for node in nodes:
-        if (node.domain, node.op_type) != ("", op_type):
+def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """The uses of a value that nothing but standard nodes of its own graph may have."""
+    producer = value.producer()
+    for node, _ in value.uses():
+        if node.domain or producer is None or node.graph is not producer.graph:
             raise UnknownFormError(node.op_type)
-    return nodes
+    if value.is_graph_output():
+        raise UnknownFormError("an output")
+    return list(value.uses())
+
+
+def _only_user(value: ir.Value, op_type: str) -> ir.Node:
+    """The one node that uses `value`, of a type."""
+    uses = _uses(value)
+    if len(uses) != 1 or uses[0][0].op_type != op_type:
+        raise UnknownFormError(", ".join(node.op_type for node, _ in uses))
+    return uses[0][0]
 
 
 def _rounded(decoded: ir.Value) -> ir.Value:

@@ -1,10 +1,11 @@
 """Finished weights in the place of what would decode them, in a graph as it lies in its file.
 
 What decodes is found by its name: `NAME.levels`, `NAME.decoded`, `NAME.dequantized` and so on, see FORMAT.md.
-Of these values only those that something else needs are made; the nodes in front of them are left out.
+Of these values only those that something else needs are made; the nodes in front of them are left out. Where
+nothing proves that a value is what it is called, its nodes stay.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -18,19 +19,26 @@ from muquant_onnx.format.names import Label, Part, label, parse_label
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.lowering.kernels import CONTRIB
 from muquant_onnx.serving.matmul_nbits import KernelWeight, kernel_weight
+from muquant_onnx.serving.order import used_by
 from muquant_onnx.serving.weights import Array, Decoded
 
 _MATRICES = (Part.DEQUANTIZED, Part.DEQUANTIZED_PLACES)
 
 
 def finish(
-    proto: onnx.ModelProto, weights: Mapping[str, PackedWeight], *, kernels: bool, accuracy_level: int
+    proto: onnx.ModelProto,
+    weights: Mapping[str, PackedWeight],
+    trusts: Callable[[str, str], bool],
+    *,
+    kernels: bool,
+    accuracy_level: int,
 ) -> dict[str, Array]:
     """Put finished weights in the place of what decodes them, in place.
 
     Args:
         proto: a file that muquant wrote.
         weights: of the file, by name.
+        trusts: whether a value that is called a part of a weight is that: (name of the value, of the weight).
         kernels: whether products with integer weights become `MatMulNBits`; else their matrices are float.
         accuracy_level: of these kernels: 4 rounds activations to int8, 1 does not.
 
@@ -41,7 +49,7 @@ def finish(
     Raises:
         InputError: nodes are not what their names say.
     """
-    finisher = _Finisher(proto, weights, accuracy_level if kernels else None)
+    finisher = _Finisher(proto, weights, trusts, accuracy_level if kernels else None)
     try:
         finisher.finish()
     except (LookupError, ValueError, TypeError) as error:
@@ -55,9 +63,13 @@ class _Finisher:
     """Walks a graph from its end."""
 
     def __init__(
-        self, proto: onnx.ModelProto, weights: Mapping[str, PackedWeight], accuracy_level: int | None
+        self,
+        proto: onnx.ModelProto,
+        weights: Mapping[str, PackedWeight],
+        trusts: Callable[[str, str], bool],
+        accuracy_level: int | None,
     ) -> None:
-        self.proto, self.weights, self.accuracy_level = proto, weights, accuracy_level
+        self.proto, self.weights, self.trusts, self.accuracy_level = proto, weights, trusts, accuracy_level
         self.arrays: dict[str, Array] = {}
         self.kernels: dict[tuple[str, str], KernelWeight] = {}
         self.producers = {name: node for node in proto.graph.node for name in node.output}
@@ -74,11 +86,11 @@ class _Finisher:
                 self.put(node.output[0], partial(self.content, found, node))
                 del graph.node[place]
             else:
-                if node.op_type == "MatMulNBits":
+                if (node.domain, node.op_type) == (CONTRIB, "MatMulNBits"):
                     self.use_kernel(node, self.accuracy_level or 1)
                 elif (node.domain, node.op_type) == ("", "MatMul") and self.accuracy_level is not None:
                     self.use_kernel(node, self.accuracy_level)
-                needed.update(_inputs(node))
+                needed.update(used_by(node))
         for place in reversed(range(len(graph.initializer))):
             if (name := graph.initializer[place].name) not in needed and name not in self.arrays:
                 del graph.initializer[place]
@@ -89,10 +101,12 @@ class _Finisher:
 
     def decoded(self, node: onnx.NodeProto) -> Label | None:
         """What a node decodes, or makes of what is decoded, if its name says so."""
+        if len(node.output) != 1:
+            return None
         found = parse_label(node.output[0])
-        return (
-            found if found is not None and found.part in _CONTENT and found.weight in self.weights else None
-        )
+        if found is None or found.part not in _CONTENT or found.weight not in self.weights:
+            return None
+        return found if self.trusts(node.output[0], found.weight) else None
 
     def content(self, found: Label, node: onnx.NodeProto) -> Array:
         """The value that `decoded` has found."""
@@ -134,7 +148,9 @@ class _Finisher:
         if product.domain == CONTRIB:
             found = parse_label(product.input[1])
             ours = found is not None and found.part is Part.KERNEL_CODES and found.weight in self.weights
-            return found.weight if found and ours else None, 4 if _attribute(product, "bits") == 4 else 8
+            if found is None or not ours or not self.trusts(product.output[0], found.weight):
+                return None, 8
+            return found.weight, 4 if _attribute(product, "bits") == 4 else 8
         dequantize = self.producers.get(product.input[1])
         found = None if dequantize is None else self.decoded(dequantize)
         if dequantize is None or found is None or found.part not in _MATRICES:
@@ -171,13 +187,3 @@ _CONTENT: dict[Part, Callable[[Decoded], Array]] = {
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:
     return next((each.i for each in node.attribute if each.name == name), 0)
-
-
-def _inputs(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node uses, in its branches and loops too."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            yield from (output.name for output in graph.output)
-            for inner in graph.node:
-                yield from _inputs(inner)

@@ -37,9 +37,11 @@ def hand_over(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> Handed:
     for tensor in tensors_of(proto):
         if not is_external(tensor):
             continue
-        if tensor.name in arrays:
+        if mapped.get(tensor.name) is not tensor:  # in a branch or a loop
+            embed(tensor, range_of(tensor))
+        elif tensor.name in arrays:
             values[tensor.name] = _value(arrays[tensor.name], tensor.data_type)
-        elif mapped.get(tensor.name) is tensor and ir.DataType(tensor.data_type).itemsize >= 1:
+        elif ir.DataType(tensor.data_type).itemsize >= 1:
             values[tensor.name] = _value(_mapped(tensor), tensor.data_type)
         else:
             embed(tensor, range_of(tensor))

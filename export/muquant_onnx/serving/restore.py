@@ -5,32 +5,45 @@ from collections.abc import Mapping, Set
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from muquant_onnx.format.names import label, owners
+from muquant_onnx.format.names import label, owners, parse_label
 from muquant_onnx.format.packed_weight import PackedWeight
 from muquant_onnx.lowering.store import stand_in
 from muquant_onnx.serving.decoders import Root, UnknownFormError, decodings, roots
+from muquant_onnx.serving.proof import Proof
 
 
-def restore(model: ir.Model, weights: Mapping[str, PackedWeight]) -> dict[ir.Value, tuple[str, PackedWeight]]:
+def restore(
+    model: ir.Model, weights: Mapping[str, PackedWeight], proof: Proof
+) -> dict[ir.Value, tuple[str, PackedWeight]]:
     """Let each weight that is decoded be one value again, which nothing computes yet, in place.
+
+    Args:
+        model: that holds them.
+        weights: by name.
+        proof: of the model.
 
     Returns:
         these values, in the weights' shapes and the types of their consumers, with the weights' names; as
         `lower` takes them. A weight that something unknown uses is not among them, and neither is one whose
-        product got other nodes besides (places): they stay decoded as they are.
+        product got other nodes besides (places), or that lends its name to an input or output: they stay
+        decoded as they are.
     """
     found: dict[str, list[Root]] = {}
-    kept = set()
+    kept = {owner for end in (*model.graph.inputs, *model.graph.outputs) for owner in owners(str(end.name))}
+    kept.update(proof.doubts)
     for decoding in decodings(model.graph):
         try:
-            found.setdefault(decoding.weight, []).extend(roots(decoding.levels))
+            made = list(roots(decoding.levels))
+            found.setdefault(decoding.weight, []).extend(made)
+            if not all(_is_proven(proof, decoding.weight, root) for root in made):
+                kept.add(decoding.weight)
         except UnknownFormError:
             kept.add(decoding.weight)
         if decoding.places:
             kept.add(decoding.weight)
     values = {}
     for name in [name for name in weights if name in found and name not in kept]:
-        dtype = next((root.value.dtype for root in found[name] if root.kind == "weight"), None)
+        dtype = next((_dtype(root) for root in found[name] if root.kind == "weight"), None)
         packed = weights[name].of_type(dtype or ir.DataType.FLOAT)
         value = ir.Value(
             name=label(name, "weight"), type=ir.TensorType(packed.dtype), shape=ir.Shape(packed.shape)
@@ -41,6 +54,22 @@ def restore(model: ir.Model, weights: Mapping[str, PackedWeight]) -> dict[ir.Val
     RemoveUnusedNodesPass()(model)
     _free_names(model.graph, {name for name, _ in values.values()})
     return values
+
+
+def _is_proven(proof: Proof, weight: str, root: Root) -> bool:
+    """Whether a root is what it seems to be, and can be taken out of the graph."""
+    value, indices = str(root.value.name), root.consumer.inputs[1]
+    if root.kind == "rows":
+        return indices is not None and proof.is_rows(weight, value, str(indices.name))
+    named = parse_label(value)
+    ours = named is not None and named.weight == weight and value in proof.trusted
+    return ours and not root.value.is_graph_output()
+
+
+def _dtype(root: Root) -> ir.DataType:
+    """What a root that is the whole weight is rounded to."""
+    node = _producer(root.value)
+    return ir.DataType(node.attributes.get_int("to", ir.DataType.FLOAT))
 
 
 def _free_names(graph: ir.Graph, weights: Set[str]) -> None:

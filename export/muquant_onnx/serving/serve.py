@@ -30,10 +30,19 @@ def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: in
         InputError: the file cannot be read, or was not written by muquant.
     """
     file = read_compressed(path)
-    proto = file.proto if policy == file.policy else ir.to_proto(_lowered_anew(file, policy))
+    file.warn_of_doubts()
+    proto, anew = file.proto, frozenset[str]()
+    trusted = file.proof.trusted
+    if policy != file.metadata["policy"]:
+        model, anew = _lowered_anew(file, policy)
+        proto = ir.to_proto(model)
+
+    def trusts(value: str, weight: str) -> bool:
+        return weight in anew or value in trusted
+
     with naming(os.fspath(path)):
         kernels = policy != "float"
-        arrays = finish(proto, file.weights, kernels=kernels, accuracy_level=accuracy_level)
+        arrays = finish(proto, file.weights, trusts, kernels=kernels, accuracy_level=accuracy_level)
     return hand_over(proto, arrays)
 
 
@@ -59,7 +68,7 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> Kernels:
     file = read_compressed(path)
     if policy in ("float", "packed"):
         return Kernels(0, len(list(stored_kernels(file.graph().graph))))
-    model = file.graph() if policy is None else _lowered_anew(file, check_policy(policy))
+    model = file.graph() if policy is None else _lowered_anew(file, check_policy(policy))[0]
     matrices: list[ir.Value] = []
     for decoding in decodings(model.graph):
         with suppress(UnknownFormError):
@@ -69,11 +78,13 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> Kernels:
     )
 
 
-def _lowered_anew(file: ServedFile, policy: Policy) -> ir.Model:
-    """The model of a file as it would be, had it been written with `policy`."""
+def _lowered_anew(file: ServedFile, policy: Policy) -> tuple[ir.Model, frozenset[str]]:
+    """The model of a file as it would be, had it been written with `policy`, and the weights of which that
+    holds: others are used as before."""
     model = file.graph()
-    lower(model, restore(model, file.weights), policy, functions=True)
-    return model
+    values = restore(model, file.weights, file.proof)
+    lower(model, values, policy, functions=True)
+    return model, frozenset(name for name, _ in values.values())
 
 
 def packed_file(path: str | os.PathLike[str]) -> Handed:
@@ -83,8 +94,9 @@ def packed_file(path: str | os.PathLike[str]) -> Handed:
         InputError: the file cannot be read, or was not written by muquant.
     """
     file = read_compressed(path)
+    file.warn_of_doubts()
     model = file.graph()
-    values, arrays = restore(model, file.weights), dict[str, Array]()
+    values, arrays = restore(model, file.weights, file.proof), dict[str, Array]()
     for value, (name, packed) in values.items():
         arrays |= scan_products(model, value, name, packed)
     RemoveUnusedNodesPass()(model)

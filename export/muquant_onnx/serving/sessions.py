@@ -93,7 +93,12 @@ def load_session(
 
     Raises:
         InputError: the setting or the policy is unknown, the policy does not go with a cache, the cache
-            folder is not safe, or onnxruntime cannot load the file.
+            folder is not safe, the parts of a weight do not fit, or onnxruntime cannot load the file.
+
+    Warns:
+        PlainWarning: the graph does not make of a weight what the file's metadata says, or does so in a way
+            that this version does not write. Such a weight is left to onnxruntime: answers are those of the
+            file as it is.
     """
     chosen = look_up("setting", setting, RUNTIME_SETTINGS)
     if policy is not None:

@@ -42,20 +42,26 @@ def read_weights(
 
 def _read_weight(tensors: Mapping[str, onnx.TensorProto], name: str, entry: WeightEntry) -> PackedWeight:
     try:
-        packed, mu = _content(tensors, name, Part.PACKED), _content(tensors, name, Part.MU).numpy().item()
+        packed, wide = _content(tensors, name, Part.PACKED), _content(tensors, name, Part.MU).numpy()
+        if packed.dtype != ir.DataType.UINT8 or len(packed.shape) != 1 or wide.dtype != np.float64:
+            raise ValueError(f"codes of {packed.dtype.name} {list(packed.shape)}, mu of {wide.dtype}")
         spec = MuLawSpec(
             bits=entry["bits"],
-            mu=mu,
+            mu=wide.item(),
             granularity=entry["granularity"],
             levels=entry["levels"],  # type: ignore[arg-type]  # which the spec checks
             grid=entry["grid"],  # type: ignore[arg-type]
         )
+        if spec.grid_name != entry["grid"]:
+            raise ValueError(f"the grid {entry['grid']!r}; expected a name of one")
         shape, channels = tuple(entry["shape"]), Channels.from_entry(entry)
         if min(shape) < 0 or packed_size(math.prod(shape), spec.bits) != packed.nbytes:
             raise ValueError(f"{packed.nbytes} bytes for the shape {shape}")
         step = _step(tensors, name)
-        if spec.steps.kind == "tensor":  # a DequantizeLinear's scale repeats it for each channel
-            step = step.reshape(-1)[:1]
+        if not (np.isfinite(step) & (step >= 0)).all():
+            raise ValueError("steps that are negative, infinite or no numbers; expected others")
+        if spec.steps.kind == "tensor" and (step == step.reshape(-1)[:1]).all():
+            step = step.reshape(-1)[:1]  # a DequantizeLinear's scale repeats it for each channel
         step = step.reshape(spec.steps.step_shape(channels.count(shape), channels.inputs(shape)))
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(
@@ -64,8 +70,13 @@ def _read_weight(tensors: Mapping[str, onnx.TensorProto], name: str, entry: Weig
     return PackedWeight(spec, shape, packed, step, channels)
 
 
+def tensor_of(proto: onnx.TensorProto) -> ir.TensorProtocol:
+    """A located tensor, whose values may lie in a file."""
+    return ir.serde.deserialize_tensor(proto)
+
+
 def _content(tensors: Mapping[str, onnx.TensorProto], weight: str, part: Part) -> ir.TensorProtocol:
-    return ir.serde.deserialize_tensor(tensors[label(weight, part)])
+    return tensor_of(tensors[label(weight, part)])
 
 
 def _step(tensors: Mapping[str, onnx.TensorProto], name: str) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from muquant_onnx.from_onnx.check import SessionRun
 from muquant_onnx.from_onnx.feeds import Batch, Feed, Feeds
 from muquant_onnx.from_onnx.opset import raised
 from muquant_onnx.from_onnx.read import read_graph
-from muquant_onnx.serving.read import read_compressed
+from muquant_onnx.serving.read import read_consistent
 from muquant_onnx.serving.sessions import load_session
 from muquant_onnx.verification.parity import Array
 from muquant_onnx.verification.runners.child import is_numbers
@@ -48,7 +48,7 @@ def verify_onnx(
     """
     chosen_runtimes(runtimes)  # before any work is done
     source, path = Path(source), Path(path)
-    grids = {weight.spec.grid_name for weight in read_compressed(path).weights.values()}
+    grids = {weight.spec.grid_name for weight in read_consistent(path).weights.values()}
     exact = _float_answers(source, samples)
     decoded = SessionRun(load_session(path, policy="float"))
     feeds = [batch.feed for batch, _, _ in exact.batches]
