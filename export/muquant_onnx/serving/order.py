@@ -39,10 +39,12 @@ def put_in_order(graph: onnx.GraphProto) -> None:
 
 
 def used_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node uses, in its branches and loops too."""
+    """Yield the names that a node uses, also those that its branches and loops take from outside."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            yield from (output.name for output in graph.output)
-            for inner in graph.node:
-                yield from used_by(inner)
+            own = {value.name for value in (*graph.input, *graph.initializer)}
+            own.update(name for inner in graph.node for name in inner.output)
+            used = [name for inner in graph.node for name in used_by(inner)]
+            used += [output.name for output in graph.output]
+            yield from (name for name in used if name not in own)

@@ -43,6 +43,20 @@ def test_nodes_follow_what_they_use(seed: int) -> None:
         known.update(node.output)
 
 
+def test_a_branch_may_call_its_own_value_like_what_the_node_makes() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Neg", ["late"], ["y"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    chosen = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    made = graph([chosen, helper.make_node("Neg", ["x"], ["late"])])
+    put_in_order(made)
+    assert [node.op_type for node in made.node] == ["Neg", "If"]
+    assert set(used_by(chosen)) == {"x", "late"}
+
+
 def test_nodes_in_order_stay_where_they_are() -> None:
     nodes = [helper.make_node("Neg", ["x"], [f"v{i}"]) for i in range(9)]
     made = graph(nodes)
