@@ -4,9 +4,10 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -26,7 +27,8 @@ def one_line() -> Iterator[None]:
     try:
         _prepare_streams()
         try:
-            yield
+            with _warnings_in_one_line():
+                yield
         except SystemExit:
             _flush()
             raise
@@ -39,6 +41,22 @@ def one_line() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(each in str(error) for each in _NO_MEMORY):
             raise
         _end(f"out of memory ({first_line(error)}); give the process more, or take smaller files")
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print what code warns users of as everything else is printed, without the line of code that said it."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, UserWarning):
+                complain(f"warning: {message}")
+            else:
+                usual(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def complain(text: str) -> None:

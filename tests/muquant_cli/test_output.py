@@ -2,12 +2,14 @@
 
 import json
 import math
+import warnings
 
 import pytest
 from hypothesis import given, strategies as st
 
 from muquant.base.text import printable
 from muquant_cli.output import Output
+from muquant_cli.streams import one_line
 
 
 def test_brackets_in_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,3 +63,11 @@ def test_what_is_printable_stays_and_nothing_else_is_printed(text: str) -> None:
     assert (shown == text) == text.isprintable()
     assert printable(shown) == shown
     assert all(each in shown for each in text if each.isprintable())
+
+
+def test_a_warning_is_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with one_line():
+            warnings.warn("a [red]b\n\x1b[2Jc", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "muquant: warning: a [red]b \\x1b[2Jc\n"
