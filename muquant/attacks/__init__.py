@@ -14,6 +14,7 @@ losses.py           what an attack raises
 With gradients:
 gradient.py         FGSM, BIM, PGD, MIM
 apgd.py             Auto-PGD
+fab.py              FAB-T, from the boundary back to the image
 ddn.py              DDN, the smallest L2 distance in few steps
 carlini_wagner.py   Carlini and Wagner's, in many
 
@@ -29,6 +30,7 @@ from muquant.attacks.apgd import APGDCE, APGDT
 from muquant.attacks.base import Attack, AttackResult, BallAttack
 from muquant.attacks.carlini_wagner import CarliniWagner
 from muquant.attacks.ddn import DDN
+from muquant.attacks.fab import FABT
 from muquant.attacks.gradient import BIM, FGSM, MIM, PGD, GradientAttack
 from muquant.attacks.hop_skip_jump import HopSkipJump
 from muquant.attacks.losses import LOSSES
@@ -46,6 +48,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "mim": MIM,
     "apgd-ce": APGDCE,
     "apgd-t": APGDT,
+    "fab-t": FABT,
     "ddn": DDN,
     "cw": CarliniWagner,
     "square": Square,
@@ -62,6 +65,7 @@ __all__ = [
     "ATTACKS",
     "BIM",
     "DDN",
+    "FABT",
     "FGSM",
     "LOSSES",
     "MIM",

@@ -1,4 +1,9 @@
-"""Auto-PGD, whose step size follows the progress of the loss (Croce, Hein 2020, algorithm 1)."""
+"""Auto-PGD, whose step size follows the progress of the loss (Croce, Hein 2020, algorithm 1).
+
+Where the paper and its authors' code differ, this does what the code does, by which figures are quoted: it
+starts at the edge of the ball; a step size is halved also where just as many steps as asked raise the loss;
+and whether the first step raises the loss is told from zero.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +14,7 @@ from torch import Tensor
 
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import ce, targeted_dlr
-from muquant.attacks.norms import Ball, copy_rows, per_image, random_start, steepest
+from muquant.attacks.norms import Ball, copy_rows, per_image, random_edge, steepest
 from muquant.attacks.problem import AttackProblem, LossFunction
 
 
@@ -42,7 +47,7 @@ class _APGD(BallAttack):
         if not len(rows):
             return
         ball = problem.ball(rows)
-        first = random_start(ball.clean, ball.radius, ball.norm, problem.generator)
+        first = random_edge(ball.clean, ball.radius, ball.norm, problem.generator)
         _, value, gradient = problem.gradient(first, rows, loss)
         state = _State(rows, ball, first, value, gradient)
         marks = checkpoints(self.steps)
@@ -86,13 +91,9 @@ class APGDT(_APGD):
 
     def run(self, problem: AttackProblem) -> None:
         """Ascend once for each restart and target."""
-        order = (
-            problem.clean_logits()
-            .scatter(1, problem.labels[:, None], -torch.inf)
-            .argsort(dim=1, descending=True)
-        )
+        order = problem.rivals()
         for _ in range(self.restarts):
-            for rank in range(min(self.targets, order.shape[1] - 1)):
+            for rank in range(min(self.targets, order.shape[1])):
                 classes = order[:, rank]
 
                 def loss(logits: Tensor, rows: Tensor, classes: Tensor = classes) -> Tensor:
@@ -115,7 +116,7 @@ class _State:
 
     def __init__(self, rows: Tensor, ball: Ball, inputs: Tensor, value: Tensor, gradient: Tensor) -> None:
         self.rows, self.ball, self.inputs, self.before = rows, ball, inputs, inputs
-        self.value, self.gradient = value, gradient
+        self.value, self.gradient = torch.zeros_like(value), gradient
         self.best, self.best_value, self.best_gradient = inputs.clone(), value.clone(), gradient.clone()
         self.step = torch.full_like(value, 2 * ball.radius)
         self.rises = torch.zeros_like(value)
@@ -134,8 +135,8 @@ class _State:
         """Take a step along the gradient by its weight, and part of the last step again by the rest."""
         direction = steepest(self.gradient, self.ball.norm)
         reached = torch.addcmul(self.inputs, per_image(self.step, direction), direction)
-        moved = self.inputs.lerp(self.ball.project_(reached), weight)
-        moved.add_(self.inputs, alpha=1 - weight).sub_(self.before, alpha=1 - weight)
+        moved = self.ball.project_(reached).sub_(self.inputs).mul_(weight).add_(self.inputs)
+        moved += (self.inputs - self.before).mul_(1 - weight)
         self.before, self.inputs = self.inputs, self.ball.project_(moved)
 
     def judge(self, value: Tensor, gradient: Tensor) -> None:
@@ -150,10 +151,9 @@ class _State:
     def adapt(self, enough: float) -> None:
         """At a checkpoint: halve the step, and go back to the best place, where progress was too small."""
         stuck = ~self.mark_halved & (self.best_value <= self.mark_value)
-        halve = (self.rises < enough) | stuck
+        halve = (self.rises <= enough) | stuck
         rows = halve.nonzero()[:, 0]
         self.step[rows] /= 2
-        self.value[rows] = self.best_value[rows]
         copy_rows(rows, self.best, self.inputs)
         copy_rows(rows, self.best_gradient, self.gradient)
         self.mark_halved, self.mark_value = halve, self.best_value

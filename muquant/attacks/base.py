@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -25,6 +25,10 @@ PUSHES = (1.0, 1.001, 1.01)
 """By what verification lengthens a perturbation that ends at the boundary, where rounding decides."""
 
 
+BY_IMAGE = ("adversarial", "attacked", "success", "queries", "l2", "linf")
+"""The fields of a result that have a value for each image."""
+
+
 @dataclass(frozen=True)
 class AttackResult:
     """What an attack did to N images; tensors are on the CPU.
@@ -32,7 +36,8 @@ class AttackResult:
     Attributes:
         adversarial: float32 [N, ...] within the bounds of the inputs; the clean image wherever the attack did
             not succeed.
-        attacked: bool [N], the clean image was classified correctly; others are left alone.
+        attacked: bool [N], the clean image was classified correctly, and is one of those that were to be
+            attacked; others are left alone.
         success: bool [N], attacked, and the adversarial image is misclassified inside the threat.
         queries: int64 [N], forward passes, those of the clean image and of the verification included.
         l2: float32 [N], L2 distance to the clean image, in units of the range of the inputs; 0 without
@@ -55,10 +60,26 @@ class AttackResult:
         return int((self.attacked & ~self.success).sum()) / len(self.success)
 
     @classmethod
+    def of_none(cls, inputs: Tensor) -> Self:
+        """What comes of inputs [N, ...] that are all left alone."""
+        count = len(inputs)
+        no, zero = torch.zeros(count, dtype=torch.bool), torch.zeros(count)
+        return cls(inputs, no, no, torch.zeros(count, dtype=torch.int64), zero, zero, 0.0)
+
+    def among(self, inputs: Tensor, rows: Tensor) -> Self:
+        """The same result as one on more inputs [N, ...], of which only `rows`, int64 [M], were attacked."""
+        whole = self.of_none(inputs)
+        spread = {name: getattr(whole, name).index_copy(0, rows, getattr(self, name)) for name in BY_IMAGE}
+        return replace(self, **spread)
+
+    def at(self, rows: Tensor) -> Self:
+        """The result on some of the images alone, int64 [M]."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in BY_IMAGE})
+
+    @classmethod
     def join(cls, parts: Sequence["AttackResult"]) -> Self:
         """Put the results of batches together, in their order."""
-        names = ("adversarial", "attacked", "success", "queries", "l2", "linf")
-        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in BY_IMAGE}
         return cls(**tensors, seconds=sum(part.seconds for part in parts))
 
 

@@ -137,6 +137,19 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / per_image(size(vectors, "l2"), vectors).clamp(min=1e-12)
 
 
+def random_edge(clean: Tensor, radius: float, norm: Norm, generator: torch.Generator) -> Tensor:
+    """A random point at the edge of the ball around each clean image, then clipped to [0, 1].
+
+    In Linf it is uniform noise, made as long as the radius allows; in L2 its direction is uniform.
+    """
+    if norm == "linf":
+        offset = torch.rand(clean.shape, generator=generator).to(clean.device).mul_(2).sub_(1)
+    else:
+        offset = torch.randn(clean.shape, generator=generator).to(clean.device)
+    length = per_image(size(offset, norm), offset).add(1e-12)
+    return (clean + radius * (offset / length)).clamp_(0, 1)
+
+
 def random_start(clean: Tensor, radius: float, norm: Norm, generator: torch.Generator) -> Tensor:
     """A point drawn uniformly from the ball around each clean image, then clipped to [0, 1]."""
     if norm == "linf":

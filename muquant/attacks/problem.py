@@ -97,6 +97,11 @@ class AttackProblem:
             self._clean_logits = self.logits(self.clean, self.rows())
         return self._clean_logits
 
+    def rivals(self) -> Tensor:
+        """The other classes of each image, by falling logit of the clean image, int64 [N, classes - 1]."""
+        others = self.clean_logits().scatter(1, self.labels[:, None], -torch.inf)
+        return others.argsort(dim=1, descending=True)[:, :-1]
+
     def propose(self, inputs: Tensor, rows: Tensor) -> None:
         """Take the last iterates [M, ...] of images that are not fooled; their verification judges them."""
         self.best[rows], self.proposed[rows] = inputs, True

@@ -27,14 +27,17 @@ class Square(BallAttack):
             the verification are besides.
         area: of the first window, as a fraction of the image, 0..1. 0.8 is AutoAttack's; the paper takes
             0.05 to 0.8 in Linf and 0.1 in L2.
+        horizon: the queries in which the window would become smallest; None for `queries`. AutoAttack, which
+            takes 5,000, has it at 10,000.
     """
 
     queries: int = 1000
     area: float = 0.8
+    horizon: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least(1, "queries")
+        self._check_at_least(1, "queries", *() if self.horizon is None else ("horizon",))
         self._check_at_least(0, "area")
 
     def run(self, problem: AttackProblem) -> None:
@@ -58,7 +61,7 @@ class Square(BallAttack):
 
     def _side(self, number: int, clean: Tensor) -> int:
         """The window's side at a query."""
-        progress = number / self.queries * 10_000
+        progress = number / (self.horizon or self.queries) * 10_000
         area = self.area / 2 ** sum(progress > mark for mark in HALVINGS)
         return max(round(math.sqrt(area * clean.shape[2] * clean.shape[3])), 1)
 

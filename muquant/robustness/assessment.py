@@ -1,7 +1,7 @@
 """What a suite finds on one model: by attacks and checks in PyTorch, by replay and queries elsewhere."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,9 +64,9 @@ def assess_torch(
     sample = runner.sample
     with runner.target.ready(), torch.no_grad():
         predicted = predictions(runner.target, sample.images)
-    outcomes = {
-        each.name: AttackOutcome(each, runner.run(each.name, each.attack, each.limit)) for each in suite
-    }
+    outcomes: dict[str, AttackOutcome] = {}
+    for each in suite:
+        outcomes[each.name] = _run(runner, each, outcomes)
     evidence = Evidence(module, settings, sample, outcomes, runner)
     findings = []
     for check in CHECKS.values():
@@ -96,22 +96,42 @@ def assess_session(
     sample = runner.sample
     predicted = predictions(runner.target, sample.images)
     entries, replays = [], []
+    outcomes: dict[str, AttackOutcome] = {}
     made = {} if twin is None else {entry.suite_attack.name: entry.outcome for entry in twin[1].entries}
     for each in suite:
         if not each.attack.needs_gradients:
-            result = runner.run(each.name, each.attack, each.limit)
-            entries.append(Entry(each, AttackOutcome(each, result)))
+            outcomes[each.name] = _run(runner, each, outcomes)
+            entries.append(Entry(each, outcomes[each.name]))
         elif twin is not None and (original := made[each.name]) is not None:
             result = replay(runner.target, original.result, sample.first(each.limit))
             same = agreement(twin[0], runner.target, original.result)
-            entries.append(Entry(each, AttackOutcome(each, result), same, replayed=True))
             replays.append(result)
+            left = survivors(each, outcomes)
+            if left is not None:
+                rows = left.nonzero()[:, 0]
+                result = result.at(rows).among(sample.images, rows)
+            outcomes[each.name] = AttackOutcome(each, result)
+            entries.append(Entry(each, outcomes[each.name], same, replayed=True))
         else:
             entries.append(Entry(each, None))
     if twin is not None:
         replays.append(replay(runner.target, twin[1].worst, sample))
     worst = worst_case([*runner.found(), *replays], predicted, sample, settings.threat)
     return Assessment(predicted, entries, worst, (), None, time.perf_counter() - begin)
+
+
+def survivors(each: SuiteAttack, outcomes: Mapping[str, AttackOutcome]) -> Tensor | None:
+    """bool [N], the images that withstood all that goes before an attack, as far as it could be run.
+
+    None where nothing goes before it.
+    """
+    before = [outcomes[name].withstood for name in each.after if name in outcomes]
+    return torch.stack(before).all(0) if before else None
+
+
+def _run(runner: Runner, each: SuiteAttack, outcomes: Mapping[str, AttackOutcome]) -> AttackOutcome:
+    left = survivors(each, outcomes)
+    return AttackOutcome(each, runner.run(each.name, each.attack, each.limit, among=left, seed=each.seed))
 
 
 def agreement(one: Target, other: Target, made: AttackResult) -> float | None:

@@ -33,7 +33,7 @@ class AttackOutcome:
 
     @property
     def withstood(self) -> Tensor:
-        """bool [n]: classified correctly, and not fooled within the suite's bound."""
+        """bool [n]: classified correctly, not fooled within the suite's bound nor by what went before."""
         success = self.result.success
         if self.suite_attack.bound is not None:
             success = success & (self.result.l2 <= self.suite_attack.bound)

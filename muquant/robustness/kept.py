@@ -33,27 +33,27 @@ class Witness:
     images: Tensor
     labels: Tensor
 
-    def why_not(self, result: AttackResult, attack: Attack, count: int) -> str:
-        """Say why `result` cannot be what `attack` did to the first `count` images; "" where it may be.
+    def why_not(self, result: AttackResult, attack: Attack, rows: Tensor) -> str:
+        """Say why `result` cannot be what `attack` did to `rows`, int64 [n]; "" where it may be.
 
         Its tensors have to fit the images. Every example must lie within the bounds of the inputs and inside
         the threat, at the distance that is stated; be of another class to the target than its label; and be
         the clean image wherever the attack did not succeed. Images count as attacked where the target
         classifies them rightly. Where rounding decides, and other batches round otherwise, it is believed.
         """
-        images, labels = self.images[:count], self.labels[:count]
+        images = self.images[rows]
         return (
             _of_tensors(result, images)
             or _of_examples(result, attack, self.target, images)
-            or self._of_answers(result, labels)
+            or self._of_answers(result, rows)
         )
 
     @cached_property
     def _clean(self) -> tuple[Tensor, Tensor]:
         return _margins(self.target, self.images, self.labels)
 
-    def _of_answers(self, result: AttackResult, labels: Tensor) -> str:
-        clean, slack = (part[: len(labels)] for part in self._clean)
+    def _of_answers(self, result: AttackResult, rows: Tensor) -> str:
+        labels, (clean, slack) = self.labels[rows], (part[rows] for part in self._clean)
         if bool((torch.where(result.attacked, clean, -clean) > slack).any()):
             return "the images that the model classifies rightly are others"
         success = result.success

@@ -33,6 +33,7 @@ class AttackReport:
         seconds: wall time.
         agreement: of a replay, the fraction of adversarial images that both runtimes give the same class;
             None where there is none.
+        after: the attacks on whose survivors it was run; accuracy counts what these fooled, too.
     """
 
     source: Literal["attack", "replay", "not available"]
@@ -48,6 +49,7 @@ class AttackReport:
     queries: int
     seconds: float
     agreement: float | None = None
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class ModelReport:
         worst_case: fraction of the images that every attack left correctly classified, counting each example
             inside the headline threat whatever attack made it; None where no attack is available.
         worst_case_interval: its 95 % interval.
+        aa_standard: fraction of the images that AutoAttack's standard version left; None where the suite does
+            not hold it, or part of it was not available.
+        aa_standard_interval: its 95 % interval.
         agreement: fraction of clean images that both runtimes give the same class; None under "torch".
         attacks: by name, in the order in which they ran.
         curves: accuracy against epsilon.
@@ -112,6 +117,8 @@ class ModelReport:
     clean_interval: tuple[float, float]
     worst_case: float | None
     worst_case_interval: tuple[float, float] | None
+    aa_standard: float | None
+    aa_standard_interval: tuple[float, float] | None
     agreement: float | None
     attacks: Mapping[str, AttackReport]
     curves: tuple[AccuracyCurve, ...]

@@ -47,6 +47,10 @@ class Sample:
         """The images of a data set at these places, int64 [N]."""
         return cls(dataset.inputs(rows), dataset.labels[rows], len(dataset.classes))
 
+    def at(self, rows: Tensor) -> "Sample":
+        """Some of the images, int64 [n]."""
+        return Sample(self.images[rows], self.labels[rows], self.classes)
+
     def first(self, limit: int | None) -> "Sample":
         """The first so many images, all where `limit` is None."""
         return self if limit is None else Sample(self.images[:limit], self.labels[:limit], self.classes)
@@ -86,38 +90,58 @@ class Runner:
     on_batch: OnBatch
     done: dict[str, tuple[Attack, AttackResult]] = field(default_factory=dict)
 
-    def run(self, name: str, attack: Attack, limit: int | None = None) -> AttackResult:
+    def run(
+        self,
+        name: str,
+        attack: Attack,
+        limit: int | None = None,
+        *,
+        among: Tensor | None = None,
+        seed: int = 0,
+    ) -> AttackResult:
         """Attack the first `limit` images of the sample; every process gets the whole result.
+
+        Args:
+            name: of the attack, for progress and file names.
+            attack: with its parameters.
+            limit: None for all images.
+            among: bool [limit], the images that are attacked; the others are left alone, as if they were not
+                there. None for all.
+            seed: added to the runner's.
 
         Raises:
             InputError: the target, the sample or the attack's parameters do not go together.
         """
-        sample, title = self.sample.first(limit), f"{self.name} {name}"
+        whole, title = self.sample.first(limit), f"{self.name} {name}"
+        rows = torch.arange(len(whole)) if among is None else among.nonzero()[:, 0]
+        if not len(rows):
+            return AttackResult.of_none(whole.images)
+        sample = whole if among is None else whole.at(rows)
         key = {
             "target": self.digest,
             "attack": describe(attack),
             "sample": sample.digest,
-            "seed": self.seed,
+            "seed": self.seed + seed,
             "batch_size": BATCH_SIZE,
         }
-        identity, first = json.dumps(key, sort_keys=True), self.processes.rank == 0
+        identity, first = json.dumps({**key, "rows": rows.tolist()}, sort_keys=True), self.processes.rank == 0
         if identity in self.done:
             return self.done[identity][1]
-        result = self.processes.share(self._kept(title, key, attack, len(sample)) if first else None)
+        result = self.processes.share(self._kept(title, key, attack, rows) if first else None)
         if result is None:
-            result = self._attack(title, attack, sample)
+            result = self._attack(title, attack, sample, self.seed + seed)
             if first:
                 self.store.put(title, key, result)
-        self.done[identity] = attack, result
-        return result
+        self.done[identity] = attack, result.among(whole.images, rows)
+        return self.done[identity][1]
 
     def found(self) -> list[AttackResult]:
         """What the attacks found that look for a worst case: all but corruptions."""
         return [result for attack, result in self.done.values() if not attack.corruption]
 
-    def _kept(self, title: str, key: dict[str, Any], attack: Attack, count: int) -> AttackResult | None:
+    def _kept(self, title: str, key: dict[str, Any], attack: Attack, rows: Tensor) -> AttackResult | None:
         kept = self.store.get(title, key)
-        reason = "" if kept is None else self._witness.why_not(kept, attack, count)
+        reason = "" if kept is None else self._witness.why_not(kept, attack, rows)
         if reason:
             warnings.warn(f"{title}: the kept result is not used, and made again: {reason}", stacklevel=3)
         return None if reason else kept
@@ -126,13 +150,13 @@ class Runner:
     def _witness(self) -> Witness:
         return Witness(self.target, self.sample.images, self.sample.labels)
 
-    def _attack(self, title: str, attack: Attack, sample: Sample) -> AttackResult:
+    def _attack(self, title: str, attack: Attack, sample: Sample, seed: int) -> AttackResult:
         total = -(-len(sample) // BATCH_SIZE)
         mine: dict[int, AttackResult] = {}
         for number in range(self.processes.rank, total, self.processes.count):
             rows = slice(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
             images, labels = sample.images[rows], sample.labels[rows]
-            mine[number] = attack.attack_batch(self.target, images, labels, seed=self.seed, number=number)
+            mine[number] = attack.attack_batch(self.target, images, labels, seed=seed, number=number)
             self.on_batch(title, min(rows.stop, len(sample)), len(sample))
         parts = self.processes.gather(mine, total)
         count = self.processes.count

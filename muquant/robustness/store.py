@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from muquant.attacks import AttackResult
+from muquant.attacks.base import BY_IMAGE
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder
 from muquant.base.tensor_files import read_tensors, write_tensors
 
 SCHEMA = "muquant.attack/1"
-_TENSORS = ("adversarial", "attacked", "success", "queries", "l2", "linf")
 
 
 class Store:
@@ -38,7 +38,7 @@ class Store:
             if file.manifest["key"] != json.loads(json.dumps(key)):
                 return None
             return AttackResult(
-                **{field: file.tensors[field] for field in _TENSORS}, seconds=float(file.manifest["seconds"])
+                **{field: file.tensors[field] for field in BY_IMAGE}, seconds=float(file.manifest["seconds"])
             )
         except (InputError, KeyError, TypeError, ValueError):
             return None
@@ -48,7 +48,7 @@ class Store:
         path = self._path(name, key)
         if path is not None:
             make_folder(path.parent)
-            tensors = {field: getattr(result, field) for field in _TENSORS}
+            tensors = {field: getattr(result, field) for field in BY_IMAGE}
             write_tensors(path, SCHEMA, tensors, {"key": dict(key), "seconds": result.seconds})
 
     def _path(self, name: str, key: Mapping[str, Any]) -> Path | None:

@@ -8,6 +8,7 @@ from muquant.attacks import (
     APGDT,
     BIM,
     DDN,
+    FABT,
     FGSM,
     MIM,
     PGD,
@@ -35,12 +36,21 @@ class SuiteAttack:
         limit: it is run on the first so many images; None for all.
         bound: for attacks that look for the smallest distance, the L2 distance within which a success lowers
             the stated accuracy; None for any distance.
+        after: the attacks of the suite whose survivors it is run on, the images that withstood all of them;
+            its accuracy counts what these fooled, too. None of them has a limit. Empty for all images.
+        seed: added to the benchmark's, so that an attack that draws numbers can be tried again.
     """
 
     name: str
     attack: Attack
     limit: int | None = None
     bound: float | None = None
+    after: tuple[str, ...] = ()
+    seed: int = 0
+
+
+STANDARD_VERSION = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""The attacks of AutoAttack's standard version (Croce, Hein 2020), each on the survivors of those before."""
 
 
 Suite = Callable[[Settings, Target | None], list[SuiteAttack]]
@@ -89,6 +99,11 @@ def headline(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     return _standard(settings, surrogate, queries=5000)
 
 
+def autoattack(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
+    """AutoAttack's standard version, for figures that others quote; transfer where there is a surrogate."""
+    return [*_standard_version(settings), *_transfers(settings, surrogate), *_noises(settings)]
+
+
 def strict(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     """`standard` with twice the steps and five times the queries, PGD, CW, HopSkipJump, random search."""
     epsilon, norm = settings.epsilon, settings.norm
@@ -119,6 +134,20 @@ def _standard(settings: Settings, surrogate: Target | None, queries: int) -> lis
     ]
 
 
+def _standard_version(settings: Settings) -> list[SuiteAttack]:
+    epsilon, norm = settings.epsilon, settings.norm
+    attacks = (
+        APGDCE(epsilon=epsilon, norm=norm),
+        APGDT(epsilon=epsilon, norm=norm),
+        FABT(epsilon=epsilon, norm=norm),
+        Square(epsilon=epsilon, norm=norm, queries=5001, horizon=10_000),  # a start and 5,000 windows
+    )
+    return [
+        SuiteAttack(name, attack, after=STANDARD_VERSION[:place])
+        for place, (name, attack) in enumerate(zip(STANDARD_VERSION, attacks, strict=True))
+    ]
+
+
 def _transfers(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     if surrogate is None:
         return []
@@ -137,5 +166,6 @@ SUITES: dict[str, Suite] = {
     "seed": seed,
     "standard": standard,
     "headline": headline,
+    "autoattack": autoattack,
     "strict": strict,
 }

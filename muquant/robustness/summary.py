@@ -10,10 +10,14 @@ from muquant.robustness.report import AttackReport, CheckReport, ModelReport, Pi
 from muquant.robustness.runner import Sample, describe
 from muquant.robustness.statistics import median, wilson
 from muquant.robustness.subject import Subject
+from muquant.robustness.suites import STANDARD_VERSION
 from muquant.robustness.sweep import curves
 
 PICTURES = 2
 """Pictures of each attack on each model."""
+
+_CHAIN = [STANDARD_VERSION[:count] for count in range(1, len(STANDARD_VERSION) + 1)]
+"""AutoAttack's attacks, each with those before it."""
 
 
 def summarize(
@@ -33,6 +37,7 @@ def summarize(
     available = [
         entry for entry in assessment.entries if entry.outcome and not entry.suite_attack.attack.corruption
     ]
+    standard = _standard_version(assessment)
     checks = tuple(
         CheckReport(
             check.name, check.kind, finding.fired, finding.value, finding.threshold, finding.explanation
@@ -48,6 +53,8 @@ def summarize(
         clean_interval=wilson(int(correct.sum()), len(sample)),
         worst_case=float(survived.double().mean()) if available else None,
         worst_case_interval=wilson(int(survived.sum()), len(sample)) if available else None,
+        aa_standard=None if standard is None else standard.accuracy,
+        aa_standard_interval=None if standard is None else standard.interval,
         agreement=None if twin is None else float((twin.predicted == assessment.predicted).double().mean()),
         attacks={entry.suite_attack.name: report_attack(entry) for entry in assessment.entries},
         curves=() if assessment.evidence is None else curves(assessment.evidence),
@@ -75,6 +82,7 @@ def report_attack(entry: Entry) -> AttackReport:
             None,
             0,
             0.0,
+            after=suite_attack.after,
         )
     result, withstood = entry.outcome.result, entry.outcome.withstood
     return AttackReport(
@@ -91,7 +99,15 @@ def report_attack(entry: Entry) -> AttackReport:
         queries=int(result.queries.sum()),
         seconds=result.seconds,
         agreement=entry.agreement,
+        after=suite_attack.after,
     )
+
+
+def _standard_version(assessment: Assessment) -> AttackReport | None:
+    """The last attack of AutoAttack's standard version, where all of it was run."""
+    found = [entry for entry in assessment.entries if entry.outcome is not None]
+    chain = [entry for entry in found if (*entry.suite_attack.after, entry.suite_attack.name) in _CHAIN]
+    return report_attack(chain[-1]) if len(chain) == len(_CHAIN) else None
 
 
 def _median_distance(result: AttackResult, distance: torch.Tensor) -> float | None:

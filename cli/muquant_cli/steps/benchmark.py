@@ -9,6 +9,7 @@ from torch import nn
 from muquant.base.provenance import provenance
 from muquant.data import Dataset
 from muquant.robustness import BenchmarkSetup, ModelReport, Report, benchmark, write_report
+from muquant.robustness.rendering import words
 from muquant_cli.output import Output
 from muquant_cli.sources.candidates import Candidate, subjects
 
@@ -47,26 +48,33 @@ def _show(output: Output, report: Report) -> None:
     """Print the headline, the attacks and the flags."""
     count = report.data["count"]
     where = f"{report.norm} {report.epsilon:.4g}, {count} images of {report.data['name']}"
-    header = ("model", "runtime", "bits", "clean", "worst case", "95 % interval", "robustness")
-    output.table(
-        f"Worst case over all attacks, {where}", header, [_headline(model) for model in report.models]
+    standard = words.has_standard(report)
+    header = (
+        *("model", "runtime", "bits", "clean"),
+        *["AA standard"] * standard,
+        *("worst case", "95 % interval", "robustness"),
     )
+    rows = [_headline(model, standard=standard) for model in report.models]
+    output.table(f"Worst case over all attacks, {where}", header, rows)
+    for line in words.efforts(report):
+        output.say(f"AA standard of {line}")
     names = list(dict.fromkeys(name for model in report.models for name in model.attacks))
-    rows = [(name, *(_cell(model, name) for model in report.models)) for name in names]
+    cells = [(name, *(_cell(model, name) for model in report.models)) for name in names]
     titles = [f"{model.name} ({model.runtime})" for model in report.models]
-    output.table("Accuracy under each attack", ("attack", *titles), rows)
+    output.table("Accuracy under each attack", ("attack", *titles), cells)
     for model in report.models:
         for flag in model.flags:
             output.say(f"{flag.kind}: {model.name} ({model.runtime}): {flag.check}: {flag.explanation}")
 
 
-def _headline(model: ModelReport) -> tuple[str, ...]:
+def _headline(model: ModelReport, *, standard: bool) -> tuple[str, ...]:
     interval = model.worst_case_interval
     return (
         model.name,
         model.runtime,
         "-" if model.bits is None else f"{model.bits:.3g}",
         f"{model.clean:.2%}",
+        *["-" if model.aa_standard is None else f"{model.aa_standard:.2%}"] * standard,
         "-" if model.worst_case is None else f"{model.worst_case:.2%}",
         "-" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}",
         model.verdict,

@@ -111,7 +111,7 @@ def _cheaper(evidence: Evidence, kind: Callable[[Attack], bool], least: float) -
         rivals = [
             (outcome.withstood_within(evidence.threat)[:count], outcome.suite_attack.name)
             for outcome in _outcomes(evidence, _is_white_box)
-            if len(outcome.withstood) >= count
+            if len(outcome.withstood) >= count and cheap.suite_attack.name not in outcome.suite_attack.after
         ]
         if not rivals:
             continue

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from muquant.attacks import Threat
 from muquant.attacks.base import BATCH_SIZE
-from muquant.robustness.evidence import AttackOutcome, Evidence, Finding
+from muquant.robustness.evidence import AttackOutcome, Evidence, Finding, fooled_within
 from muquant.robustness.statistics import excess, wilson
 
 LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin"}
@@ -50,11 +50,16 @@ def clearest(findings: Iterable[Finding]) -> Finding | None:
 
 
 def survivors(outcomes: Iterable[AttackOutcome], threat: Threat, count: int) -> Tensor:
-    """bool [count], the first images that withstood, inside `threat`, every attack that was run on them."""
+    """bool [count], the first images that withstood, inside `threat`, every attack that was run on them.
+
+    The first of the attacks is one on all images: it knows which are classified correctly.
+    """
     left = torch.ones(count, dtype=torch.bool)
     for outcome in outcomes:
-        withstood = outcome.withstood_within(threat)[:count]
-        left[: len(withstood)] &= withstood
+        fooled = fooled_within(outcome.result, threat)[:count]
+        left[: len(fooled)] &= ~fooled
+        if not outcome.suite_attack.after:
+            left[: len(fooled)] &= outcome.result.attacked[:count]
     return left
 
 

@@ -21,21 +21,26 @@ def to_markdown(report: Report) -> str:
 
 
 def _worst_case(report: Report) -> Iterator[str]:
-    count = report.data["count"]
+    count, standard = report.data["count"], words.has_standard(report)
     yield (
         f"## Worst case within {words.ball(report.norm, report.epsilon)}, "
         f"{words.plural(count, 'image')} of {code(report.data['name'])}, split {code(report.data['split'])}"
     )
     yield ""
     yield markdown_table(
-        ["model", "runtime", "weights, file", "clean", "worst case", "95% interval", "verdict"],
-        "lllrrll",
+        [
+            *("model", "runtime", "weights, file", "clean"),
+            *["AA standard"] * standard,
+            *("worst case", "95% interval", "verdict"),
+        ],
+        "lllr" + "r" * standard + "rll",
         [
             [
                 code(model.name),
                 words.RUNTIMES[model.runtime],
                 words.make(model) or "-",
                 words.percent(model.clean, count),
+                *[words.percent(model.aa_standard, count)] * standard,
                 f"**{words.percent(model.worst_case, count)}**",
                 words.interval(model.worst_case_interval, count),
                 f"{words.SYMBOLS[model.verdict]} **{model.verdict}** ({escape(words.reason(model))})",
@@ -51,6 +56,11 @@ def _worst_case(report: Report) -> Iterator[str]:
         "believed, not whether it is high."
     )
     yield ""
+    if standard:
+        yield words.STANDARD
+        yield ""
+        yield from (f"- {escape(line)}" for line in words.efforts(report))
+        yield ""
 
 
 def _attacks(report: Report) -> Iterator[str]:

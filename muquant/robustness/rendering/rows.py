@@ -29,12 +29,11 @@ class Row:
 
     @property
     def within(self) -> str:
-        """The ball it searches; for a corruption, its parameters."""
-        return (
-            words.parameters(self.known.parameters)
-            if self.known.corruption
-            else words.ball(self.known.norm, self.known.epsilon)
-        )
+        """The ball it searches, and what went before it; for a corruption, its parameters."""
+        if self.known.corruption:
+            return words.parameters(self.known.parameters)
+        ball = words.ball(self.known.norm, self.known.epsilon)
+        return f"{ball}, what {self.known.after[-1]} left" if self.known.after else ball
 
     @property
     def accuracies(self) -> list[float | None]:

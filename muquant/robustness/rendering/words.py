@@ -3,23 +3,38 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from muquant.base.text import byte_size
-from muquant.robustness.report import CheckReport, ModelReport, Verdict
+from muquant.robustness.report import CheckReport, ModelReport, Report, Verdict
+from muquant.robustness.suites import STANDARD_VERSION
 
 RUNTIMES = {"torch": "PyTorch", "onnx": "onnxruntime"}
 NORMS = {"linf": "L∞", "l2": "L2"}
 SYMBOLS: dict[Verdict, str] = {"established": "✓", "not established": "✕", "not assessed": "?"}
 DISQUALIFYING = "disqualifying"
+STANDARD = (
+    "AA standard is what AutoAttack's standard version leaves: APGD-CE, APGD-T, FAB-T and Square, each on "
+    "the survivors of the one before. What came after it still lowered that:"
+)
 
 _PIXEL_LEVELS = 255
 
 
 def percent(share: float | None, count: int) -> str:
     """A share of `count` images, as exact as one image: 91.2% of 1,000, 91.24% of 10,000."""
+    return "-" if share is None else f"{_hundredths(share, count)}%"
+
+
+def points(share: float, count: int) -> str:
+    """A difference of shares of `count` images in percentage points, as exact as one image."""
+    return f"{_hundredths(share, count)} points"
+
+
+def _hundredths(share: float, count: int) -> str:
     decimals = max(1, len(str(count - 1)) - 2)
-    return "-" if share is None else f"{100 * share:.{decimals}f}%"
+    return f"{100 * share:.{decimals}f}"
 
 
 def interval(bounds: tuple[float, float] | None, count: int) -> str:
@@ -96,6 +111,36 @@ def unchecked(model: ModelReport) -> str:
     if model.verdict == "not assessed":
         return "no check was run"
     return "no check applied" if model.runtime == "torch" else "checked as a PyTorch model"
+
+
+def has_standard(report: Report) -> bool:
+    """Whether the report states what AutoAttack's standard version leaves."""
+    return any(model.aa_standard is not None for model in report.models)
+
+
+def effort(model: ModelReport, count: int) -> str | None:
+    """By how much what came after AutoAttack's standard version lowered the figure of `count` images."""
+    standard, worst = model.aa_standard, model.worst_case
+    if standard is None or worst is None:
+        return None
+    later = {
+        name: attack.accuracy
+        for name, attack in model.attacks.items()
+        if set(STANDARD_VERSION) <= set(attack.after) and attack.accuracy is not None
+    }
+    left = [standard, *later.values()]
+    lowered = [
+        f"{name} {points(before - after, count)}"
+        for name, (before, after) in zip(later, pairwise(left), strict=True)
+    ]
+    rest = f"everything else {points(left[-1] - worst, count)}"
+    return f"{title(model)}: {percent(standard, count)}, lowered by {', '.join([*lowered, rest])}."
+
+
+def efforts(report: Report) -> list[str]:
+    """What `effort` says of the models of a report, of which it says something."""
+    lines = (effort(model, report.data["count"]) for model in report.models)
+    return [line for line in lines if line is not None]
 
 
 def disqualified(model: ModelReport) -> bool:

@@ -10,6 +10,7 @@ from muquant.attacks import (
     APGDT,
     BIM,
     DDN,
+    FABT,
     FGSM,
     MIM,
     PGD,
@@ -52,6 +53,8 @@ Data = tuple[Tensor, Tensor]
         (lambda: HopSkipJump(iterations=0), "HopSkipJump.iterations: expected at least 1"),
         (lambda: RandomSearch(epsilon=0.1, samples=0), "RandomSearch.samples: expected at least 1"),
         (lambda: APGDT(epsilon=0.1, targets=0), "APGDT.targets: expected at least 1"),
+        (lambda: FABT(epsilon=0.1, overshoot=0.9), "FABT.overshoot: expected at least 1, found 0.9"),
+        (lambda: Square(epsilon=0.1, horizon=0), "Square.horizon: expected at least 1, found 0"),
         (lambda: NormalNoise(sigma=-1), "NormalNoise.sigma: expected at least 0"),
         (
             lambda: Transfer(surrogate=CallableTarget(lambda array: array), method=BIM(epsilon=0.1)),

@@ -13,6 +13,7 @@ from muquant.attacks import (
     APGDT,
     BIM,
     DDN,
+    FABT,
     FGSM,
     MIM,
     PGD,
@@ -47,6 +48,17 @@ def test_minimal_attack_finds_the_closed_form_l2_distance(
     assert ratio.max() <= 1.02
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fab_steps_onto_the_boundary_at_the_closed_form_distance(
+    norm: Norm, linear: "Linear", grey: Data
+) -> None:
+    """A linear model is just what its steps take a model for: the first one is the smallest, 5 % too long."""
+    result = FABT(epsilon=4.0 if norm == "l2" else 1.0, norm=norm, steps=1).attack(TorchTarget(linear), *grey)
+    assert result.success.all()
+    found = result.linf if norm == "linf" else result.l2
+    torch.testing.assert_close(found, 1.05 * linear.distance(grey[0], norm), rtol=1e-3, atol=0)
+
+
 def test_hop_skip_jump_comes_close_to_the_closed_form_linf_distance(linear: "Linear", grey: Data) -> None:
     result = HopSkipJump(norm="linf", iterations=20).attack(TorchTarget(linear), *grey)
     ratio = result.linf / linear.distance(grey[0], "linf")
@@ -56,12 +68,13 @@ def test_hop_skip_jump_comes_close_to_the_closed_form_linf_distance(linear: "Lin
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("kind", [FGSM, BIM, MIM, PGD, APGDCE, APGDT], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [FGSM, BIM, MIM, PGD, APGDCE, APGDT, FABT], ids=lambda kind: kind.__name__)
 def test_gradient_attack_succeeds_above_the_distance_and_never_below(
     kind: Callable[..., Attack], norm: Norm, linear: "Linear", grey: Data
 ) -> None:
     target = TorchTarget(linear)
-    factor = 1.02 if kind is PGD and norm == "l2" else 1.001  # from a random point it nears the pole slowly
+    slow = (kind is PGD and norm == "l2") or kind is FABT  # from a random point it nears the pole slowly
+    factor = 1.02 if slow else 1.001
     for image, label, distance in zip(*grey, linear.distance(grey[0], norm).tolist(), strict=True):
         above = kind(epsilon=distance * factor + 1e-6, norm=norm)
         below = kind(epsilon=max(distance * 0.999 - 2e-6, 0.0), norm=norm)

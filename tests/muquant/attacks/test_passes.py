@@ -8,7 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from muquant.attacks import APGDCE, APGDT, BIM, DDN, FGSM, MIM, PGD, Attack, Square, TorchTarget, UniformNoise
+from muquant.attacks import (
+    APGDCE,
+    APGDT,
+    BIM,
+    DDN,
+    FABT,
+    FGSM,
+    MIM,
+    PGD,
+    Attack,
+    Square,
+    TorchTarget,
+    UniformNoise,
+)
 from muquant.attacks.problem import AttackProblem
 from muquant.base.errors import InputError
 
@@ -27,6 +40,7 @@ TINY = 1e-6
         (PGD(epsilon=TINY, steps=7), 9),  # it begins elsewhere
         (APGDCE(epsilon=TINY, steps=7), 9),
         (APGDT(epsilon=TINY, steps=7, targets=2), 17),
+        (FABT(epsilon=TINY, steps=7, targets=2), 28),  # a gradient and a look at each step, the first shared
         (DDN(epsilon=TINY, steps=7), 8),
         (Square(epsilon=TINY, queries=7), 8),
         (UniformNoise(epsilon=TINY), 2),

@@ -10,7 +10,7 @@ from muquant.attacks import CallableTarget, Norm, Square
 CLEAN = torch.full((5, 2, 12, 10), 0.5)
 
 
-def shown(norm: Norm, epsilon: float, queries: int) -> Tensor:
+def shown(norm: Norm, epsilon: float, queries: int, horizon: int | None = None) -> Tensor:
     """The images of each query, [queries, 5, 2, 12, 10]."""
     batches: list[NDArray[np.float32]] = []
 
@@ -18,7 +18,7 @@ def shown(norm: Norm, epsilon: float, queries: int) -> Tensor:
         batches.append(inputs.copy())
         return torch.tensor([1.0, 0.0]).repeat(len(inputs), 1)
 
-    attack = Square(epsilon=epsilon, norm=norm, queries=queries)
+    attack = Square(epsilon=epsilon, norm=norm, queries=queries, horizon=horizon)
     attack.attack(CallableTarget(stubborn), CLEAN, torch.zeros(5, dtype=torch.int64))
     assert len(batches) == 1 + queries
     return torch.from_numpy(np.stack(batches[1:]))
@@ -41,6 +41,18 @@ def test_linf_changes_one_square_to_the_edge_of_the_ball() -> None:
     assert max(sides[:25]) > 5
     assert max(sides[-25:]) == 1
     assert not torch.equal(candidates[0], candidates[1])
+
+
+def test_the_window_shrinks_by_the_horizon() -> None:
+    """At a quarter of the horizon it is as large as a search of four times the queries has it by then."""
+
+    def sides(horizon: int | None, queries: int) -> list[int]:
+        start, *candidates = shown("linf", 0.25, queries, horizon)[:50]
+        changed = [(candidate != start).any(1) for candidate in candidates]
+        return [int(mask.flatten(1).sum(1).max()) for mask in changed]
+
+    assert sides(200, 50) == sides(None, 200)
+    assert sides(200, 50) != sides(None, 50)
 
 
 def test_linf_reaches_every_place() -> None:

@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fgsm": {"epsilon": 0.2},
     "uniform-noise": {"epsilon": 0.2},
     **{name: {"epsilon": 0.2, "steps": 4} for name in ("bim", "pgd", "mim", "apgd-ce", "apgd-t")},
+    "fab-t": {"epsilon": 0.2, "steps": 8},
     "ddn": {"steps": 10},
     "cw": {"steps": 10, "searches": 2, "lr": 0.1, "c": 1.0},
     "square": {"epsilon": 0.2, "queries": 15},

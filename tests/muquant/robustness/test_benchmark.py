@@ -15,11 +15,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from muquant.attacks import TorchTarget
 from muquant.base.errors import InputError
 from muquant.data import Dataset
-from muquant.robustness import BenchmarkSetup, ModelReport, Subject, benchmark
+from muquant.robustness import BenchmarkSetup, ModelReport, Subject, benchmark, settings_for
 from muquant.robustness.progress import BenchmarkProgress
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,60 @@ def test_a_report_adds_up(net: nn.Module, quarters: Dataset, setup: Setups) -> N
     assert shares[0] < 0.1
     assert shares[-1] == pytest.approx(1, abs=1e-3)
     assert report.to_dict()["command"] == "x"
+
+
+def by_hand(net: nn.Module, quarters: Dataset, setup: BenchmarkSetup) -> dict[str, Tensor]:
+    """Which of 130 images are left after each of AutoAttack's attacks, each on what the one before left."""
+    chain = [each for each in setup.attacks() if each.after or each.name == "apgd-ce"]
+    rows = setup.draw(quarters)
+    left, found = torch.arange(130), {}
+    for each in chain:
+        images, labels = quarters.inputs(rows[left]), quarters.labels[rows[left]]
+        result = each.attack.attack(TorchTarget(net), images, labels, seed=each.seed)
+        left = left[result.attacked & ~result.success]
+        found[each.name] = left
+    return found
+
+
+def test_autoattack_is_a_chain(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
+    made = setup(suite="autoattack", limit=130, settings=settings_for("digits", 0.092))
+    expected = by_hand(net, quarters, made)
+    subject = Subject("net", net, numpy_net(net), file="abc")
+    torch_row, onnx_row = benchmark([subject], quarters, made)[0].models
+    counts = [len(rows) for rows in expected.values()]
+    assert list(expected) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert 130 > counts[0] > counts[-1] > 0, "the setting tests nothing"
+    for row in (torch_row, onnx_row):
+        for name, rows in expected.items():
+            assert row.attacks[name].accuracy == len(rows) / 130
+            assert row.attacks[name].count == 130
+        assert row.attacks["square"].after == ("apgd-ce", "apgd-t", "fab-t")
+        assert row.aa_standard == counts[-1] / 130
+        assert row.worst_case is not None
+        assert row.worst_case <= row.aa_standard
+    alone = Subject("file", session=numpy_net(net), file="abc")
+    (file_row,) = benchmark([alone], quarters, replace(made, limit=20))[0].models
+    assert file_row.aa_standard is None
+    assert file_row.attacks["square"].accuracy == file_row.worst_case
+
+
+def test_a_file_that_withstands_more_is_attacked_where_the_module_was_fooled(
+    net: nn.Module, quarters: Dataset, setup: Setups
+) -> None:
+    """The survivors of a file are its own: Square is run on what replays did not fool it with."""
+
+    class Sharper(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            output: Tensor = net((images - 0.5) * 1.5 + 0.5)
+            return output
+
+    made = setup(suite="autoattack", limit=60)
+    subject = Subject("net", net, numpy_net(Sharper()), file="abc")
+    torch_row, onnx_row = benchmark([subject], quarters, made)[0].models
+    left = [row.attacks[name].accuracy or 0 for row in (torch_row, onnx_row) for name in ("fab-t", "square")]
+    assert left[2] > left[0], "the setting tests nothing"
+    assert left[3] < left[2]
+    assert onnx_row.attacks["square"].queries > torch_row.attacks["square"].queries
 
 
 def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, setup: Setups) -> None:

@@ -41,7 +41,7 @@ def witness(net: nn.Module, quarters: Dataset) -> Witness:
 @pytest.mark.parametrize("count", [230, 101])
 def test_what_an_attack_found_is_believed(witness: Witness, attack: Attack, count: int) -> None:
     found = attack.attack(witness.target, witness.images[:count], witness.labels[:count])
-    assert witness.why_not(found, attack, count) == ""
+    assert witness.why_not(found, attack, torch.arange(count)) == ""
 
 
 def test_within_other_bounds_too(net: nn.Module, quarters: Dataset) -> None:
@@ -49,8 +49,8 @@ def test_within_other_bounds_too(net: nn.Module, quarters: Dataset) -> None:
     witness = Witness(target, quarters.inputs() * 255, quarters.labels)
     found = ATTACK.attack(target, witness.images, witness.labels)
     assert 0 < int(found.success.sum()) < 230
-    assert witness.why_not(found, ATTACK, 230) == ""
-    assert "threat" in witness.why_not(found, PGD(epsilon=0.09, steps=3), 230)
+    assert witness.why_not(found, ATTACK, torch.arange(230)) == ""
+    assert "threat" in witness.why_not(found, PGD(epsilon=0.09, steps=3), torch.arange(230))
 
 
 def with_value(tensor: Tensor, row: int, value: float) -> Tensor:
@@ -116,7 +116,7 @@ def test_what_no_attack_can_have_found_is_not_believed(
     found = runner().run("pgd", ATTACK)
     rows = {"hit": int(found.success.nonzero()[0]), "miss": int((~found.success).nonzero()[0])}
     altered = alter(found, rows)
-    assert reason in witness.why_not(altered, ATTACK, 230)
+    assert reason in witness.why_not(altered, ATTACK, torch.arange(230))
 
     (path,) = tmp_path.iterdir()
     key = read_tensors(path, SCHEMA).manifest["key"]

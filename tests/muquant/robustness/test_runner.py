@@ -99,6 +99,26 @@ def test_anything_else_is_run_anew(net: nn.Module, sample: Sample, tmp_path: Pat
     assert len(result.success) == (limit or 230)
 
 
+def test_some_images_are_attacked_as_if_they_were_all(net: nn.Module, sample: Sample, tmp_path: Path) -> None:
+    attack, among = Square(epsilon=0.2, queries=20), torch.arange(230) % 2 == 0
+    runner, target = make_runner(net, sample, tmp_path)
+    found = runner.run("square", attack, among=among, seed=5)
+    alone = attack.attack(target, sample.images[among], sample.labels[among], seed=5)
+    assert_equal(found.at(among.nonzero()[:, 0]), alone)
+    assert 0 < int(found.success.sum()) < 115
+    others = found.at((~among).nonzero()[:, 0])
+    assert_equal(others, AttackResult.of_none(sample.images[~among]))
+    assert runner.found() == [found]
+
+    again, target = make_runner(net, sample, tmp_path)
+    assert_equal(again.run("square", attack, among=among, seed=5), found)
+    assert target.calls <= 3 + 1, "attacked again, and not only shown to the model"
+    calls = target.calls
+    nothing = again.run("square", attack, among=torch.zeros(230, dtype=torch.bool))
+    assert_equal(nothing, AttackResult.of_none(sample.images))
+    assert target.calls == calls
+
+
 def test_a_killed_attack_leaves_nothing_behind(net: nn.Module, sample: Sample, tmp_path: Path) -> None:
     runner, target = make_runner(net, sample, tmp_path)
 

@@ -72,10 +72,19 @@ class Case:
         """An attack leaves the first so many of the probed images."""
         self.runner.results[attack] = result(self.left(count))
 
-    def outcome(self, name: str, attack: Attack, withstood: Tensor, linf: float = 0.1) -> None:
+    def outcome(
+        self,
+        name: str,
+        attack: Attack,
+        withstood: Tensor,
+        linf: float = 0.1,
+        *,
+        attacked: Tensor | None = None,
+        after: tuple[str, ...] = (),
+    ) -> None:
         """An attack of the suite leaves these."""
         self.outcomes[name] = AttackOutcome(
-            SuiteAttack(name, attack, len(withstood)), result(withstood, linf=linf)
+            SuiteAttack(name, attack, len(withstood), after=after), result(withstood, attacked, linf=linf)
         )
 
 

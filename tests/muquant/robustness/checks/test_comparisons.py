@@ -75,6 +75,7 @@ def test_cheaper_attack_beats_white_box(
     made.outcome("apgd-ce", PGD(epsilon=0.3), made.left(6000))
     made.outcome("apgd-t", PGD(epsilon=0.3, loss="margin"), made.left(5000))
     made.outcome(name, attack, made.left(5000 - fewer))
+    made.outcome("pgd", PGD(epsilon=0.3, steps=9), made.left(4000), after=(name,))  # on what that one left
     finding = found(check, made.evidence)
     assert finding.value == pytest.approx(fewer / COUNT)
     assert (finding.threshold, finding.fired) == (0.002, fired)

@@ -112,6 +112,24 @@ def test_a_model_without_checks_says_so(report: Report) -> None:
     assert [words.unchecked(model) for model in bare] == expected
 
 
+def test_what_came_after_the_standard_version_is_told_in_points(report: Report) -> None:
+    plain, (first, *_) = report.models[2], report.models
+    after = ("apgd-ce", "apgd-t", "fab-t", "square")
+    assert words.effort(first, 1000) is None
+    assert (
+        words.effort(plain, 1000) == "robust 3 bits, PyTorch: 91.1%, lowered by everything else 0.2 points."
+    )
+    more = {
+        f"again-{kept}": replace(first.attacks["square"], accuracy=kept / 1000, after=after)
+        for kept in (911, 910)
+    }
+    tried = replace(plain, attacks={**plain.attacks, **more})
+    assert words.effort(tried, 1000) == (
+        "robust 3 bits, PyTorch: 91.1%, lowered by again-911 0.0 points, again-910 0.1 points, everything "
+        "else 0.1 points."
+    )
+
+
 def test_what_is_known_of_a_model(report: Report) -> None:
     assert [words.make(each) for each in report.models[::2]] == [
         "float, 13.10 MB",
