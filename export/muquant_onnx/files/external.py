@@ -99,8 +99,14 @@ def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
     """Refuse a tensor of the model itself that is not as large as its shape says."""
     try:
         dtype = ir.DataType(tensor.data_type)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: {tensor.name or 'a constant'} is of the type {tensor.data_type}, which ONNX has not; "
+            f"export the model again"
+        ) from error
+    try:
         field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
-    except (ValueError, KeyError):  # onnxruntime knows what it is
+    except KeyError:  # onnxruntime knows what it is
         return
     count, found, what = math.prod(tensor.dims), len(getattr(tensor, field)), "values"
     if dtype is ir.DataType.STRING:

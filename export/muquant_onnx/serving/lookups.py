@@ -75,6 +75,12 @@ class Lookups:
         return f"nodes that decode {what}, of shape {list(shape)}"
 
     def _find(self, weight: str, value: str, expected: Iterable[Tables]) -> Integers | None:
+        try:
+            return self._looked_up(weight, value, expected)
+        except (LookupError, ValueError, TypeError):  # nodes without the inputs that theirs have
+            return None
+
+    def _looked_up(self, weight: str, value: str, expected: Iterable[Tables]) -> Integers | None:
         reshape = self._maker(value)
         if reshape is None:
             return None

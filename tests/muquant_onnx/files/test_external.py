@@ -157,3 +157,12 @@ def test_a_value_of_two_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(InputError, match=r"model\.onnx has two values of the name 'w'"):
         compressed(tmp_path)
+
+
+@pytest.mark.parametrize("number", [2**31 - 1, -1, 99])
+def test_a_type_that_there_is_not_is_refused(number: int, tmp_path: Path) -> None:
+    path, tensor = tmp_path / "model.onnx", numpy_helper.from_array(np.zeros(3, np.float32), "w")
+    tensor.data_type = number
+    path.write_bytes(model(tensor).SerializeToString())
+    with pytest.raises(InputError, match=f"w is of the type {number}, which ONNX has not"):
+        locate(parse(path), path)
