@@ -27,6 +27,8 @@ class _APGD(BallAttack):
         restarts: ascents from new random points, at least 1.
         rho: the fraction of steps that must raise the loss for the step size to stay, 0..1.
         momentum: weight of the new step against the last one, 0..1.
+        diversified: steps of epsilon from the image along a random direction of its logits, after which each
+            ascent starts (ODI, Tashiro et al. 2020, who take 2); 0 for a random point of the ball's edge.
     """
 
     needs_gradients: ClassVar[bool] = True
@@ -35,11 +37,12 @@ class _APGD(BallAttack):
     restarts: int = 1
     rho: float = 0.75
     momentum: float = 0.75
+    diversified: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_at_least(1, "steps", "restarts")
-        self._check_at_least(0, "rho", "momentum")
+        self._check_at_least(0, "rho", "momentum", "diversified")
 
     def ascend(self, problem: AttackProblem, loss: LossFunction) -> None:
         """One ascent of the loss over the images that are not fooled yet."""
@@ -47,7 +50,7 @@ class _APGD(BallAttack):
         if not len(rows):
             return
         ball = problem.ball(rows)
-        first = random_edge(ball.clean, ball.radius, ball.norm, problem.generator)
+        first = self._start(problem, rows, ball)
         _, value, gradient = problem.gradient(first, rows, loss)
         state = _State(rows, ball, first, value, gradient)
         marks = checkpoints(self.steps)
@@ -63,6 +66,19 @@ class _APGD(BallAttack):
             state.judge(value, gradient)
             if number in marks:
                 state.adapt(self.rho * (number - max([0, *(mark for mark in marks if mark < number)])))
+
+    def _start(self, problem: AttackProblem, rows: Tensor, ball: Ball) -> Tensor:
+        """Where an ascent over some rows begins, [M, ...]."""
+        if not self.diversified:
+            return random_edge(ball.clean, ball.radius, ball.norm, problem.generator)
+        inputs, directions = ball.clean, problem.uniform(*problem.clean_logits().shape) * 2 - 1
+        for _ in range(self.diversified):
+            _, _, gradient = problem.gradient(
+                inputs, rows, lambda logits, rows: (logits * directions[rows]).sum(1)
+            )
+            step = steepest(gradient, ball.norm)
+            inputs = ball.project_(torch.add(inputs, step, alpha=ball.radius))
+        return inputs
 
 
 @dataclass(frozen=True, kw_only=True)

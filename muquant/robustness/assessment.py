@@ -64,9 +64,7 @@ def assess_torch(
     sample = runner.sample
     with runner.target.ready(), torch.no_grad():
         predicted = predictions(runner.target, sample.images)
-    outcomes: dict[str, AttackOutcome] = {}
-    for each in suite:
-        outcomes[each.name] = _run(runner, each, outcomes)
+    outcomes = run_suite(runner, suite)
     evidence = Evidence(module, settings, sample, outcomes, runner)
     findings = []
     for check in CHECKS.values():
@@ -76,6 +74,14 @@ def assess_torch(
     entries = [Entry(each, outcomes[each.name]) for each in suite]
     worst = worst_case(runner.found(), predicted, sample, settings.threat)
     return Assessment(predicted, entries, worst, findings, evidence, time.perf_counter() - begin)
+
+
+def run_suite(runner: Runner, suite: Sequence[SuiteAttack]) -> dict[str, AttackOutcome]:
+    """Run the attacks of a suite in their order: name -> what came of it."""
+    outcomes: dict[str, AttackOutcome] = {}
+    for each in suite:
+        outcomes[each.name] = _run(runner, each, outcomes)
+    return outcomes
 
 
 def assess_session(

@@ -56,6 +56,7 @@ TABLE: Table = {
     "mim-linf": MIM(epsilon=0.15),
     "mim-l2": MIM(epsilon=1.0, norm="l2"),
     "apgd-ce-linf": APGDCE(epsilon=0.1, steps=20, restarts=2),
+    "apgd-ce-linf-odi": APGDCE(epsilon=0.1, steps=20, diversified=2),
     "apgd-ce-l2": APGDCE(epsilon=1.0, norm="l2", steps=20),
     "apgd-t-linf": APGDT(epsilon=0.1, steps=10),
     "apgd-t-l2": APGDT(epsilon=1.0, norm="l2", steps=10),

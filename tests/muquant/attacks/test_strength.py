@@ -60,6 +60,27 @@ def test_apgd_is_at_least_as_strong_as_pgd(
     assert stronger.accuracy <= weaker.accuracy
 
 
+def test_diversified_starts_differ_in_their_outputs_more_than_random_ones(net: nn.Module, data: Data) -> None:
+    """What Tashiro et al. made them for, measured at the first points that an ascent shows to the model."""
+
+    class Watched(TorchTarget):
+        def logits(self, inputs: Tensor) -> Tensor:
+            output = super().logits(inputs)
+            seen.append(output.detach())
+            return output
+
+    spread = {}
+    for diversified in (0, 2):
+        starts = []
+        for seed in range(8):
+            seen: list[Tensor] = []
+            attack = APGDCE(epsilon=0.03, steps=1, diversified=diversified)
+            attack.attack(Watched(net), *data, seed=seed)
+            starts.append(seen[max(diversified, 1)])  # after the pass over the clean images
+        spread[diversified] = torch.stack(starts).std(0).mean()
+    assert spread[2] > 3 * spread[0]
+
+
 def test_margin_loss_sees_through_large_logits(net: nn.Module, data: Data) -> None:
     class Scaled(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from muquant.attacks import ATTACKS, FGSM, TorchTarget, Transfer
+from muquant.attacks import ATTACKS, FGSM, Square, TorchTarget, Transfer
 from muquant.base.errors import InputError
 from muquant.robustness import SUITES, settings_for
 from muquant.robustness.runner import describe
 from muquant.robustness.subject import fingerprint
+from muquant.robustness.suites import STANDARD_VERSION
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -65,12 +66,33 @@ def test_the_suites_differ_by_what_they_are_for() -> None:
         name: {each.name: describe(each.attack) for each in suite(settings_for("mnist"), None)}
         for name, suite in SUITES.items()
     }
-    queries = {name: attacks[name]["square"]["queries"] for name in ("standard", "headline", "strict")}
-    assert queries == {"standard": 1000, "headline": 5000, "strict": 5000}
-    headline = {name: attack for name, attack in attacks["headline"].items() if name != "square"}
-    assert headline == {name: attack for name, attack in attacks["standard"].items() if name != "square"}
+    queries = {name: attacks[name]["square"]["queries"] for name in ("standard", "autoattack", "strict")}
+    assert queries == {"standard": 1000, "autoattack": 5001, "strict": 5000}
+    assert attacks["headline"].items() >= attacks["autoattack"].items()
     assert attacks["strict"]["apgd-t"]["steps"] == 2 * attacks["headline"]["apgd-t"]["steps"] == 200
     assert {"hop-skip-jump", "cw", "random-search"} <= set(attacks["strict"])
+
+
+def test_every_attack_of_a_chain_follows_all_before_it() -> None:
+    """AutoAttack's standard version as its authors define it, and for the headline more on what it left."""
+    settings = settings_for("mnist")
+    standard, headline = (
+        [each for each in SUITES[name](settings, None) if each.after or each.name == "apgd-ce"]
+        for name in ("autoattack", "headline")
+    )
+    assert [each.name for each in standard] == list(STANDARD_VERSION)
+    assert headline[:4] == standard
+    for place, each in enumerate(headline):
+        assert each.after == tuple(before.name for before in headline[:place])
+        assert each.limit is None
+    again = [each for each in headline if isinstance(each.attack, Square)]
+    assert [each.seed for each in again] == [0, 1, 2]
+    assert len({each.attack for each in again}) == 1
+    described = [describe(each.attack) for each in standard]
+    assert [each["steps"] for each in described[:3]] == [100, 100, 100]
+    assert [each["targets"] for each in described[1:3]] == [9, 9]
+    assert [each["restarts"] for each in described[:3]] == [1, 1, 1]
+    assert {described[3][key] for key in ("queries", "horizon", "area")} == {5001, 10_000, 0.8}
 
 
 def test_a_surrogate_is_described_with_what_comes_before_it() -> None:
