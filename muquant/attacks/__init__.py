@@ -14,6 +14,7 @@ losses.py           what an attack raises
 With gradients:
 gradient.py         FGSM, BIM, PGD, MIM
 apgd.py             Auto-PGD
+apgd_l1.py          its ascent in L1
 fab.py              FAB-T, from the boundary back to the image
 ddn.py              DDN, the smallest L2 distance in few steps
 carlini_wagner.py   Carlini and Wagner's, in many

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from muquant.attacks.apgd_l1 import ascend_l1
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import ce, targeted_dlr
 from muquant.attacks.norms import Ball, copy_rows, per_image, random_edge, steepest
@@ -51,6 +52,9 @@ class _APGD(BallAttack):
             return
         ball = problem.ball(rows)
         first = self._start(problem, rows, ball)
+        if self.norm == "l1":
+            ascend_l1(problem, loss, self.steps, rows, first)
+            return
         _, value, gradient = problem.gradient(first, rows, loss)
         state = _State(rows, ball, first, value, gradient)
         marks = checkpoints(self.steps)
@@ -70,6 +74,8 @@ class _APGD(BallAttack):
     def _start(self, problem: AttackProblem, rows: Tensor, ball: Ball) -> Tensor:
         """Where an ascent over some rows begins, [M, ...]."""
         if not self.diversified:
+            if ball.norm == "l1":
+                return ball.clean + problem.normal(*ball.clean.shape)
             return random_edge(ball.clean, ball.radius, ball.norm, problem.generator)
         inputs, directions = ball.clean, problem.uniform(*problem.clean_logits().shape) * 2 - 1
         for _ in range(self.diversified):

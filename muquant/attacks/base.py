@@ -25,7 +25,7 @@ PUSHES = (1.0, 1.001, 1.01)
 """By what verification lengthens a perturbation that ends at the boundary, where rounding decides."""
 
 
-BY_IMAGE = ("adversarial", "attacked", "success", "queries", "l2", "linf")
+BY_IMAGE = ("adversarial", "attacked", "success", "queries", "l2", "linf", "l1")
 """The fields of a result that have a value for each image."""
 
 
@@ -43,6 +43,7 @@ class AttackResult:
         l2: float32 [N], L2 distance to the clean image, in units of the range of the inputs; 0 without
             success.
         linf: float32 [N], Linf distance likewise.
+        l1: float32 [N], L1 distance likewise.
         seconds: wall time.
     """
 
@@ -52,6 +53,7 @@ class AttackResult:
     queries: Tensor
     l2: Tensor
     linf: Tensor
+    l1: Tensor
     seconds: float
 
     @property
@@ -59,12 +61,16 @@ class AttackResult:
         """The fraction of the N images that is classified correctly and withstood the attack, 0..1."""
         return int((self.attacked & ~self.success).sum()) / len(self.success)
 
+    def distance(self, norm: Norm) -> Tensor:
+        """The distance to the clean image in a norm, float32 [N]."""
+        return {"linf": self.linf, "l2": self.l2, "l1": self.l1}[norm]
+
     @classmethod
     def of_none(cls, inputs: Tensor) -> Self:
         """What comes of inputs [N, ...] that are all left alone."""
         count = len(inputs)
         no, zero = torch.zeros(count, dtype=torch.bool), torch.zeros(count)
-        return cls(inputs, no, no, torch.zeros(count, dtype=torch.int64), zero, zero, 0.0)
+        return cls(inputs, no, no, torch.zeros(count, dtype=torch.int64), zero, zero, zero, 0.0)
 
     def among(self, inputs: Tensor, rows: Tensor) -> Self:
         """The same result as one on more inputs [N, ...], of which only `rows`, int64 [M], were attacked."""
@@ -213,6 +219,7 @@ class Attack(ABC):
             queries.cpu(),
             size(difference, "l2").cpu(),
             size(difference, "linf").cpu(),
+            size(difference, "l1").cpu(),
             time.perf_counter() - begin,
         )
 
@@ -231,7 +238,7 @@ class BallAttack(Attack):
 
     Attributes:
         epsilon: radius, a number or text such as "8/255"; 0..1 for "linf".
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
     """
 
     epsilon: float | str

@@ -93,11 +93,23 @@ def to_boundary(points: Tensor, value: Tensor, slope: Tensor, norm: Norm) -> Ten
     towards = -slope.sign() * per_image(torch.where(value >= 0, 1.0, -1.0), slope)
     room = torch.where(towards > 0, 1 - points, points).mul_(towards.abs()).flatten(1)
     steep, wanted = slope.abs().flatten(1), value.abs()
-    if norm == "linf":
+    if norm == "l1":
+        amount = _steepest_first(steep, room, wanted)
+    elif norm == "linf":
         amount = room.fmin(_level(steep, steep * room, wanted))
     else:
         amount = room.fmin(_level(steep.square(), steep * room, wanted) * steep)
     return towards * amount.reshape(points.shape)
+
+
+def _steepest_first(steep: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """How far each value goes so that steep * amount adds up to what is wanted, the steepest ones first."""
+    order = steep.argsort(dim=1, descending=True)
+    slopes, rooms = steep.gather(1, order), room.gather(1, order)
+    gains = slopes * rooms
+    missing = (wanted[:, None] - gains.cumsum(1) + gains).clamp(min=0)
+    amount = torch.where(slopes > 0, missing / slopes, 0.0).minimum(rooms)
+    return torch.zeros_like(room).scatter(1, order, amount)
 
 
 def _level(rates: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:

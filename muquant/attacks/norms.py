@@ -11,7 +11,7 @@ from torch import Tensor
 
 from muquant.base.errors import InputError
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
 
 TOLERANCE = 1e-6
 """By how much a float32 perturbation may exceed epsilon."""
@@ -37,7 +37,7 @@ class Threat:
     """The set in which an adversarial image must lie, besides [0, 1].
 
     Attributes:
-        norm: "linf" or "l2", of the whole image, in units of the input range.
+        norm: "linf", "l2" or "l1", of the whole image, in units of the input range.
         radius: of the closed ball around the clean image; None where any distance counts.
 
     Raises:
@@ -54,12 +54,13 @@ class Threat:
             raise InputError(f"epsilon: expected at most 1, the range of the inputs, found {self.radius:g}")
 
     def fit(self, inputs: Tensor) -> None:
-        """Refuse an L2 radius that is larger than the diameter of the inputs' unit cube."""
-        diameter = math.sqrt(inputs[0].numel())
-        if self.radius is not None and self.norm == "l2" and self.radius > diameter:
+        """Refuse an L2 or L1 radius that is larger than the diameter of the inputs' unit cube."""
+        values = inputs[0].numel()
+        diameter = {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}[self.norm]
+        if self.radius is not None and self.radius > diameter:
             raise InputError(
-                f"epsilon: expected at most {diameter:.4g}, the L2 diameter of inputs of "
-                f"{inputs[0].numel()} values, found {self.radius:g}"
+                f"epsilon: expected at most {diameter:.4g}, the {self.norm.upper()} diameter of inputs of "
+                f"{values} values, found {self.radius:g}"
             )
 
 
@@ -76,7 +77,10 @@ def copy_rows(rows: Tensor, source: Tensor, into: Tensor) -> None:
 def size(difference: Tensor, norm: Norm) -> Tensor:
     """The norm of each image of [N, ...], [N]."""
     flat = difference.flatten(1)
-    return flat.abs().amax(1) if norm == "linf" else torch.linalg.vector_norm(flat, dim=1)
+    if norm == "linf":
+        return flat.abs().amax(1)
+    length: Tensor = torch.linalg.vector_norm(flat, ord=1 if norm == "l1" else 2, dim=1)
+    return length
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,7 @@ class Ball:
     Attributes:
         clean: the centres [N, ...], in [0, 1].
         radius: at least 0.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
     """
 
     clean: Tensor
@@ -102,10 +106,14 @@ class Ball:
         """Move inputs [N, ...] into the balls, in place, and return them.
 
         Linf clamps each value. L2 shortens the difference to the centre, and then clamps to [0, 1], which
-        never leaves the ball.
+        never leaves the ball. L1 goes to the nearest point of ball and cube together: what clamping takes
+        away is left to other values (Croce, Hein 2021).
         """
         if self.norm == "linf":
             return inputs.clamp_(*self.bounds)
+        if self.norm == "l1":
+            nearest = _shrunk(inputs - self.clean, self.clean, self.radius)
+            return inputs.copy_(self.clean).add_(nearest).clamp_(0, 1)
         difference = inputs.sub_(self.clean)
         length = size(difference, "l2").clamp_(min=1e-12)
         return (
@@ -127,9 +135,29 @@ def project(inputs: Tensor, clean: Tensor, radius: float, norm: Norm) -> Tensor:
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     """The direction of unit norm along which the loss rises fastest: the sign, or the unit L2 gradient.
 
-    A zero gradient stays zero.
+    In L1 it would be a single value, and an ascent would need a step for each; so these are the signs of the
+    largest hundredth of the values (Tramer, Boneh 2019). A zero gradient stays zero.
     """
-    return gradient.sign() if norm == "linf" else unit(gradient)
+    if norm == "linf":
+        return gradient.sign()
+    if norm == "l2":
+        return unit(gradient)
+    return sparse_signs(gradient, gradient.new_full((len(gradient),), 0.01))
+
+
+def sparse_signs(gradient: Tensor, share: Tensor) -> Tensor:
+    """The signs of the largest values of each image of [N, ...] and 0 elsewhere, of L1 norm 1.
+
+    Args:
+        gradient: [N, ...].
+        share: [N], 0..1, of the values; at least one is taken, and all that are as large as the last one.
+    """
+    magnitude = gradient.abs().flatten(1)
+    values = magnitude.shape[1]
+    place = ((1 - share) * values).long().clamp(max=values - 1)[:, None]
+    least = magnitude.sort(dim=1).values.gather(1, place)
+    signs = gradient.sign() * (magnitude >= least).reshape(gradient.shape)
+    return signs / per_image(size(signs, "l1"), signs).clamp(min=1e-10)
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -137,10 +165,31 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / per_image(size(vectors, "l2"), vectors).clamp(min=1e-12)
 
 
+def _shrunk(difference: Tensor, clean: Tensor, radius: float) -> Tensor:
+    """The point next to a difference [N, ...] to clean images that an L1 ball and [0, 1] both hold.
+
+    It is min(max(|difference| - level, 0), room) in its sign, with the level that makes it as long as
+    allowed. That length falls with the level along straight pieces, whose corners are sorted.
+    """
+    long = difference.double().abs().flatten(1)
+    room = torch.where(difference > 0, 1 - clean, clean).double().flatten(1)
+    allowed = max(radius - long.shape[1] * 2.0**-25, 0.0)  # what float32 may add to a sum of so many values
+    whole = long.minimum(room).sum(1, keepdim=True)
+    corners, order = torch.cat(((long - room).clamp(min=0), long), dim=1).sort(dim=1)
+    falling = torch.where(order < long.shape[1], 1.0, -1.0).to(long).cumsum(1)[:, :-1]
+    lengths = torch.cat((whole, whole - (falling * corners.diff(dim=1)).cumsum(1)), dim=1)
+    piece = (lengths > allowed).sum(1, keepdim=True).sub(1).clamp(min=0, max=falling.shape[1] - 1)
+    over = (lengths.gather(1, piece) - allowed).clamp(min=0)
+    level = corners.gather(1, piece) + over / falling.gather(1, piece).clamp(min=1)
+    level = torch.where(whole > allowed, level, 0.0)
+    kept = (long - level).clamp(min=0).minimum(room).to(difference)
+    return difference.sign() * kept.reshape(difference.shape)
+
+
 def random_edge(clean: Tensor, radius: float, norm: Norm, generator: torch.Generator) -> Tensor:
     """A random point at the edge of the ball around each clean image, then clipped to [0, 1].
 
-    In Linf it is uniform noise, made as long as the radius allows; in L2 its direction is uniform.
+    In Linf it is uniform noise, made as long as the radius allows; in L2 and L1 it is normal noise.
     """
     if norm == "linf":
         offset = torch.rand(clean.shape, generator=generator).to(clean.device).mul_(2).sub_(1)
@@ -156,7 +205,12 @@ def random_start(clean: Tensor, radius: float, norm: Norm, generator: torch.Gene
         offset = torch.rand(clean.shape, generator=generator).to(clean.device).mul_(2).sub_(1)
     else:
         values = clean[0].numel()
-        offset = unit(torch.randn(clean.shape, generator=generator).to(clean.device))
+        offset = torch.randn(clean.shape, generator=generator).to(clean.device)
+        if norm == "l1":  # the sign of a value that is distributed exponentially
+            offset = (
+                offset.sign() * -torch.rand(clean.shape, generator=generator).to(clean.device).neg_().log1p_()
+            )
+        offset = offset / per_image(size(offset, norm), offset).clamp(min=1e-12)
         length = torch.rand(len(clean), generator=generator).to(clean.device) ** (1 / values)
         offset = offset * per_image(length, clean)
     return Ball(clean, radius, norm).project_(torch.add(clean, offset, alpha=radius))

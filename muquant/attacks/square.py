@@ -9,8 +9,11 @@ from torch import Tensor
 
 from muquant.attacks.base import BallAttack
 from muquant.attacks.losses import margin
-from muquant.attacks.norms import copy_rows, per_image, project, size, unit
+from muquant.attacks.norms import Norm, copy_rows, per_image, project, size, unit
 from muquant.attacks.problem import AttackProblem
+
+FALLS: dict[Norm, int] = {"l2": 2, "l1": 4}
+"""The power of the distance with which a bump falls."""
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Iterations of 10,000 at which the window's area is halved (section 5 of the paper)."""
@@ -41,7 +44,7 @@ class Square(BallAttack):
         self._check_at_least(0, "area")
 
     def run(self, problem: AttackProblem) -> None:
-        """Start from stripes (Linf) or tiles (L2), then search."""
+        """Start from stripes (Linf) or tiles (L2, L1), then search."""
         rows = problem.rows()
         shape = problem.clean.shape
         clean = problem.clean if len(shape) == 4 else problem.clean.flatten(1)[:, None, None]
@@ -106,63 +109,74 @@ def _write(images: Tensor, window: Tensor, values: Tensor) -> Tensor:
 
 def _tiles(problem: AttackProblem, clean: Tensor) -> Tensor:
     """A grid of five by five bumps of random signs, scaled to the radius."""
+    norm = problem.threat.norm
     count, channels, height, width = clean.shape
     h, w = max(height // 5, 1), max(width // 5, 1)
     rows, columns = -(-height // h), -(-width // w)
-    bumps = _bump(h, w).to(clean.device).repeat(rows, columns)[:height, :width]
+    bumps = _bump(h, w, norm).to(clean.device).repeat(rows, columns)[:height, :width]
     signs = problem.signs(count, channels, rows, columns)
     signs = signs.repeat_interleave(h, 2).repeat_interleave(w, 3)[:, :, :height, :width]
     offset = bumps * signs
-    return problem.radius * offset / per_image(size(offset, "l2"), offset)
+    return problem.radius * offset / per_image(size(offset, norm), offset)
 
 
 def _moved_mass(problem: AttackProblem, inputs: Tensor, clean: Tensor, side: int) -> Tensor:
-    """Algorithm 3: empty one window, and spend its norm, and what is unused, on a bump in another."""
+    """Algorithm 3: empty one window, and spend its norm, and what is unused, on a bump in another.
+
+    In L1 bumps fall faster, and each channel may take what is there for all: the projection decides (Croce,
+    Hein 2021).
+    """
+    norm, order = problem.threat.norm, 1 if problem.threat.norm == "l1" else 2
     count, channels = inputs.shape[:2]
     offset = inputs - clean
     filled, emptied = _window(problem, inputs, side), _window(problem, inputs, side)
     old = _read(offset, filled)
     rest = _write(_write(offset, emptied, torch.zeros_like(old)), filled, torch.zeros_like(old))
-    mass, left = offset.square().sum((2, 3)), rest.square().sum((2, 3))
-    unused = (problem.radius**2 - mass.sum(1, keepdim=True)).clamp(min=0)
-    available = (mass - left + unused / channels).clamp(min=0).sqrt()[..., None, None]
-    bump = _two_bumps(*old.shape[2:]).to(inputs.device)
-    turned = _two_bumps(old.shape[3], old.shape[2]).to(inputs.device).T
+    mass, left = (each.abs().pow(order).sum((2, 3)) for each in (offset, rest))
+    unused = (problem.radius**order - mass.sum(1, keepdim=True)).clamp(min=0)
+    available = (mass - left + unused / channels).clamp(min=0).pow(1 / order)[..., None, None]
+    bump = _two_bumps(old.shape[2], old.shape[3], norm).to(inputs.device)
+    turned = _two_bumps(old.shape[3], old.shape[2], norm).to(inputs.device).T
     bump = torch.where(problem.uniform(count, 1, 1, 1) < 0.5, bump, turned)
-    new = _unit_channels(problem.signs(count, channels, 1, 1) * bump + _unit_channels(old))
+    signed = problem.signs(count, channels, 1, 1) * bump
+    new = _unit_channels(signed + _unit_channels(old, norm), norm)
+    if norm == "l1":
+        moved = clean + _write(rest, filled, new * available * channels)
+        return project(moved, clean, problem.radius, norm)
     offset = unit(_write(rest, filled, new * available))  # where bump and old value cancel, it is too short
     return (clean + problem.radius * offset).clamp_(0, 1)
 
 
-def _unit_channels(windows: Tensor) -> Tensor:
-    """Each channel of [N, C, h, w] divided by its L2 norm; zero stays zero."""
-    return unit(windows.flatten(0, 1)).reshape(windows.shape)
+def _unit_channels(windows: Tensor, norm: Norm) -> Tensor:
+    """Each channel of [N, C, h, w] divided by its norm; zero stays zero."""
+    channels = windows.flatten(0, 1)
+    return (channels / per_image(size(channels, norm), channels).clamp(min=1e-12)).reshape(windows.shape)
 
 
 @cache
-def _bump(height: int, width: int) -> Tensor:
-    """Equation 2: a pyramid of falling inverse squares around the middle, of L2 norm 1, [height, width]."""
+def _bump(height: int, width: int, norm: Norm) -> Tensor:
+    """Equation 2: a pyramid of falling inverse powers around the middle, of norm 1, [height, width]."""
     n = height // 2
     r = torch.arange(1, height + 1)[:, None] - n - 1
     s = torch.arange(1, width + 1)[None] - width // 2 - 1
     rings = torch.maximum(r.abs(), s.abs())
     layers = n - rings
     k = torch.arange(max(n, width // 2) + 1)
-    terms = 1.0 / (max(n, width // 2) + 1 - k) ** 2
+    terms = 1.0 / (max(n, width // 2) + 1 - k) ** FALLS[norm]
     sums = terms.cumsum(0)
     top = layers + max(n, width // 2) - n
     bump = sums[top.clamp(min=0)]
-    return unit(bump[None])[0]
+    return bump / size(bump[None], norm)
 
 
 @cache
-def _two_bumps(height: int, width: int) -> Tensor:
-    """A bump and its negative side by side, of L2 norm 1, [height, width]."""
+def _two_bumps(height: int, width: int, norm: Norm) -> Tensor:
+    """A bump and its negative side by side, of norm 1, [height, width]."""
     half = height // 2
     if not half:
-        return _bump(height, width)
-    pair = torch.cat([_bump(half, width), -_bump(height - half, width)])
-    return unit(pair[None])[0]
+        return _bump(height, width, norm)
+    pair = torch.cat([_bump(half, width, norm), -_bump(height - half, width, norm)])
+    return pair / size(pair[None], norm)
 
 
-STARTS = {"linf": (_stripes, _new_window), "l2": (_tiles, _moved_mass)}
+STARTS = {"linf": (_stripes, _new_window), "l2": (_tiles, _moved_mass), "l1": (_tiles, _moved_mass)}

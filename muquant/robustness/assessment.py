@@ -161,14 +161,15 @@ def worst_case(
         threat: the ball; its radius is not None.
     """
     adversarial, success = sample.images.clone(), torch.zeros(len(sample), dtype=torch.bool)
-    l2, linf = torch.zeros(len(sample)), torch.zeros(len(sample))
+    l2, linf, l1 = (torch.zeros(len(sample)) for _ in range(3))
     queries = torch.zeros(len(sample), dtype=torch.int64)
     for result in results:
         count = len(result.success)
         new = fooled_within(result, threat) & ~success[:count]
         adversarial[:count][new] = result.adversarial[new]
-        l2[:count][new], linf[:count][new] = result.l2[new], result.linf[new]
+        for mine, theirs in ((l2, result.l2), (linf, result.linf), (l1, result.l1)):
+            mine[:count][new] = theirs[new]
         success[:count] |= new
         queries[:count] += result.queries
     attacked = predicted == sample.labels
-    return AttackResult(adversarial, attacked, success & attacked, queries, l2, linf, 0.0)
+    return AttackResult(adversarial, attacked, success & attacked, queries, l2, linf, l1, 0.0)

@@ -47,8 +47,7 @@ class AttackOutcome:
 def fooled_within(result: AttackResult, threat: Threat) -> Tensor:
     """bool [n]: fooled by an example that lies inside `threat`, whose radius is not None."""
     assert threat.radius is not None
-    distance = result.linf if threat.norm == "linf" else result.l2
-    return result.success & (distance <= threat.radius + TOLERANCE)
+    return result.success & (result.distance(threat.norm) <= threat.radius + TOLERANCE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from muquant.base.errors import InputError
 
 _NEAR = 1e-4
 """What rounding moves: a share of the largest logit, and of a distance."""
-_NORMS: tuple[Norm, ...] = ("l2", "linf")
+_NORMS: tuple[Norm, ...] = ("l2", "linf", "l1")
 
 
 @dataclass(frozen=True, eq=False)

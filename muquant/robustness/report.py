@@ -29,6 +29,7 @@ class AttackReport:
         median_l2: median over the attacked images of the L2 distance at which they were fooled, those that
             were not counting as infinitely far; None where it is infinite.
         median_linf: likewise in Linf.
+        median_l1: likewise in L1.
         queries: forward passes of the model, of all images together.
         seconds: wall time.
         agreement: of a replay, the fraction of adversarial images that both runtimes give the same class;
@@ -46,6 +47,7 @@ class AttackReport:
     epsilon: float | None
     median_l2: float | None
     median_linf: float | None
+    median_l1: float | None
     queries: int
     seconds: float
     agreement: float | None = None

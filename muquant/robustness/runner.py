@@ -206,6 +206,7 @@ def replay(target: Target, made: AttackResult, sample: Sample) -> AttackResult:
         torch.full_like(sample.labels, 2),
         made.l2 * keep,
         made.linf * keep,
+        made.l1 * keep,
         time.perf_counter() - begin,
     )
 

@@ -146,9 +146,10 @@ def strict(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
 
 def _standard_version(settings: Settings) -> list[SuiteAttack]:
     epsilon, norm = settings.epsilon, settings.norm
+    sparse = norm == "l1"
     attacks = (
-        APGDCE(epsilon=epsilon, norm=norm),
-        APGDT(epsilon=epsilon, norm=norm),
+        APGDCE(epsilon=epsilon, norm=norm, restarts=5 if sparse else 1),
+        APGDT(epsilon=epsilon, norm=norm, targets=5 if sparse else 9),
         FABT(epsilon=epsilon, norm=norm),
         Square(epsilon=epsilon, norm=norm, queries=5001, horizon=10_000),  # a start and 5,000 windows
     )

@@ -83,9 +83,10 @@ def radius(evidence: Evidence) -> float:
 def grey_radius(evidence: Evidence) -> float:
     """The radius at which every ball holds the evenly grey image, on which no classifier beats chance.
 
-    0.5 in Linf, half the root of the number of values in L2; the diameter of [0, 1]^n is twice that.
+    Half the diameter of [0, 1]^n: 0.5 in Linf, half the root of the number of values in L2, half of it in L1.
     """
-    return 0.5 if evidence.threat.norm == "linf" else 0.5 * math.sqrt(evidence.sample.images[0].numel())
+    values = evidence.sample.images[0].numel()
+    return 0.5 * {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}[evidence.threat.norm]
 
 
 def closest(evidence: Evidence) -> AttackResult:

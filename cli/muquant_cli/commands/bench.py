@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
-from muquant.attacks import TorchTarget
+from muquant.attacks import Norm, TorchTarget
 from muquant.attacks.inputs import InputSpace
 from muquant.base.errors import InputError, naming
 from muquant.base.files import check_writable, make_folder
@@ -33,7 +34,7 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
     help=f"Images, drawn from the test split; 0 for all.  [default: {_LIMIT}, or all where there are fewer]",
 )
 @click.option("--epsilon", metavar="NUMBER", help='Radius, such as 0.3 or "8/255".  [default: by data set]')
-@click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of epsilon.  [default: linf]")
+@click.option("--norm", type=click.Choice(get_args(Norm)), help="Norm of epsilon.  [default: linf]")
 @click.option(
     "--bounds", metavar="LOW,HIGH", help="What 0 and 1 are to factories and ONNX files.  [default: 0,1]"
 )

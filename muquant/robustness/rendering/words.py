@@ -11,7 +11,7 @@ from muquant.robustness.report import CheckReport, ModelReport, Report, Verdict
 from muquant.robustness.suites import STANDARD_VERSION
 
 RUNTIMES = {"torch": "PyTorch", "onnx": "onnxruntime"}
-NORMS = {"linf": "L∞", "l2": "L2"}
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 SYMBOLS: dict[Verdict, str] = {"established": "✓", "not established": "✕", "not assessed": "?"}
 DISQUALIFYING = "disqualifying"
 STANDARD = (

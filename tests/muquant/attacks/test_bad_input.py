@@ -41,8 +41,8 @@ Data = tuple[Tensor, Tensor]
         (lambda: FGSM(epsilon=float("nan")), "epsilon: expected a number"),
         (lambda: DDN(epsilon=float("inf")), "epsilon: expected a number"),
         (
-            lambda: FGSM(epsilon=0.1, norm=cast("Norm", "l1")),
-            "norm 'l1' is unknown; expected one of linf, l2",
+            lambda: FGSM(epsilon=0.1, norm=cast("Norm", "l3")),
+            "norm 'l3' is unknown; expected one of linf, l2, l1",
         ),
         (lambda: BIM(epsilon=0.1, loss="mse"), "loss 'mse' is unknown; expected one of ce, margin, dlr"),
         (lambda: BIM(epsilon=0.1, steps=0), "BIM.steps: expected at least 1, found 0"),

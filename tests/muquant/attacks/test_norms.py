@@ -3,13 +3,14 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import linprog
 from torch import Tensor
 
-from muquant.attacks.norms import Norm, project, random_start, size, steepest
+from muquant.attacks.norms import Norm, project, random_start, size, sparse_signs, steepest
 
 unit_images = arrays(np.float32, (3, 2, 5), elements=st.floats(0, 1, width=32))
 any_images = arrays(np.float32, (3, 2, 5), elements=st.floats(-100, 100, width=32))
-norms = st.sampled_from(["linf", "l2"])
+norms = st.sampled_from(["linf", "l2", "l1"])
 radii = st.floats(0, 1)
 
 
@@ -19,7 +20,7 @@ ROUNDING = 16 * 2.0**-24
 
 def distance(inputs: Tensor, clean: Tensor, norm: Norm) -> np.ndarray:
     difference = (inputs.double() - clean.double()).flatten(1).numpy()
-    return np.asarray(np.abs(difference).max(1) if norm == "linf" else np.sqrt((difference**2).sum(1)))
+    return np.asarray(np.linalg.norm(difference, ord={"linf": np.inf, "l2": 2, "l1": 1}[norm], axis=1))
 
 
 @given(unit_images, any_images, radii, norms)
@@ -72,7 +73,39 @@ def test_random_start_fills_the_l2_ball_evenly() -> None:
     assert float(share) == pytest.approx(1 / 16, abs=0.006)
 
 
-@given(any_images, norms)
+def furthest(direction: np.ndarray, centre: np.ndarray, radius: float) -> float:
+    """The largest product of a direction with an offset in the L1 ball that leaves the cube nowhere."""
+    program = linprog(
+        np.concatenate([-direction, direction]),
+        A_ub=np.ones((1, 2 * centre.size)),
+        b_ub=[radius],
+        bounds=[(0, float(room)) for room in (*(1 - centre), *centre)],
+    )
+    assert program.success
+    return -float(program.fun)
+
+
+@given(unit_images, arrays(np.float32, (3, 2, 5), elements=st.floats(-2, 3, width=32)), st.floats(0.1, 8))
+@settings(deadline=None, max_examples=60)
+def test_l1_projection_is_the_nearest_point(clean: np.ndarray, inputs: np.ndarray, radius: float) -> None:
+    """What is left to the input is at a right angle to the set, or points out of it, by a linear program."""
+    projected = project(torch.from_numpy(inputs), torch.from_numpy(clean), radius, "l1").double().numpy()
+    for centre, point, found in zip(clean.astype(float), inputs.astype(float), projected, strict=True):
+        rest = (point - found).ravel()
+        reached = float(rest @ (found - centre).ravel())
+        assert furthest(rest, centre.ravel(), radius) <= reached + 1e-4
+
+
+def test_sparse_signs_are_those_of_the_largest_values() -> None:
+    gradient = torch.tensor([[3.0, -1.0, 0.5, -4.0], [0.0, 0.0, 0.0, 0.0]])
+    expected = torch.tensor([[0.5, 0.0, 0.0, -0.5], [0.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(sparse_signs(gradient, torch.tensor([0.5, 0.5])), expected)
+    torch.testing.assert_close(
+        sparse_signs(gradient, torch.tensor([0.0, 1.0]))[0], torch.tensor([0, 0, 0, -1.0])
+    )
+
+
+@given(any_images, st.sampled_from(["linf", "l2"]))
 @settings(deadline=None)
 def test_steepest_direction_attains_the_dual_norm(gradient: np.ndarray, norm: Norm) -> None:
     tensor = torch.from_numpy(gradient)

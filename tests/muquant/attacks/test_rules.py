@@ -22,6 +22,7 @@ from muquant.attacks import (
     CallableTarget,
     CarliniWagner,
     HopSkipJump,
+    Norm,
     NormalNoise,
     RandomSearch,
     Square,
@@ -60,6 +61,12 @@ TABLE: Table = {
     "apgd-ce-l2": APGDCE(epsilon=1.0, norm="l2", steps=20),
     "apgd-t-linf": APGDT(epsilon=0.1, steps=10),
     "apgd-t-l2": APGDT(epsilon=1.0, norm="l2", steps=10),
+    "pgd-l1": PGD(epsilon=5.0, norm="l1", steps=20),
+    "apgd-ce-l1": APGDCE(epsilon=3.0, norm="l1", steps=20),
+    "apgd-t-l1": APGDT(epsilon=3.0, norm="l1", steps=10),
+    "fab-t-l1": FABT(epsilon=3.0, norm="l1", steps=20),
+    "square-l1": Square(epsilon=6.0, norm="l1", queries=60),
+    "random-search-l1": RandomSearch(epsilon=30.0, norm="l1", samples=20),
     "fab-t-linf": FABT(epsilon=0.1, steps=10),
     "fab-t-l2": FABT(epsilon=1.0, norm="l2", steps=10, restarts=2),
     "ddn-any": DDN(),
@@ -122,11 +129,12 @@ def test_result_keeps_the_rules(
     assert result.accuracy == int((~fooled).sum()) / 60
 
     difference = (adversarial - images).double().flatten(1).numpy()
-    linf, l2 = np.abs(difference).max(1), np.sqrt((difference**2).sum(1))
-    np.testing.assert_allclose(result.linf.numpy(), linf, atol=1e-6)
-    np.testing.assert_allclose(result.l2.numpy(), l2, atol=1e-5)
+    orders: dict[Norm, float] = {"linf": np.inf, "l2": 2, "l1": 1}
+    distance = {norm: np.linalg.norm(difference, ord=order, axis=1) for norm, order in orders.items()}
+    for norm, expected in distance.items():
+        np.testing.assert_allclose(result.distance(norm).numpy(), expected, rtol=2e-6, atol=1e-5)
     if attack.threat.radius is not None:
-        assert (linf if attack.threat.norm == "linf" else l2).max() <= attack.threat.radius + 1e-6
+        assert distance[attack.threat.norm].max() <= attack.threat.radius + 1e-6
 
     assert torch.equal(images, before[0])
     assert torch.equal(labels, before[1])

@@ -14,7 +14,7 @@ from muquant.robustness.runner import Runner, Sample, replay
 from muquant.robustness.store import Store
 from muquant.robustness.subject import fingerprint
 
-FIELDS = ("adversarial", "attacked", "success", "queries", "l2", "linf")
+FIELDS = ("adversarial", "attacked", "success", "queries", "l2", "linf", "l1")
 
 
 class Counting(TorchTarget):
@@ -178,6 +178,7 @@ def test_the_worst_case_takes_any_example_inside_the_threat() -> None:
             torch.full((count,), 5),
             distance * 2**0.5,
             distance,
+            distance * 2,
             0.0,
         )
 

@@ -20,6 +20,8 @@ def test_another_epsilon_scales_the_weaker_ones() -> None:
     assert (settings.weak, settings.medium, settings.epsilon) == pytest.approx((0.05, 0.1, 0.15))
     assert settings_for("folder:x", "16/255").epsilon == pytest.approx(16 / 255)
     assert settings_for("mnist", norm="l2").epsilon == 2.0
+    assert settings_for("mnist", norm="l1").epsilon == 10.0
+    assert settings_for("folder:x", norm="l1").epsilon == 12.0  # Croce and Hein's for CIFAR-10
 
 
 @pytest.mark.parametrize("epsilon", ["-0.1", "1.5", "nan", "x", "1/0"])

@@ -90,6 +90,7 @@ def test_distances_of_the_suite_are_used() -> None:
         torch.ones(count, dtype=torch.int64),
         torch.tensor([0.5, 1.0, 0.0, 0.0]),
         torch.zeros(count),
+        torch.zeros(count),
         0.0,
     )
     suite = {"ddn-ball": DDN(epsilon=0.1), "ddn": DDN()}

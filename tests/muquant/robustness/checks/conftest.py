@@ -38,6 +38,7 @@ def result(
         torch.ones(count, dtype=torch.int64),
         l2 * success,
         linf * success,
+        l2 * success,
         0.0,
     )
 
