@@ -4,9 +4,9 @@
     MUQUANT_DATA=... python benchmarks/auto_attack.py
 
 Trains two small networks on MNIST where the folder has none (five minutes). Then both sides attack the same
-images in the same batches from the same random numbers, and it is counted on how many images they disagree.
-There networks compute in double precision, so that the rounding of kernels, which depends on how many images
-are left in a batch, does not decide; images, losses and steps are float32. Square draws windows for each image
+images in the same batches from the same random numbers, and those on which they disagree are counted. There
+networks compute in double precision, so that the rounding of kernels, which depends on how many images are
+left in a batch, does not decide; images, losses and steps are float32. Square draws windows for each image
 here and for a whole batch there, so that it can only be compared by what is left: the standard version is run
 once on each side, in float32 on one thread, with its time. Writes `results/autoattack.json`.
 """
@@ -36,7 +36,7 @@ from muquant.robustness.suites import STANDARD_VERSION, SUITES
 
 STEPS = 100
 TARGETS: dict[Norm, int] = {"linf": 9, "l2": 9, "l1": 1}
-"""In L1 their code draws numbers that it does not use: only for the first class do both sides draw the same."""
+"""In L1 their code draws numbers that it does not use: only for one class do both sides draw the same."""
 
 ALLOWED = 0.01
 """Share of the images on which the sides may disagree: where hundreds of steps end is up to rounding."""

@@ -6,6 +6,7 @@ result.accuracy
 What all share:
 base.py             `Attack`: batches, seeds, verification of every example; `AttackResult`
 problem.py          `AttackProblem`: one batch under attack, through which every pass goes
+averaged.py         a network that draws numbers, by its mean answers
 inputs.py           what attacks are given; inputs with other bounds, or normalised ones
 target.py           `Target`: what is attacked, a module or a function
 norms.py            epsilons, distances, balls
@@ -28,6 +29,7 @@ noise.py            corruptions, which look for no worst case
 """
 
 from muquant.attacks.apgd import APGDCE, APGDT
+from muquant.attacks.averaged import Averaged
 from muquant.attacks.base import Attack, AttackResult, BallAttack
 from muquant.attacks.carlini_wagner import CarliniWagner
 from muquant.attacks.ddn import DDN
@@ -73,6 +75,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "Averaged",
     "BallAttack",
     "CallableTarget",
     "CarliniWagner",

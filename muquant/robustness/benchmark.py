@@ -37,6 +37,11 @@ class BenchmarkSetup:
         surrogate: a differentiable model of the same classes, for transfer attacks; None for none.
         folder: where finished attacks are kept, for a benchmark that is interrupted; None keeps nothing.
         processes: that share the work.
+        eot: passes over whose mean logits a model that draws numbers is attacked and judged; 1 for models
+            that draw none.
+
+    Raises:
+        InputError: `eot` is below 1.
     """
 
     suite: str
@@ -46,6 +51,11 @@ class BenchmarkSetup:
     surrogate: Target | None = None
     folder: Path | None = None
     processes: Processes = field(default_factory=Processes)
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        if self.eot < 1:
+            raise InputError(f"eot: expected 1 pass or more, found {self.eot}")
 
     def attacks(self) -> list[SuiteAttack]:
         """What the suite runs.
@@ -99,6 +109,7 @@ def benchmark(
     """
     suite, indices = setup.attacks(), setup.draw(dataset)
     sample = Sample.of(dataset, indices)
+    subjects = [subject.averaged(setup.eot) for subject in subjects]
     _check(subjects, sample)
     store = Store(setup.folder)
     meter = Meter(_work(subjects, suite, len(sample)), on_progress)
@@ -128,6 +139,7 @@ def benchmark(
         epsilon=setup.settings.epsilon,
         seed=setup.seed,
         processes=setup.processes.count,
+        eot=setup.eot,
         data={
             "name": dataset.name,
             "split": dataset.split,

@@ -144,6 +144,7 @@ class Report:
         epsilon: of the headline threat.
         seed: of all attacks.
         processes: that shared the work.
+        eot: passes over whose mean logits every model was attacked and judged.
         data: {name, split, count, indices, digest}: the sample; indices are places in the split.
         models: one for each model and runtime.
         provenance: {command, versions, date, ...}.
@@ -154,6 +155,7 @@ class Report:
     epsilon: float
     seed: int
     processes: int
+    eot: int
     data: Mapping[str, Any]
     models: tuple[ModelReport, ...]
     provenance: Mapping[str, Any]
@@ -166,6 +168,7 @@ class Report:
             "suite": self.suite,
             "seed": self.seed,
             "processes": self.processes,
+            "eot": self.eot,
             "threat": {"norm": self.norm, "epsilon": self.epsilon},
             "data": dict(self.data),
             "models": [

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from muquant.attacks import CallableTarget, TorchTarget
+from muquant.attacks import Averaged, CallableTarget, TorchTarget
 from muquant.attacks.problem import checked_logits, naming_shape
 from muquant.base.errors import InputError
 
@@ -51,6 +51,23 @@ class Subject:
     def onnx_target(self) -> CallableTarget | None:
         """The session as a target without gradients."""
         return None if self.session is None else CallableTarget(self.session)
+
+    def averaged(self, passes: int) -> "Subject":
+        """The same model by its mean answers over several passes; itself for one pass."""
+        if passes == 1:
+            return self
+        session = self.session
+
+        def mean(images: NDArray[np.float32]) -> NDArray[Any]:
+            assert session is not None
+            return np.asarray(np.mean([session(images) for _ in range(passes)], axis=0))
+
+        return replace(
+            self,
+            module=None if self.module is None else Averaged(self.module, passes),
+            session=None if session is None else mean,
+            file=f"{self.file} mean of {passes}",
+        )
 
     def check(self, images: Tensor, classes: int) -> None:
         """Refuse what does not give logits [N, classes] for images [N, ...], in PyTorch or under onnxruntime.

@@ -41,6 +41,13 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
 @click.option("--mean", metavar="NUMBER[,...]", help="Subtracted after that, for each channel.  [default: 0]")
 @click.option("--std", metavar="NUMBER[,...]", help="Divided by after that, for each channel.  [default: 1]")
 @click.option("--surrogate", type=click.Path(path_type=Path), help="Run folder of a model to transfer from.")
+@click.option(
+    "--eot",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="PASSES",
+    help="Passes whose mean answer is attacked, for models that draw numbers.  [default: 1]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw and of all attacks.")
 @click.option(
     "-o",
@@ -74,6 +81,7 @@ def bench(
     mean: str | None,
     std: str | None,
     surrogate: Path | None,
+    eot: int,
     seed: int,
     out: Path,
     device: str,
@@ -100,7 +108,7 @@ def bench(
     with naming("--surrogate"):
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(processes.device))
     count = min(_LIMIT, len(dataset)) if limit is None else limit or None
-    setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes)
+    setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes, eot)
     if processes.rank == 0:
         check_writable(make_folder(out) / "report.json")  # hours before it is written
     report = run_bench(output, candidates, dataset, setup, out, runtimes, policy, preprocess)

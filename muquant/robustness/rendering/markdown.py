@@ -190,6 +190,7 @@ def _provenance(report: Report) -> Iterator[str]:
         "suite": report.suite,
         "seed": report.seed,
         "processes": report.processes,
+        **({"passes averaged": report.eot} if report.eot > 1 else {}),
         "data": {name: value for name, value in report.data.items() if name != "indices"},
     }
     for name, value in facts.items():

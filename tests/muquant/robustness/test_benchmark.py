@@ -250,6 +250,28 @@ def test_a_model_in_bfloat16_is_attacked_and_checked(
     assert {check.check for check in row.checks} >= {"planted-missed", "random-logits"}
 
 
+def test_a_model_that_draws_numbers_is_attacked_by_its_mean_answer(
+    net: nn.Module, quarters: Dataset, setup: Setups
+) -> None:
+    class Tossed(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = net(images)
+            return logits + 0.3 * torch.randn(logits.shape)
+
+    torch.manual_seed(0)
+    report, _ = benchmark(
+        [Subject("tossed", Tossed(), numpy_net(Tossed()))], quarters, setup(limit=40, eot=9)
+    )
+    assert report.to_dict()["eot"] == 9
+    for row in report.models:
+        assert row.clean == 1
+        assert row.worst_case is not None
+    (alone,) = benchmark([Subject("tossed", Tossed())], quarters, setup(limit=40))[0].models
+    assert "random-logits" in {flag.check for flag in alone.flags}
+    with pytest.raises(InputError, match="eot: expected 1 pass or more, found 0"):
+        setup(eot=0)
+
+
 def test_answers_that_are_no_numbers_are_said(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
     def session(images: NDArray[np.float32]) -> NDArray[Any]:
         logits = numpy_net(net)(images)

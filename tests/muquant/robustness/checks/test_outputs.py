@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from muquant.attacks import Averaged
 from muquant.robustness.checks.outputs import random_logits, softmax_output
 from muquant.robustness.evidence import Evidence, Finding
 
@@ -71,6 +72,31 @@ def test_logits_change_between_calls(found: Found, evidence_of: EvidenceOf, step
     finding = found(random_logits, evidence_of(Drifting(step), count=100))
     assert finding.value == pytest.approx(0.8 * step, rel=0.01)
     assert finding.fired is fired
+
+
+class Tossed(nn.Module):
+    """Ten logits, the brightest quarter's among them, with normal noise on top."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.noise, self.linear = noise, nn.Linear(64, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.linear(inputs.flatten(1))
+        return logits + self.noise * torch.randn(logits.shape)
+
+
+def test_the_mean_of_enough_passes_is_no_random_answer(found: Found, evidence_of: EvidenceOf) -> None:
+    torch.manual_seed(0)
+    module = Tossed(0.05)
+    alone, few, many = (
+        found(random_logits, evidence_of(each))
+        for each in (module, Averaged(module, 2), Averaged(module, 4000))
+    )
+    assert (alone.fired, few.fired, many.fired) == (True, True, False)
+    assert "--eot" in alone.explanation
+    assert "mean of 2 passes" in few.explanation
+    assert few.value > many.value
 
 
 def test_dropout_is_off_while_the_model_is_asked(found: Found, evidence_of: EvidenceOf) -> None:

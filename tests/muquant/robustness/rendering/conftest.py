@@ -156,6 +156,7 @@ def report() -> Report:
         epsilon=0.3,
         seed=0,
         processes=2,
+        eot=1,
         data={
             "name": "mnist",
             "split": "test",
