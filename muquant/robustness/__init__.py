@@ -18,10 +18,12 @@ checks/         what finds inflated figures
 evidence.py     what these checks look at, and what they answer
 sweep.py        accuracy against epsilon
 progress.py     how far it is
+familiar.py     calls shaped like AutoAttack's and Foolbox's
 
 What is said:
 statistics.py   intervals
 summary.py      from what was found to what is reported
+images.py       what became of each image, as files
 report.py       the report as data; REPORT.md has its fields
 rendering/      the report as JSON, Markdown and a page
 
@@ -30,6 +32,8 @@ README.md says why they are made as they are.
 
 from muquant.robustness.benchmark import BenchmarkSetup, benchmark
 from muquant.robustness.checks import CHECKS
+from muquant.robustness.familiar import AutoAttack, at_epsilons
+from muquant.robustness.images import ImageResults, write_images
 from muquant.robustness.rendering import to_html, to_markdown, write_report
 from muquant.robustness.report import AccuracyCurve, AttackReport, CheckReport, ModelReport, Picture, Report
 from muquant.robustness.settings import SETTINGS, Settings, settings_for
@@ -42,17 +46,21 @@ __all__ = [
     "SUITES",
     "AccuracyCurve",
     "AttackReport",
+    "AutoAttack",
     "BenchmarkSetup",
     "CheckReport",
+    "ImageResults",
     "ModelReport",
     "Picture",
     "Report",
     "Settings",
     "Subject",
     "SuiteAttack",
+    "at_epsilons",
     "benchmark",
     "settings_for",
     "to_html",
     "to_markdown",
+    "write_images",
     "write_report",
 ]

@@ -1,6 +1,6 @@
 """`benchmark`: a suite of attacks and all masking checks on several models side by side."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from muquant.base.processes import Processes
 from muquant.base.registry import look_up
 from muquant.base.seeds import generator_for
 from muquant.data import Dataset
-from muquant.robustness.assessment import assess_session, assess_torch
+from muquant.robustness.assessment import Assessment, assess_session, assess_torch
+from muquant.robustness.images import ImageResults, image_results
 from muquant.robustness.progress import Meter, OnBenchmarkProgress, work
 from muquant.robustness.report import ModelReport, Picture, Report
 from muquant.robustness.runner import Runner, Sample
@@ -90,6 +91,7 @@ def benchmark(
     *,
     provenance: Mapping[str, Any] | None = None,
     on_progress: OnBenchmarkProgress = lambda progress: None,
+    on_images: Callable[[ImageResults], None] = lambda results: None,
 ) -> tuple[Report, list[Picture]]:
     """Attack every subject, in PyTorch and under onnxruntime, as far as it has either.
 
@@ -99,6 +101,7 @@ def benchmark(
         setup: what is run.
         provenance: what else the report should state, such as command and versions.
         on_progress: called after each batch of this process.
+        on_images: called with what became of each image, once for each subject and runtime.
 
     Returns:
         The report, with one entry for each subject and runtime, and pictures of attacks.
@@ -116,6 +119,9 @@ def benchmark(
     reports: list[ModelReport] = []
     shown: list[Picture] = []
 
+    def take(found: Assessment) -> None:
+        on_images(image_results(reports[-1], found, sample, indices, setup.settings.threat))
+
     for subject in subjects:
         twin = None
 
@@ -127,11 +133,13 @@ def benchmark(
         if module is not None:
             found = assess_torch(module.module, runner("torch", module), suite, setup.settings)
             reports.append(summarize(subject, found, sample))
+            take(found)
             shown += pictures(subject, found, sample, dataset.classes, indices.tolist())
             twin = (module, found)
         if session is not None:
             found = assess_session(runner("onnx", session), suite, setup.settings, twin)
             reports.append(summarize(subject, found, sample, None if twin is None else twin[1]))
+            take(found)
 
     report = Report(
         suite=setup.suite,

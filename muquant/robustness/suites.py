@@ -15,6 +15,7 @@ from muquant.attacks import (
     Attack,
     CarliniWagner,
     HopSkipJump,
+    Norm,
     NormalNoise,
     RandomSearch,
     Square,
@@ -108,7 +109,7 @@ def headline(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     Ascents from diversified starts again and again, and two further seeds of Square: what these still find
     says how far the figure can be trusted.
     """
-    epsilon, norm, suite = settings.epsilon, settings.norm, _standard_version(settings)
+    epsilon, norm, suite = settings.epsilon, settings.norm, standard_version(settings.epsilon, settings.norm)
     square = suite[-1].attack
     for name, attack, number in (
         ("apgd-ce-odi", APGDCE(epsilon=epsilon, norm=norm, restarts=5, diversified=2), 0),
@@ -123,7 +124,11 @@ def headline(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
 
 def autoattack(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     """AutoAttack's standard version, for figures that others quote; transfer where there is a surrogate."""
-    return [*_standard_version(settings), *_transfers(settings, surrogate), *_noises(settings)]
+    return [
+        *standard_version(settings.epsilon, settings.norm),
+        *_transfers(settings, surrogate),
+        *_noises(settings),
+    ]
 
 
 def strict(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
@@ -144,8 +149,8 @@ def strict(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
     ]
 
 
-def _standard_version(settings: Settings) -> list[SuiteAttack]:
-    epsilon, norm = settings.epsilon, settings.norm
+def standard_version(epsilon: float | str, norm: Norm) -> list[SuiteAttack]:
+    """The attacks of AutoAttack's standard version in a ball, with the numbers of its authors."""
     sparse = norm == "l1"
     attacks = (
         APGDCE(epsilon=epsilon, norm=norm, restarts=5 if sparse else 1),

@@ -56,6 +56,9 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
     type=click.Path(path_type=Path),
     help="Folder of the report; finished attacks are kept there, and an interrupted benchmark goes on.",
 )
+@click.option(
+    "--examples", is_flag=True, help="Write images.csv, and an .npz of adversarial images for each model."
+)
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 @click.option(
     "--fail-on",
@@ -84,6 +87,7 @@ def bench(
     eot: int,
     seed: int,
     out: Path,
+    examples: bool,
     device: str,
     fail_on: str,
     download: bool,
@@ -111,7 +115,11 @@ def bench(
     setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes, eot)
     if processes.rank == 0:
         check_writable(make_folder(out) / "report.json")  # hours before it is written
-    report = run_bench(output, candidates, dataset, setup, out, runtimes, policy, preprocess)
+    report = run_bench(
+        output, candidates, dataset, setup, out, runtimes, policy, preprocess, examples=examples
+    )
+        output, candidates, dataset, setup, out, runtimes, policy, preprocess, examples=examples
+    )
     if processes.rank > 0:
         return
     output.result(report.to_dict())

@@ -8,7 +8,15 @@ from torch import nn
 
 from muquant.base.provenance import provenance
 from muquant.data import Dataset
-from muquant.robustness import BenchmarkSetup, ModelReport, Report, benchmark, write_report
+from muquant.robustness import (
+    BenchmarkSetup,
+    ImageResults,
+    ModelReport,
+    Report,
+    benchmark,
+    write_images,
+    write_report,
+)
 from muquant.robustness.rendering import words
 from muquant_cli.output import Output
 from muquant_cli.sources.candidates import Candidate, subjects
@@ -23,8 +31,14 @@ def run_bench(
     runtimes: Sequence[str] = ("torch", "onnx"),
     policy: str = "auto",
     preprocess: nn.Module | None = None,
+    *,
+    examples: bool = False,
 ) -> Report:
-    """Run a benchmark with a progress bar, write its report into `out`, and print its tables."""
+    """Run a benchmark with a progress bar, write its report into `out`, and print its tables.
+
+    With `examples` what became of each image is written, too.
+    """
+    images: list[ImageResults] = []
     _ = setup.attacks(), setup.draw(dataset)  # what cannot be run is refused before anything is exported
     tried = subjects(candidates, runtimes, out / "models", policy, setup.processes, preprocess)
     with output.progress(f"Attacking with suite {setup.suite}") as update:
@@ -36,9 +50,10 @@ def run_bench(
             on_progress=lambda at: update(
                 round(100 * at.share), 100, f"{at.what}: {at.done} of {at.total} images"
             ),
+            on_images=images.append if examples else lambda results: None,
         )
     if setup.processes.rank == 0:
-        paths = write_report(report, pictures, out)
+        paths = [*write_report(report, pictures, out), *(write_images(images, out) if examples else ())]
         _show(output, report)
         output.say(f"Wrote {', '.join(map(str, paths))}")
     return report

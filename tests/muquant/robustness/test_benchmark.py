@@ -1,6 +1,7 @@
 """The whole of a benchmark: one process and two (130 images are two batches), a first run and a second."""
 
 import copy
+import csv
 import json
 import os
 import subprocess
@@ -20,7 +21,15 @@ from torch import Tensor, nn
 from muquant.attacks import TorchTarget
 from muquant.base.errors import InputError
 from muquant.data import Dataset
-from muquant.robustness import BenchmarkSetup, ModelReport, Subject, benchmark, settings_for
+from muquant.robustness import (
+    BenchmarkSetup,
+    ImageResults,
+    ModelReport,
+    Subject,
+    benchmark,
+    settings_for,
+    write_images,
+)
 from muquant.robustness.progress import BenchmarkProgress
 
 pytestmark = pytest.mark.slow
@@ -151,6 +160,31 @@ def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, setup: 
         assert (attack.source, attack.accuracy, attack.count) == ("not available", None, 0)
     assert row.attacks["square"].accuracy == row.worst_case
     assert (row.verdict, row.agreement) == ("not assessed", None)
+
+
+def test_what_became_of_each_image_is_written(
+    net: nn.Module, quarters: Dataset, setup: Setups, tmp_path: Path
+) -> None:
+    images: list[ImageResults] = []
+    subject = Subject("a/net", net, numpy_net(net), file="abc")
+    report, _ = benchmark([subject], quarters, setup(limit=30), on_images=images.append)
+    table, *examples = write_images(images, tmp_path / "out")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["runtime"] for row in rows] == ["torch"] * 30 + ["onnx"] * 30
+    assert [path.name for path in examples] == ["examples-0-a-net-torch.npz", "examples-1-a-net-onnx.npz"]
+    for model, path, part in zip(report.models, examples, (rows[:30], rows[30:]), strict=True):
+        assert [int(row["index"]) for row in part] == report.data["indices"]
+        left = [row["withstands"] == "1" for row in part]
+        assert 0 < sum(left) == round(30 * (model.worst_case or 0)) < 30
+        square = sum("square" in row["fooled by"].split() for row in part)
+        assert square == 30 - round(30 * (model.attacks["square"].accuracy or 0))
+        with np.load(path) as arrays:
+            difference = arrays["adversarial"] - arrays["clean"]
+            seen = numpy_net(net)(arrays["adversarial"]).argmax(1)
+            assert arrays["withstands"].tolist() == left == (seen == arrays["label"]).tolist()
+        linf = np.abs(difference).max((1, 2, 3))
+        np.testing.assert_allclose([float(row["linf"]) for row in part], linf, rtol=1e-5, atol=1e-7)
+        assert linf.max() <= 0.1 + 1e-6
 
 
 def test_a_second_run_attacks_nothing(net: nn.Module, quarters: Dataset, setup: Setups) -> None:
