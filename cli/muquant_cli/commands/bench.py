@@ -118,8 +118,6 @@ def bench(
     report = run_bench(
         output, candidates, dataset, setup, out, runtimes, policy, preprocess, examples=examples
     )
-        output, candidates, dataset, setup, out, runtimes, policy, preprocess, examples=examples
-    )
     if processes.rank > 0:
         return
     output.result(report.to_dict())
