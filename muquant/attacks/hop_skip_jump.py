@@ -9,6 +9,7 @@ from torch import Tensor
 from muquant.attacks.base import DistanceAttack
 from muquant.attacks.norms import Norm, Threat, parse_epsilon, per_image, size, steepest, unit
 from muquant.attacks.problem import AttackProblem
+from muquant.base.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class HopSkipJump(DistanceAttack):
 
     def __post_init__(self) -> None:
         _ = self.threat
+        if self.norm == "l1":
+            raise InputError("HopSkipJump.norm: expected l2 or linf, found l1; Square knows l1")
         self._check_at_least(1, "iterations", "first_queries", "most_queries", "draws")
 
     @property

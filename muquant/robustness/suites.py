@@ -132,8 +132,16 @@ def autoattack(settings: Settings, surrogate: Target | None) -> list[SuiteAttack
 
 
 def strict(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
-    """`standard` with twice the steps and five times the queries, PGD, CW, HopSkipJump, random search."""
+    """`standard` with twice the steps and five times the queries, PGD, CW, HopSkipJump, random search.
+
+    HopSkipJump knows no L1, and is left out there.
+    """
     epsilon, norm = settings.epsilon, settings.norm
+    by_labels = (
+        []
+        if norm == "l1"
+        else [SuiteAttack("hop-skip-jump", HopSkipJump(epsilon=epsilon, norm=norm), limit=50)]
+    )
     return [
         SuiteAttack("apgd-ce", APGDCE(epsilon=epsilon, norm=norm, steps=200)),
         SuiteAttack("apgd-t", APGDT(epsilon=epsilon, norm=norm, steps=200)),
@@ -142,7 +150,7 @@ def strict(settings: Settings, surrogate: Target | None) -> list[SuiteAttack]:
         SuiteAttack("ddn", DDN(), bound=settings.l2_bound),
         SuiteAttack("cw", CarliniWagner(), limit=200, bound=settings.l2_bound),
         SuiteAttack("square", Square(epsilon=epsilon, norm=norm, queries=5000)),
-        SuiteAttack("hop-skip-jump", HopSkipJump(epsilon=epsilon, norm=norm), limit=50),
+        *by_labels,
         SuiteAttack("random-search", RandomSearch(epsilon=epsilon, norm=norm)),
         *_transfers(settings, surrogate),
         *_noises(settings),

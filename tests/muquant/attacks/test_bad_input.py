@@ -50,6 +50,10 @@ Data = tuple[Tensor, Tensor]
         (lambda: MIM(epsilon=0.1, decay=-1), "MIM.decay: expected at least 0, found -1"),
         (lambda: Square(epsilon=0.1, queries=0), "Square.queries: expected at least 1, found 0"),
         (lambda: CarliniWagner(lr=float("nan")), "CarliniWagner.lr: expected at least 1e-12, found nan"),
+        (
+            lambda: HopSkipJump(norm="l1"),
+            "HopSkipJump.norm: expected l2 or linf, found l1; Square knows l1",
+        ),
         (lambda: HopSkipJump(iterations=0), "HopSkipJump.iterations: expected at least 1"),
         (lambda: RandomSearch(epsilon=0.1, samples=0), "RandomSearch.samples: expected at least 1"),
         (lambda: APGDT(epsilon=0.1, targets=0), "APGDT.targets: expected at least 1"),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from muquant.attacks import TorchTarget
+from muquant.attacks import Norm, TorchTarget
 from muquant.base.errors import InputError
 from muquant.data import Dataset
 from muquant.robustness import (
@@ -160,6 +160,19 @@ def test_a_file_alone_gets_no_verdict(net: nn.Module, quarters: Dataset, setup: 
         assert (attack.source, attack.accuracy, attack.count) == ("not available", None, 0)
     assert row.attacks["square"].accuracy == row.worst_case
     assert (row.verdict, row.agreement) == ("not assessed", None)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_the_standard_version_runs_in_every_norm(
+    norm: Norm, net: nn.Module, quarters: Dataset, setup: Setups
+) -> None:
+    made = setup(suite="autoattack", limit=20, settings=settings_for("digits", norm=norm))
+    (row,) = benchmark([Subject("net", net)], quarters, made)[0].models
+    assert row.worst_case is not None
+    assert row.aa_standard is not None
+    assert row.worst_case <= row.aa_standard < 1
+    assert {attack.norm for attack in row.attacks.values() if not attack.corruption} == {norm}
+    assert row.verdict == "established", row.flags
 
 
 def test_what_became_of_each_image_is_written(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from muquant.attacks import ATTACKS, FGSM, Square, TorchTarget, Transfer
+from muquant.attacks import ATTACKS, FGSM, Square, Threat, TorchTarget, Transfer
 from muquant.base.errors import InputError
 from muquant.robustness import SUITES, settings_for
 from muquant.robustness.runner import describe
@@ -93,6 +93,17 @@ def test_every_attack_of_a_chain_follows_all_before_it() -> None:
     assert [each["targets"] for each in described[1:3]] == [9, 9]
     assert [each["restarts"] for each in described[:3]] == [1, 1, 1]
     assert {described[3][key] for key in ("queries", "horizon", "area")} == {5001, 10_000, 0.8}
+
+
+@pytest.mark.parametrize("name", [name for name in SUITES if name != "seed"])
+def test_in_l1_suites_are_of_attacks_that_know_it(name: str) -> None:
+    suite = {each.name: each for each in SUITES[name](settings_for("cifar10", norm="l1"), None)}
+    assert suite["square"].attack.threat == Threat("l1", 12.0)
+    assert "hop-skip-jump" not in suite
+    if name in ("autoattack", "headline"):  # restarts and classes of AutoAttack's code
+        described = {name: describe(each.attack) for name, each in suite.items()}
+        assert (described["apgd-ce"]["restarts"], described["apgd-t"]["targets"]) == (5, 5)
+        assert described["fab-t"]["targets"] == 9
 
 
 def test_a_surrogate_is_described_with_what_comes_before_it() -> None:
