@@ -11,6 +11,8 @@ class Averaged(nn.Module):
 
     Whatever attacks or judges it follows and judges the mean, so that a gradient is that of the expectation
     (Athalye et al. 2018) and an example counts where it fools the network on average, not by a lucky draw.
+    An attack tries many, and some means of few passes are lucky, too: accuracies are rather too low than too
+    high.
 
     Args:
         module: a classifier that draws numbers, also in evaluation mode.

@@ -97,6 +97,21 @@ def test_flags_can_make_it_fail(run: Path, folder: Path, document: Any) -> None:
     assert invoke(*arguments, "any").exit_code == (1 if expected else 0), flags
 
 
+def test_autoattack_in_l1_with_every_image(run: Path, tmp_path: Path) -> None:
+    options = ("--suite", "autoattack", "--norm", "l1", "--eot", 2, "--examples", "--runtime", "torch")
+    arguments = ("bench", f"float={run}", "--data", "digits", "--limit", 10, "--out", tmp_path, *options)
+    shown = invoke(*arguments).output
+    document = json.loads((tmp_path / "report.json").read_text())
+    (row,) = document["models"]
+    assert (document["threat"]["norm"], document["eot"]) == ("l1", 2)
+    assert row["worst_case"] <= row["aa_standard"] == row["attacks"]["square"]["accuracy"]
+    assert "AA standard" in shown
+    assert "images.csv" in shown
+    assert len((tmp_path / "images.csv").read_text().splitlines()) == 11
+    with np.load(tmp_path / "examples-0-float-torch.npz") as arrays:
+        assert int(arrays["withstands"].sum()) == round(10 * row["worst_case"])
+
+
 def nearest_means(path: Path, low: float, high: float, mean: float, std: float) -> Path:
     """An ONNX file, of a batch of 8, that takes digits as ((low + (high - low) image) - mean) / std."""
     train = load_dataset("digits", "train")
@@ -180,6 +195,7 @@ def test_an_onnx_file_of_other_data_is_refused(
         (("--epsilon", "-0.1"), "epsilon"),
         (("--epsilon", "2"), "at most 1"),
         (("--norm", "l2", "--epsilon", "9"), "at most 8"),
+        (("--norm", "l1", "--epsilon", "65"), "at most 64, the L1 diameter of inputs of 64 values"),
         (("--norm", "l2", "--suite", "seed"), "linf"),
         (("--limit", 100000), "limit: expected 1 to"),
         (("--runtime", "tensorrt"), "--runtime"),
