@@ -8,7 +8,7 @@ images in the same batches from the same random numbers, and those on which they
 networks compute in double precision, so that the rounding of kernels, which depends on how many images are
 left in a batch, does not decide; images, losses and steps are float32. Square draws windows for each image
 here and for a whole batch there, so that it can only be compared by what is left: the standard version is run
-once on each side, in float32 on one thread, with its time. Writes `results/autoattack.json`.
+once on each side, in float32 on one thread, with its processor time. Writes `results/autoattack.json`.
 """
 
 import argparse
@@ -127,15 +127,15 @@ def compare(attack: str, case: Case, data: Fixture) -> dict[str, Any]:
 
 
 def standard_ours(data: Fixture) -> dict[str, float]:
-    """The seconds of our suite's four attacks, and the images that they leave."""
+    """The processor seconds of our suite's four attacks, and the images that they leave."""
     sample = Sample(data.images, data.labels, 10)
     suite = [each for each in SUITES["autoattack"](MNIST, None) if each.name in STANDARD_VERSION]
     target = TorchTarget(data.model)
     runner = Runner("net", target, "", sample, SEED, Store(None), Processes(), lambda *_: None)
-    begin = time.perf_counter()
+    begin = time.process_time()
     outcomes = run_suite(runner, suite)
     return {
-        "seconds": time.perf_counter() - begin,
+        "seconds": time.process_time() - begin,
         **{name: int(outcome.withstood.sum()) for name, outcome in outcomes.items()},
     }
 
@@ -146,9 +146,9 @@ def standard_theirs(data: Fixture) -> dict[str, float]:
     made = library.AutoAttack(
         data.model, norm="Linf", eps=MNIST.epsilon, seed=SEED, device="cpu", verbose=False
     )
-    begin = time.perf_counter()
+    begin = time.process_time()
     adversarial = made.run_standard_evaluation(data.images, data.labels, bs=BATCH_SIZE)
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     with torch.no_grad():
         return {"seconds": seconds, "square": int((data.model(adversarial).argmax(1) == data.labels).sum())}
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -162,9 +162,9 @@ class Bench:
         return {**report, "attacks": attacks}
 
     def iterative(self) -> list[SuiteAttack]:
-        """Suite `headline` and what suite `seed` has besides, without what `single` has."""
+        """Suite `headline` and what suite `seed` has besides, on all images, without what `single` has."""
         suite = {**self._suite("headline"), **self._suite("seed")}
-        return [suite[name] for name in ITERATIVE]
+        return [replace(suite[name], after=()) for name in ITERATIVE]
 
     def single(self) -> Iterator[SuiteAttack]:
         """What costs little: one step, noise, and the same on the surrogate."""

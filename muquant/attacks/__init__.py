@@ -4,7 +4,8 @@ result = PGD(epsilon="8/255").attack(TorchTarget(model), images, labels, seed=0)
 result.accuracy
 
 What all share:
-base.py             `Attack`: batches, seeds, verification of every example; `AttackResult`
+base.py             `Attack`: batches, seeds, verification of every example
+result.py           `AttackResult`: what became of each image
 problem.py          `AttackProblem`: one batch under attack, through which every pass goes
 averaged.py         a network that draws numbers, by its mean answers
 inputs.py           what attacks are given; inputs with other bounds, or normalised ones
@@ -30,7 +31,7 @@ noise.py            corruptions, which look for no worst case
 
 from muquant.attacks.apgd import APGDCE, APGDT
 from muquant.attacks.averaged import Averaged
-from muquant.attacks.base import Attack, AttackResult, BallAttack
+from muquant.attacks.base import Attack, BallAttack
 from muquant.attacks.carlini_wagner import CarliniWagner
 from muquant.attacks.ddn import DDN
 from muquant.attacks.fab import FABT
@@ -40,6 +41,7 @@ from muquant.attacks.losses import LOSSES
 from muquant.attacks.noise import NormalNoise, UniformNoise
 from muquant.attacks.norms import Norm, Threat, parse_epsilon
 from muquant.attacks.random_search import RandomSearch
+from muquant.attacks.result import AttackResult
 from muquant.attacks.square import Square
 from muquant.attacks.target import CallableTarget, Target, TorchTarget
 from muquant.attacks.transfer import Transfer

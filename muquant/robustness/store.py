@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from muquant.attacks import AttackResult
-from muquant.attacks.base import BY_IMAGE
+from muquant.attacks.result import BY_IMAGE
 from muquant.base.errors import InputError
 from muquant.base.files import make_folder
 from muquant.base.tensor_files import read_tensors, write_tensors
