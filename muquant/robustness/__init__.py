@@ -14,6 +14,7 @@ assessment.py   the same on one model
 runner.py       one attack on one model: batches shared by processes, finished attacks kept
 store.py        where they are kept
 kept.py         whether one that was kept can be believed
+certified.py    what is proven beside them
 checks/         what finds inflated figures
 evidence.py     what these checks look at, and what they answer
 sweep.py        accuracy against epsilon

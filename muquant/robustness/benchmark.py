@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from muquant.base.registry import look_up
 from muquant.base.seeds import generator_for
 from muquant.data import Dataset
 from muquant.robustness.assessment import Assessment, assess_session, assess_torch
+from muquant.robustness.certified import certified, check_against, check_certifiable
 from muquant.robustness.images import ImageResults, image_results
 from muquant.robustness.progress import Meter, OnBenchmarkProgress, work
 from muquant.robustness.report import ModelReport, Picture, Report
@@ -40,6 +42,7 @@ class BenchmarkSetup:
         processes: that share the work.
         eot: passes over whose mean logits a model that draws numbers is attacked and judged; 1 for models
             that draw none.
+        certify: a name of `BOUNDS` by which images are proven to withstand any attack; "" proves nothing.
 
     Raises:
         InputError: `eot` is below 1.
@@ -53,6 +56,7 @@ class BenchmarkSetup:
     folder: Path | None = None
     processes: Processes = field(default_factory=Processes)
     eot: int = 1
+    certify: str = ""
 
     def __post_init__(self) -> None:
         if self.eot < 1:
@@ -113,7 +117,7 @@ def benchmark(
     suite, indices = setup.attacks(), setup.draw(dataset)
     sample = Sample.of(dataset, indices)
     subjects = [subject.averaged(setup.eot) for subject in subjects]
-    _check(subjects, sample)
+    _check(subjects, sample, setup)
     store = Store(setup.folder)
     meter = Meter(_work(subjects, suite, len(sample)), on_progress)
     reports: list[ModelReport] = []
@@ -131,8 +135,11 @@ def benchmark(
 
         module, session = subject.torch_target(), subject.onnx_target()
         if module is not None:
+            proven = _proven(subject, sample, setup, meter)
             found = assess_torch(module.module, runner("torch", module), suite, setup.settings)
-            reports.append(summarize(subject, found, sample))
+            if proven is not None:
+                check_against(proven, found, subject, sample)
+            reports.append(summarize(subject, found, sample, proven=proven))
             take(found)
             shown += pictures(subject, found, sample, dataset.classes, indices.tolist())
             twin = (module, found)
@@ -172,7 +179,17 @@ def _work(
                     yield f"{subject.name} ({runtime}) {each.name}", work(each, count)
 
 
-def _check(subjects: Sequence[Subject], sample: Sample) -> None:
+def _proven(subject: Subject, sample: Sample, setup: BenchmarkSetup, meter: Meter) -> Tensor | None:
+    """Which images of the sample are certified, where that is asked for: the first process finds out."""
+    if not setup.certify:
+        return None
+    title, proven = f"{subject.name} {setup.certify}", None
+    if setup.processes.rank == 0:
+        proven = certified(subject, sample, setup.settings, setup.certify, partial(meter, title))
+    return setup.processes.share(proven)
+
+
+def _check(subjects: Sequence[Subject], sample: Sample, setup: BenchmarkSetup) -> None:
     """Refuse models that do not take the images, before the first of them is attacked for an hour."""
     names = [subject.name for subject in subjects]
     if not names or len(set(names)) < len(names):
@@ -180,3 +197,5 @@ def _check(subjects: Sequence[Subject], sample: Sample) -> None:
     for subject in subjects:
         with naming(subject.name):
             subject.check(sample.images[:2], sample.classes)
+            if setup.certify:
+                check_certifiable(subject, sample, setup.settings, setup.certify)

@@ -102,6 +102,9 @@ class ModelReport:
         aa_standard: fraction of the images that AutoAttack's standard version left; None where the suite does
             not hold it, or part of it was not available.
         aa_standard_interval: its 95 % interval.
+        certified: fraction of the images that no attack can turn, as bounds prove: at most `worst_case`; None
+            where nobody asked, and under "onnx", whose kernels bounds know nothing of.
+        certified_interval: its 95 % interval.
         agreement: fraction of clean images that both runtimes give the same class; None under "torch".
         attacks: by name, in the order in which they ran.
         curves: accuracy against epsilon.
@@ -121,6 +124,8 @@ class ModelReport:
     worst_case_interval: tuple[float, float] | None
     aa_standard: float | None
     aa_standard_interval: tuple[float, float] | None
+    certified: float | None
+    certified_interval: tuple[float, float] | None
     agreement: float | None
     attacks: Mapping[str, AttackReport]
     curves: tuple[AccuracyCurve, ...]

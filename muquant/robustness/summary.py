@@ -21,7 +21,11 @@ _CHAIN = [STANDARD_VERSION[:count] for count in range(1, len(STANDARD_VERSION) +
 
 
 def summarize(
-    subject: Subject, assessment: Assessment, sample: Sample, twin: Assessment | None = None
+    subject: Subject,
+    assessment: Assessment,
+    sample: Sample,
+    twin: Assessment | None = None,
+    proven: torch.Tensor | None = None,
 ) -> ModelReport:
     """The report on one model: in PyTorch, or under onnxruntime where the assessment has no evidence.
 
@@ -30,6 +34,7 @@ def summarize(
         assessment: what was found on it.
         sample: the images.
         twin: what was found in PyTorch, for a report under onnxruntime.
+        proven: which images are certified, bool [N]; None where nobody asked.
     """
     runtime: Literal["torch", "onnx"] = "onnx" if assessment.evidence is None else "torch"
     correct = assessment.predicted == sample.labels
@@ -55,6 +60,8 @@ def summarize(
         worst_case_interval=wilson(int(survived.sum()), len(sample)) if available else None,
         aa_standard=None if standard is None else standard.accuracy,
         aa_standard_interval=None if standard is None else standard.interval,
+        certified=None if proven is None else float(proven.double().mean()),
+        certified_interval=None if proven is None else wilson(int(proven.sum()), len(sample)),
         agreement=None if twin is None else float((twin.predicted == assessment.predicted).double().mean()),
         attacks={entry.suite_attack.name: report_attack(entry) for entry in assessment.entries},
         curves=() if assessment.evidence is None else curves(assessment.evidence),

@@ -11,6 +11,7 @@ from muquant.attacks.inputs import InputSpace
 from muquant.base.errors import InputError, naming
 from muquant.base.files import check_writable, make_folder
 from muquant.base.processes import join_processes
+from muquant.certification import BOUNDS
 from muquant.data import load_dataset
 from muquant.robustness import SUITES, BenchmarkSetup, settings_for
 from muquant.training import load_run
@@ -47,6 +48,11 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
     default=1,
     metavar="PASSES",
     help="Passes whose mean answer is attacked, for models that draw numbers.  [default: 1]",
+)
+@click.option(
+    "--certify",
+    type=click.Choice(list(BOUNDS)),
+    help="Prove, too, of how many images no attack can turn them.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw and of all attacks.")
 @click.option(
@@ -85,6 +91,7 @@ def bench(
     std: str | None,
     surrogate: Path | None,
     eot: int,
+    certify: str | None,
     seed: int,
     out: Path,
     examples: bool,
@@ -112,7 +119,7 @@ def bench(
     with naming("--surrogate"):
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(processes.device))
     count = min(_LIMIT, len(dataset)) if limit is None else limit or None
-    setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes, eot)
+    setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes, eot, certify or "")
     if processes.rank == 0:
         check_writable(make_folder(out) / "report.json")  # hours before it is written
     report = run_bench(

@@ -63,13 +63,14 @@ def _show(output: Output, report: Report) -> None:
     """Print the headline, the attacks and the flags."""
     count = report.data["count"]
     where = f"{report.norm} {report.epsilon:.4g}, {count} images of {report.data['name']}"
-    standard = words.has_standard(report)
+    standard, proven = words.has_standard(report), words.has_certified(report)
     header = (
         *("model", "runtime", "bits", "clean"),
+        *["certified"] * proven,
         *["AA standard"] * standard,
         *("worst case", "95 % interval", "robustness"),
     )
-    rows = [_headline(model, standard=standard) for model in report.models]
+    rows = [_headline(model, standard=standard, proven=proven) for model in report.models]
     output.table(f"Worst case over all attacks, {where}", header, rows)
     for line in words.efforts(report):
         output.say(f"AA standard of {line}")
@@ -82,13 +83,14 @@ def _show(output: Output, report: Report) -> None:
             output.say(f"{flag.kind}: {model.name} ({model.runtime}): {flag.check}: {flag.explanation}")
 
 
-def _headline(model: ModelReport, *, standard: bool) -> tuple[str, ...]:
+def _headline(model: ModelReport, *, standard: bool, proven: bool) -> tuple[str, ...]:
     interval = model.worst_case_interval
     return (
         model.name,
         model.runtime,
         "-" if model.bits is None else f"{model.bits:.3g}",
         f"{model.clean:.2%}",
+        *["-" if model.certified is None else f"{model.certified:.2%}"] * proven,
         *["-" if model.aa_standard is None else f"{model.aa_standard:.2%}"] * standard,
         "-" if model.worst_case is None else f"{model.worst_case:.2%}",
         "-" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}",

@@ -21,7 +21,7 @@ def to_markdown(report: Report) -> str:
 
 
 def _worst_case(report: Report) -> Iterator[str]:
-    count, standard = report.data["count"], words.has_standard(report)
+    count, standard, proven = report.data["count"], words.has_standard(report), words.has_certified(report)
     yield (
         f"## Worst case within {words.ball(report.norm, report.epsilon)}, "
         f"{words.plural(count, 'image')} of {code(report.data['name'])}, split {code(report.data['split'])}"
@@ -30,16 +30,18 @@ def _worst_case(report: Report) -> Iterator[str]:
     yield markdown_table(
         [
             *("model", "runtime", "weights, file", "clean"),
+            *["certified"] * proven,
             *["AA standard"] * standard,
             *("worst case", "95% interval", "verdict"),
         ],
-        "lllr" + "r" * standard + "rll",
+        "lllr" + "r" * (proven + standard) + "rll",
         [
             [
                 code(model.name),
                 words.RUNTIMES[model.runtime],
                 words.make(model) or "-",
                 words.percent(model.clean, count),
+                *[words.percent(model.certified, count)] * proven,
                 *[words.percent(model.aa_standard, count)] * standard,
                 f"**{words.percent(model.worst_case, count)}**",
                 words.interval(model.worst_case_interval, count),
@@ -56,6 +58,9 @@ def _worst_case(report: Report) -> Iterator[str]:
         "believed, not whether it is high."
     )
     yield ""
+    if proven:
+        yield words.CERTIFIED
+        yield ""
     if standard:
         yield words.STANDARD
         yield ""

@@ -19,6 +19,12 @@ STANDARD = (
     "the survivors of the one before. What came after it still lowered that:"
 )
 
+CERTIFIED = (
+    "Certified is the share of images that no attack can turn, whatever it does: bounds through the weights "
+    "prove it, for any order in which float32 adds, but not for kernels that round activations. A bound from "
+    "below, where the worst case is one from above."
+)
+
 _PIXEL_LEVELS = 255
 
 
@@ -111,6 +117,11 @@ def unchecked(model: ModelReport) -> str:
     if model.verdict == "not assessed":
         return "no check was run"
     return "no check applied" if model.runtime == "torch" else "checked as a PyTorch model"
+
+
+def has_certified(report: Report) -> bool:
+    """Whether the report states what is proven."""
+    return any(model.certified is not None for model in report.models)
 
 
 def has_standard(report: Report) -> bool:

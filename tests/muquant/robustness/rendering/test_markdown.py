@@ -39,25 +39,32 @@ def named(text: str, *head: str) -> dict[str, list[str]]:
 
 def test_the_first_table_is_the_worst_case(report: Report) -> None:
     header, *body = tables(to_markdown(report))[0]
-    assert header[4:] == ["AA standard", "worst case", "95% interval", "verdict"]
+    assert header[4:] == ["certified", "AA standard", "worst case", "95% interval", "verdict"]
     for row, model in zip(body, report.models, strict=True):
         assert model.worst_case is not None
         assert model.worst_case_interval is not None
         low, high = model.worst_case_interval
         assert row[0] == model.name
-        assert row[3:7] == [
+        assert row[3:8] == [
             f"{model.clean:.1%}",
+            "-" if model.certified is None else f"{model.certified:.1%}",
             "-" if model.aa_standard is None else f"{model.aa_standard:.1%}",
             f"{model.worst_case:.1%}",
             f"{low:.1%} to {high:.1%}",
         ]
-        assert f" {model.verdict} (" in row[7]
+        assert f" {model.verdict} (" in row[8]
 
 
 def test_without_autoattack_nothing_is_said_of_it(report: Report) -> None:
     models = tuple(replace(model, aa_standard=None) for model in report.models)
     assert "AA standard" in to_markdown(report)
     assert "AA standard" not in to_markdown(replace(report, models=models))
+
+
+def test_without_proofs_nothing_is_said_of_them(report: Report) -> None:
+    models = tuple(replace(model, certified=None) for model in report.models)
+    assert "ertified" in to_markdown(report)
+    assert "ertified" not in to_markdown(replace(report, models=models))
 
 
 def test_every_attack_on_every_model_is_in_the_table(report: Report) -> None:

@@ -134,9 +134,10 @@ def test_the_headline_is_that_of_the_report(report: Report, page: Node) -> None:
         low, high = model.worst_case_interval
         assert model.name in row.one(name="who").text
         assert row.one("strong").text == f"{model.worst_case:.1%}"
-        assert row.one(name="worst").one("small").text == f"{low:.1%} to {high:.1%}" + (
-            "" if model.aa_standard is None else f" AA standard {model.aa_standard:.1%}"
-        )
+        more = [f"certified {model.certified:.1%}"] if model.certified is not None else []
+        more += [f"AA standard {model.aa_standard:.1%}"] if model.aa_standard is not None else []
+        small = " ".join([f"{low:.1%} to {high:.1%}", *more])
+        assert row.one(name="worst").one("small").text == small
         assert row.one(name="verdict").one("b").text == model.verdict
         assert row.attributes["class"] == model.verdict.replace(" ", "-")
         assert percentages(row.one("rect").attributes["width"]) == [round(100 * model.worst_case, 2)]
