@@ -1,13 +1,14 @@
 """A compressed file as the graph that a policy asks for, with finished weights and nothing to decode."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from muquant.base.errors import naming
+from muquant.base.errors import InputError, first_line, naming
 from muquant_onnx.lowering.lower import Policy, check_policy, lower
 from muquant_onnx.serving.decoders import UnknownFormError, decodings, roots, stored_kernels
 from muquant_onnx.serving.finish import finish
@@ -34,8 +35,9 @@ def served_file(path: str | os.PathLike[str], policy: Policy, accuracy_level: in
     proto, anew = file.proto, frozenset[str]()
     trusted = file.proof.trusted
     if policy != file.metadata["policy"]:
-        model, anew = _lowered_anew(file, policy)
-        proto = ir.to_proto(model)
+        with _standard_nodes(path):
+            model, anew = _lowered_anew(file, policy)
+            proto = ir.to_proto(model)
 
     def trusts(value: str, weight: str) -> bool:
         return weight in anew or value in trusted
@@ -66,16 +68,34 @@ def count_kernels(path: str | os.PathLike[str], policy: str | None) -> Kernels:
         policy: by which it is loaded; None where onnxruntime loads it as it is.
     """
     file = read_compressed(path)
-    if policy in ("float", "packed"):
-        return Kernels(0, len(list(stored_kernels(file.graph().graph))))
-    model = file.graph() if policy is None else _lowered_anew(file, check_policy(policy))[0]
-    matrices: list[ir.Value] = []
-    for decoding in decodings(model.graph):
-        with suppress(UnknownFormError):
-            matrices += [root.value for root in roots(decoding.levels) if root.kind == "matrix"]
-    return Kernels(
-        sum(len(matrix.consumers()) for matrix in matrices), len(list(stored_kernels(model.graph)))
-    )
+    with _standard_nodes(path):
+        if policy in ("float", "packed"):
+            return Kernels(0, len(list(stored_kernels(file.graph().graph))))
+        model = file.graph() if policy is None else _lowered_anew(file, check_policy(policy))[0]
+        matrices: list[ir.Value] = []
+        for decoding in decodings(model.graph):
+            with suppress(UnknownFormError):
+                matrices += [root.value for root in roots(decoding.levels) if root.kind == "matrix"]
+        fused = sum(len(matrix.consumers()) for matrix in matrices)
+        return Kernels(fused, len(list(stored_kernels(model.graph))))
+
+
+@contextmanager
+def _standard_nodes(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file whose nodes lack inputs, or have attributes of other types than those of ONNX.
+
+    Raises:
+        InputError: they do.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, ir.serde.SerdeError) as error:
+        raise InputError(
+            f"{os.fspath(path)} has nodes that are none of ONNX ({first_line(error)}); export it again, or "
+            f"run it without a policy"
+        ) from error
 
 
 def _lowered_anew(file: ServedFile, policy: Policy) -> tuple[ir.Model, frozenset[str]]:
@@ -95,6 +115,11 @@ def packed_file(path: str | os.PathLike[str]) -> Handed:
     """
     file = read_compressed(path)
     file.warn_of_doubts()
+    with _standard_nodes(path):
+        return _packed(file)
+
+
+def _packed(file: ServedFile) -> Handed:
     model = file.graph()
     values, arrays = restore(model, file.weights, file.proof), dict[str, Array]()
     for value, (name, packed) in values.items():
