@@ -20,7 +20,8 @@ def parse(path: Path) -> onnx.ModelProto:
     where a tensor is not external, raw bytes where it is; and negative sizes, which leave an axis open.
 
     Raises:
-        InputError: the file is missing, or is no whole ONNX file, or makes a value twice.
+        InputError: the file is missing, or is no whole ONNX file, makes a value twice, or has names
+            that are not UTF-8.
     """
     try:
         with (
@@ -57,6 +58,9 @@ def _check_names(graph: onnx.GraphProto | onnx.FunctionProto, path: Path) -> Non
     if isinstance(graph, onnx.GraphProto):
         made += [tensor.name for tensor in graph.initializer]
         made += [tensor.values.name for tensor in graph.sparse_initializer]
+    used = [name for node in graph.node for name in node.input]
+    if any(isinstance(name, bytes) for name in (*made, *used)):
+        raise InputError(f"{path} has values whose names are not UTF-8, as ONNX wants them; export it again")
     if len(made) != len(set(made)):
         twice = next(name for name, count in Counter(made).items() if count > 1)
         raise InputError(f"{path} has two values of the name {twice!r}, expected one; export it again")

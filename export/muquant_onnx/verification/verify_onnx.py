@@ -53,7 +53,12 @@ def verify_onnx(
     decoded = SessionRun(load_session(path, policy="float"))
     feeds = [batch.feed for batch, _, _ in exact.batches]
     expected = [_numbers(path, decoded, feed) for feed in feeds]
-    batch, _, count = exact.batches[0]
+    batch, answered, count = exact.batches[0]
+    if len(answered) != len(expected[0]):
+        raise InputError(
+            f"{path} has {len(expected[0])} outputs, and {source} has {len(answered)}; name the file that "
+            "was made from it"
+        )
     answers = Answers(feeds, expected, {count: batch.feed})
     found = check_runtimes(path, source, policies_for(grids), answers, runtimes)
     return VerifyReport((), found.runtimes, exact.count, found.floats, found.missing, exact.beside(decoded))

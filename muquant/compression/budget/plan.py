@@ -96,10 +96,16 @@ class Plan:
         names = {curve.name for curve in self.curves}
         if not isinstance(self.bits, Mapping) or set(self.bits) != names or len(names) != len(self.curves):
             raise InputError(f"bits: expected the widths of {', '.join(sorted(names))}, found others")
+        measured = {curve.name: [point.bits for point in curve.points] for curve in self.curves}
         for name, width in self.bits.items():
             if type(width) is not int or width not in WIDTHS:
                 raise InputError(
                     f"bits of {name}: {width!r:.60}; expected a whole number from 2 to {WIDTHS[-1]}"
+                )
+            if width not in measured[name]:
+                raise InputError(
+                    f"bits of {name}: {width}; expected a width that its curve has a point of, "
+                    f"{', '.join(map(str, measured[name]))}"
                 )
         listed = self.layers if isinstance(self.layers, list | tuple) else (None,)
         if not isinstance(self.layers, str) and any(

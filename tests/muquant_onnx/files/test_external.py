@@ -166,3 +166,14 @@ def test_a_type_that_there_is_not_is_refused(number: int, tmp_path: Path) -> Non
     path.write_bytes(model(tensor).SerializeToString())
     with pytest.raises(InputError, match=f"w is of the type {number}, which ONNX has not"):
         locate(parse(path), path)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path, tensor = tmp_path / "model.onnx", numpy_helper.from_array(WEIGHT, "weight")
+    data = model(tensor).SerializeToString()
+    assert b"weight" in data
+    path.write_bytes(data.replace(b"weight", b"wei\xffht"))
+    with pytest.raises(
+        InputError, match=r"model\.onnx (has values whose names are not UTF-8|is not a whole)"
+    ):
+        parse(path)

@@ -123,6 +123,12 @@ def test_files_that_are_not_what_they_should_be_are_refused(folder: Path, tmp_pa
             verify_onnx(one, other)
     with pytest.raises(mq.InputError, match=r"small\.onnx does not run on what the float file runs on"):
         verify_onnx(write(tmp_path / "wide.onnx", 96), small)
+    more = onnx.load(source)
+    more.graph.output.append(more.graph.output[0])
+    more.graph.output[-1].name = more.graph.node[0].output[0]
+    onnx.save(more, tmp_path / "more.onnx")
+    with pytest.raises(mq.InputError, match=r"small\.onnx has 1 outputs, and .*more\.onnx has 2"):
+        verify_onnx(tmp_path / "more.onnx", small)
     with pytest.raises(mq.InputError, match="input x has the shape"):
         verify_onnx(source, small, np.zeros((8, 3), np.float32))
     with pytest.raises(mq.InputError, match="runtime 'tract' is unknown"):

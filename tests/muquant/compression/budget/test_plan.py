@@ -57,6 +57,13 @@ def changed(*keys: Any, value: Any) -> Any:
     return document
 
 
+def few_points() -> list[Any]:
+    """The curves of which the first one ends at 3 bits."""
+    curves: list[Any] = changed("schema", value="muquant.plan/1")["curves"]
+    curves[0]["points"] = curves[0]["points"][:2]
+    return curves
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -71,6 +78,10 @@ def changed(*keys: Any, value: Any) -> Any:
         (changed("bits", "a.weight", value=...), "bits: expected the widths"),
         (changed("bits", "a.weight", value=1), "bits of a.weight: 1; expected a whole number from 2 to 8"),
         (changed("bits", "a.weight", value=9), "bits of a.weight: 9"),
+        (
+            {**changed("bits", "a.weight", value=8), "curves": few_points()},
+            "bits of a.weight: 8; expected a width that its curve has a point of, 2, 3",
+        ),
         (changed("bits", "a.weight", value=3.0), "bits of a.weight: 3.0"),
         (changed("bits", "a.weight", value=True), "bits of a.weight: True"),
         (changed("bits", "a.weight", value={}), "bits of a.weight: {}"),
