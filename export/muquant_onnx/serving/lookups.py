@@ -51,7 +51,7 @@ class Lookups:
         self._parts: dict[tuple[str, str, str], list[str]] = {}
         self._joined: dict[str, list[tuple[str, list[str]]]] = {}
         for node in graph.node:
-            if node.op_type == "Concat" and _states(node, axis=0):
+            if node.op_type == "Concat" and node.output and _states(node, axis=0):
                 members = list(node.input)
                 for name in {*members}:
                     self._joined.setdefault(name, []).append((node.output[0], members))
