@@ -77,6 +77,11 @@ class Dataset:
         """The images and labels at `indices`, int64 [n] with n >= 1, in that order."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
+    def evenly(self, most: int) -> "Dataset":
+        """Up to `most` of the images, evenly over the whole."""
+        count = min(len(self), most)
+        return self.subset(torch.arange(count) * len(self) // count)
+
     def split_off(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
         """Hold out a random part: the same fraction of every class, the same part for the same seed.
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from muquant.attacks import Attack, AttackResult, Target
-from muquant.attacks.base import BATCH_SIZE, space_of
+from muquant.attacks.base import space_of
 from muquant.attacks.inputs import TOLERANCE
 from muquant.attacks.losses import margin
 from muquant.attacks.norms import Norm, size
-from muquant.attacks.problem import checked_logits, inside
+from muquant.attacks.problem import inside
 from muquant.base.errors import InputError
+from muquant.robustness.subject import batched_logits
 
 _NEAR = 1e-4
 """What rounding moves: a share of the largest logit, and of a distance."""
@@ -99,11 +100,8 @@ def _of_examples(result: AttackResult, attack: Attack, target: Target, images: T
 
 def _margins(target: Target, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """How far inputs [N, ...] are on the other side of their labels [N]; and what rounding may move."""
-    parts, images = [], space_of(target).unscaled(images)
+    if not len(images):
+        return torch.zeros(0), torch.zeros(0)
     with target.ready(), torch.no_grad():
-        for start in range(0, len(images), BATCH_SIZE):
-            rows = slice(start, start + BATCH_SIZE)
-            logits = checked_logits(target, images[rows].to(target.device, torch.float32)).cpu()
-            parts.append(torch.stack((margin(logits, labels[rows]), _NEAR * logits.abs().amax(1))))
-    both = torch.cat(parts, 1) if parts else torch.zeros(2, 0)
-    return both[0], both[1]
+        logits = batched_logits(target, space_of(target).unscaled(images).float())
+    return margin(logits, labels), _NEAR * logits.abs().amax(1)

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from muquant.attacks import ATTACKS, Attack, AttackResult, Target, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
-from muquant.attacks.problem import checked_logits
 from muquant.base.processes import Processes
 from muquant.data import Dataset
 from muquant.robustness.kept import Witness
 from muquant.robustness.store import Store
-from muquant.robustness.subject import fingerprint
+from muquant.robustness.subject import batched_logits, fingerprint
 
 OnBatch = Callable[[str, int, int], None]
 """(what runs, images done, images in all), after each batch of this process"""
@@ -217,8 +216,4 @@ def predictions(target: Target, images: Tensor) -> Tensor:
     Raises:
         InputError: its output is no logits, or not finite.
     """
-    parts = [
-        checked_logits(target, images[start : start + BATCH_SIZE].to(target.device)).argmax(1).cpu()
-        for start in range(0, len(images), BATCH_SIZE)
-    ]
-    return torch.cat(parts)
+    return batched_logits(target, images).argmax(1)

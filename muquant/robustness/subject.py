@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from muquant.attacks import Averaged, CallableTarget, TorchTarget
+from muquant.attacks import Averaged, CallableTarget, Target, TorchTarget
+from muquant.attacks.base import BATCH_SIZE
 from muquant.attacks.problem import checked_logits, naming_shape
 from muquant.base.errors import InputError
 
@@ -89,6 +90,16 @@ class Subject:
     def digest(self, runtime: str) -> str:
         """SHA-256 of what is attacked under "torch" or "onnx"."""
         return fingerprint(self.module) if runtime == "torch" and self.module is not None else self.file
+
+
+def batched_logits(target: Target, images: Tensor) -> Tensor:
+    """The logits of a target for images [N, ...] with N >= 1, float32 [N, classes] on the CPU.
+
+    Raises:
+        InputError: its output is no logits, or not finite.
+    """
+    batches = torch.split(images, BATCH_SIZE)
+    return torch.cat([checked_logits(target, batch.to(target.device)).cpu() for batch in batches])
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -71,8 +71,7 @@ class Adversarial(Method):
         """The accuracy that is left of up to 500 held-out images after 10 steps on the logit margin, and
         after the attack that is trained on, both at the full epsilon.
         """
-        count = min(len(held_out), VALIDATED)
-        images = held_out.subset(torch.arange(count) * len(held_out) // count)  # evenly over the whole
+        images = held_out.evenly(VALIDATED)
         epsilon, steps = self._options.epsilon, self._options.attack_steps
         assert epsilon is not None
         assert steps is not None

@@ -21,6 +21,18 @@ TRAINING_ATTACKS = {"pgd": (5, None), "n-fgsm": (1, 1.0)}
 `training/perturbations.py` has the attacks themselves."""
 
 
+def epsilon_for(data: str, given: float | None, what: str, option: str) -> float:
+    """Return the Linf radius that is given, or the usual one of a data set.
+
+    Raises:
+        InputError: neither is there; `what` asks for it by `option`.
+    """
+    epsilon = USUAL_EPSILON.get(data) if given is None else given
+    if epsilon is None:
+        raise InputError(f"{what} on {data} has no usual epsilon; give {option}, in units of the input range")
+    return epsilon
+
+
 @dataclass(frozen=True)
 class AdversarialOptions:
     """What adversarial training defends against, and how hard its attack tries.
@@ -72,12 +84,7 @@ class AdversarialOptions:
         Raises:
             InputError: there is no usual epsilon for it.
         """
-        epsilon = USUAL_EPSILON.get(data) if self.epsilon is None else self.epsilon
-        if epsilon is None:
-            raise InputError(
-                f"adversarial training on {data} has no usual epsilon; give --epsilon, in units of the "
-                f"input range"
-            )
+        epsilon = epsilon_for(data, self.epsilon, "adversarial training", "--epsilon")
         usual, reach = TRAINING_ATTACKS[self.attack]
         steps = self.attack_steps or usual
         reach = reach or (SINGLE_STEP_REACH if steps == 1 else REACH)

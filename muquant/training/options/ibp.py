@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from muquant.base.errors import InputError
 from muquant.base.values import check_fields, field_values
-from muquant.training.options.adversarial import USUAL_EPSILON
+from muquant.training.options.adversarial import epsilon_for
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,7 @@ class IbpOptions:
 
     def complete(self, data: str, epochs: int) -> Self:
         """The same options for a run, with a number in place of None; as for adversarial training."""
-        epsilon = USUAL_EPSILON.get(data) if self.epsilon is None else self.epsilon
-        if epsilon is None:
-            raise InputError(
-                f"certified training on {data} has no usual epsilon; give --ibp-epsilon, in units of the "
-                f"input range"
-            )
+        epsilon = epsilon_for(data, self.epsilon, "certified training", "--ibp-epsilon")
         return replace(self, epsilon=epsilon)
 
     def share(self, progress: float) -> float:
