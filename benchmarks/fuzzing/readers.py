@@ -18,7 +18,7 @@ class Reader:
         seeds: good files, of which one is changed.
         changes: pattern of a file's path -> how it is changed; others stay as they are.
         read: reads the files in a folder. What it raises is `InputError`, or a finding.
-        share: of 1,000 cases.
+        share: of 1,000 cases; small where a case takes long.
     """
 
     seeds: Callable[[], list[Case]]
@@ -47,38 +47,38 @@ _TENSORS: dict[str, Mutation] = {"*.safetensors": tensor_files.tensor_file}
 _MODEL: dict[str, Mutation] = {"model.onnx": models.model}
 
 READERS: dict[str, Reader] = {
-    "artifact": Reader(seeds.artifacts, {"*.mq": tensor_files.tensor_file}, reading.artifact, 150),
+    "artifact": Reader(seeds.artifacts, {"*.mq": tensor_files.tensor_file}, reading.artifact, 200),
     "run": Reader(_one(seeds.run), {"model.safetensors": tensor_files.tensor_file}, reading.run, 80),
     "resume": Reader(
         _one(seeds.unfinished_run),
         {"*.json": documents.document, "*.jsonl": documents.lines, **_TENSORS},
         reading.resume,
-        40,
+        15,
     ),
-    "rounds": Reader(_one(seeds.rounds), {"*.jsonl": documents.lines}, reading.rounds, 60),
-    "plan": Reader(_one(seed_models.plan), {"*.json": documents.document}, reading.plan, 130),
-    "finished": Reader(_one(seeds.finished), _TENSORS, reading.finished, 60),
-    "attacks": Reader(_one(seeds.kept_attack), _TENSORS, reading.attacks, 60),
-    "state": Reader(_one(seeds.state), {"*.safetensors": tensor_files.plain_tensor_file}, reading.state, 50),
-    "samples": Reader(seeds.samples, {"*.npy": arrays.array, "*.npz": arrays.archive}, reading.samples, 100),
-    "mnist": Reader(_one(seeds.idx_files), {"*": pictures.idx}, reading.mnist, 30),
+    "rounds": Reader(_one(seeds.rounds), {"*.jsonl": documents.lines}, reading.rounds, 90),
+    "plan": Reader(_one(seed_models.plan), {"*.json": documents.document}, reading.plan, 200),
+    "finished": Reader(_one(seeds.finished), _TENSORS, reading.finished, 100),
+    "attacks": Reader(_one(seeds.kept_attack), _TENSORS, reading.attacks, 70),
+    "state": Reader(_one(seeds.state), {"*.safetensors": tensor_files.plain_tensor_file}, reading.state, 80),
+    "samples": Reader(seeds.samples, {"*.npy": arrays.array, "*.npz": arrays.archive}, reading.samples, 40),
+    "mnist": Reader(_one(seeds.idx_files), {"*": pictures.idx}, reading.mnist, 40),
     "cifar10": Reader(_one(seeds.cifar_files), {"*": raw.changed}, reading.cifar10, 5),
-    "images": Reader(_one(seeds.image_folder), {"*": pictures.image}, reading.images, 40),
-    "decoded": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.decoded, 70),
-    "served": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.served, 70),
+    "images": Reader(_one(seeds.image_folder), {"*": pictures.image}, reading.images, 12),
+    "decoded": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.decoded, 25),
+    "served": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.served, 12),
     "cached": Reader(
         _one(seed_models.cached),
         {"*.json": documents.document, "cache/*.onnx": raw.changed, "*.data": raw.changed},
         reading.cached,
-        20,
+        15,
     ),
-    "compressed": Reader(seed_models.graphs, {**_MODEL, "model.data": raw.changed}, reading.compressed, 13),
-    "verified": Reader(seed_models.written, _MODEL, reading.verified, 2),
+    "compressed": Reader(seed_models.graphs, {**_MODEL, "model.data": raw.changed}, reading.compressed, 5),
+    "verified": Reader(seed_models.written, _MODEL, reading.verified, 1),
     "inspect": Reader(
         lambda: [*seeds.artifacts(), *seed_models.served(), seeds.run()],
         {"*.mq": tensor_files.tensor_file, "model.safetensors": tensor_files.tensor_file, **_MODEL},
         reading.inspect,
-        20,
+        10,
     ),
 }
 """By what they read."""
