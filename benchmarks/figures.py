@@ -12,6 +12,7 @@ from typing import Any
 from paper.networks import OUR_ROWS
 from paper.published import published
 from paper.targets import accuracy
+from robust.page import table as leaderboard
 
 from muquant.base.files import write_bytes
 from muquant.base.text import byte_size, markdown_table
@@ -352,6 +353,7 @@ FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "zoo_answers": zoo_answers,
         "beyond_scales": beyond_scales,
     },
+    "benchmarks/robust/README.md": {"leaderboard": leaderboard},
 }
 """Page -> name of a file in `results/`, and of a place in the page -> what makes one of the other."""
 
@@ -369,17 +371,23 @@ def with_figures(page: str, text: str) -> str:
     return text
 
 
+def write() -> None:
+    """Write every figure of every page."""
+    for page in FIGURES:
+        text = with_figures(page, (ROOT / page).read_text())
+        write_bytes(ROOT / page, text.encode())
+
+
 def main() -> None:
     """Write, or with `--check` exit with status 1 if there is something to write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
-    check = parser.parse_args().check
+    if not parser.parse_args().check:
+        write()
+        return
     for page in FIGURES:
-        before = (ROOT / page).read_text()
-        after = with_figures(page, before)
-        if not check:
-            write_bytes(ROOT / page, after.encode())
-        elif before != after:
+        text = (ROOT / page).read_text()
+        if text != with_figures(page, text):
             sys.exit(f"{page} differs from benchmarks/results; run: python benchmarks/figures.py")
 
 

@@ -42,8 +42,8 @@ def check_fields(value: Any, ranges: Mapping[str, tuple[float, float]], what: st
     """
     for field in fields(value):
         found = getattr(value, field.name)
-        union = isinstance(field.type, UnionType)
-        kinds = get_args(field.type) if union else (get_origin(field.type) or field.type,)
+        union = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+        kinds = tuple(get_origin(kind) or kind for kind in union)
         types = (*kinds, int) if float in kinds else kinds
         if (isinstance(found, bool) and bool not in kinds) or not isinstance(found, types):
             names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)

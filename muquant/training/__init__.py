@@ -16,6 +16,7 @@ from muquant.training.methods import METHODS, Batch, BatchLoss, Method, RunView,
 from muquant.training.optimizers import OPTIMIZERS
 from muquant.training.options.adversarial import AdversarialOptions
 from muquant.training.options.config import KEEP, PRECISIONS, TrainingConfig
+from muquant.training.options.ibp import IbpOptions
 from muquant.training.options.qat import QatOptions
 from muquant.training.progress import EpochMetrics, OnNote, OnTrainingProgress, TrainingProgress
 from muquant.training.run.folder import FinishedRun, load_run, read_run
@@ -35,6 +36,7 @@ __all__ = [
     "BatchLoss",
     "EpochMetrics",
     "FinishedRun",
+    "IbpOptions",
     "Method",
     "OnNote",
     "OnTrainingProgress",

@@ -1,0 +1,148 @@
+"""Networks of ours: a recipe in float, trained at few bits for as many epochs, and rounded from float."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import muquant
+from muquant.data import load_dataset
+from muquant.training import AdversarialOptions, IbpOptions, QatOptions, TrainingConfig, train
+from robust.entry import Entry, add, digest
+
+AUTHOR = "muquant"
+SAMPLES = 512
+"""Training images that calibrate."""
+
+START = 0.5
+"""The part of the steps that a network trained at few bits is trained in float."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; what is trained at few bits gets the same epochs, of which half in float.
+
+    Attributes:
+        config: of the float network.
+        norm, epsilon: what entries are attacked by.
+    """
+
+    config: TrainingConfig
+    norm: str
+    epsilon: float
+
+    def at(self, bits: int | None, seed: int) -> TrainingConfig:
+        """The training of the float network, or of one with a quantizer in place."""
+        config = replace(self.config, seed=seed)
+        return config if bits is None else replace(config, qat=QatOptions(bits=bits, start=START))
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "mnist-cnn4-ibp": Recipe(
+        TrainingConfig(
+            method="ibp",
+            epochs=40,
+            batch_size=256,
+            lr=1e-3,
+            schedule="cosine",
+            warmup=0.0,
+            weight_decay=0.0,
+            augment="none",
+            ibp=IbpOptions(epsilon=0.4),
+        ),
+        "linf",
+        0.3,
+    ),
+    "cifar10-wrn-16-2-nfgsm": Recipe(
+        TrainingConfig(
+            data="cifar10",
+            model="wrn-16-2",
+            method="adversarial",
+            epochs=15,
+            optimizer="sgd",
+            lr=0.2,
+            weight_decay=5e-4,
+            augment="flip-crop",
+            precision="bf16",
+            average=0.5,
+            average_decay=0.999,
+            adversarial=AdversarialOptions(attack="n-fgsm"),
+        ),
+        "linf",
+        8 / 255,
+    ),
+}
+"""By the beginning of the entries' names."""
+
+
+def climb(name: str, seed: int, runs: Path, seconds: float) -> list[tuple[Entry, Path]]:
+    """Train what is not trained yet, round it, and add what came out as entries.
+
+    Args:
+        name: of a recipe.
+        seed: of the training; others than 0 end the entries' names.
+        runs: folder of the runs, which are resumed.
+        seconds: for each training, which then stops to be resumed; infinity for all that it needs.
+
+    Returns:
+        Entries, and where their networks are.
+
+    Raises:
+        OutOfTime: the seconds were too few for a training.
+    """
+    recipe, end = RECIPES[name], f"-seed{seed}" if seed else ""
+    folder = runs / f"{name}{end}"
+    float_run = folder / "float"
+    model = train(recipe.at(None, seed), float_run, resume=True, max_seconds=seconds).model
+    script = f"python benchmarks/leaderboard.py ladder {name} --seed {seed}"
+    control = f"{name}-32-float{end}"
+    made: list[tuple[Entry, Path]] = []
+
+    def enter(bits: int, weights: str, path: Path) -> None:
+        own = f"{name}-{bits}-{weights}{end}"
+        entry = Entry(
+            name=own,
+            data=recipe.config.data,
+            norm=recipe.norm,
+            epsilon=recipe.epsilon,
+            weights=weights,
+            made_by=script,
+            author=AUTHOR,
+            control=None if own == control else control,
+            sha256=digest(path),
+        )
+        add(entry, path, keep=bits == 3)
+        made.append((entry, path))
+
+    enter(32, "float", float_run)
+    for bits in (8, 4, 3, 2):
+        for weights, compress in _WAYS.items():
+            path = folder / f"{weights}-{bits}.mq"
+            if not path.exists():
+                compress(model, bits, recipe.config.data).save(path)
+            enter(bits, weights, path)
+    for bits in (3, 2):
+        config, run = recipe.at(bits, seed), folder / f"trained-{bits}"
+        trained = train(config, run, resume=True, max_seconds=seconds).model
+        path = folder / f"trained-{bits}.mq"
+        if not path.exists():
+            muquant.compress(trained).save(path)
+        enter(bits, "trained", path)
+    return made
+
+
+def _rounded(model: torch.nn.Module, bits: int, data: str) -> muquant.CompressedModel:
+    return muquant.compress(model, muquant.MuLawSpec(bits=bits), flat=True)
+
+
+def _calibrated(model: torch.nn.Module, bits: int, data: str) -> muquant.CompressedModel:
+    images = load_dataset(data, "train")
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:SAMPLES]
+    return muquant.compress(model, muquant.MuLawSpec(bits=bits), calibration=images.inputs(drawn), flat=True)
+
+
+_WAYS: dict[str, Callable[[torch.nn.Module, int, str], muquant.CompressedModel]] = {
+    "rounded": _rounded,
+    "calibrated": _calibrated,
+}

@@ -1,0 +1,138 @@
+"""The page: the table of all entries, and its plot."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
+from muquant.base.text import byte_size, markdown_table
+
+COLOURS = {"float": BLACK, "rounded": GREY, "calibrated": BLUE, "trained": ORANGE}
+"""What was done to the weights -> the colour of its marks."""
+
+_HEAD = (
+    *("", "bits", "weights", "clean", "AA standard", "95 % interval", "as a file", "worst case", "certified"),
+    *("cost of bits", "file", "an image, PyTorch / file", "robustness"),
+)
+
+
+def boards(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the entries of `results/leaderboard.json` by data set and threat, the best first."""
+    sorted_by: dict[str, list[dict[str, Any]]] = {}
+    for entry in document["entries"]:
+        title = f"{entry['data']}, {entry['norm']} {entry['epsilon']:.4g}"
+        sorted_by.setdefault(title, []).append(entry)
+    for entries in sorted_by.values():
+        entries.sort(key=lambda entry: -_torch(entry)["aa_standard"])
+    return sorted_by
+
+
+def table(document: dict[str, Any]) -> str:
+    """Return one table for each data set and threat."""
+    entries = {entry["name"]: entry for entry in document["entries"]}
+    parts = []
+    for title, board in boards(document).items():
+        rows = [_row(entry, entries.get(entry["control"] or "")) for entry in board]
+        parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 10 + "ll", rows))
+    return "\n\n".join(parts)
+
+
+def _row(entry: dict[str, Any], control: dict[str, Any] | None) -> tuple[str, ...]:
+    found, deployed = _torch(entry), entry["figures"]["runtimes"]["onnx"]
+    low, high = found["aa_standard_interval"]
+    kept = f"[{entry['name']}](models/{entry['name']}.mq)" if entry["kept"] else entry["name"]
+    certified = "" if found["certified"] is None else f"{found['certified']:.1%}"
+    return (
+        kept,
+        f"{found['bits']:.3g}",
+        entry["weights"],
+        f"{found['clean']:.1%}",
+        f"**{found['aa_standard']:.1%}**",
+        f"{low:.1%} to {high:.1%}",
+        f"{deployed['aa_standard']:.1%}",
+        f"{min(found['worst_case'], deployed['worst_case']):.1%}",
+        certified,
+        "" if control is None else _words(cost(entry, control)),
+        byte_size(found["nbytes"]),
+        f"{found['milliseconds']:.2f} / {deployed['milliseconds']:.2f} ms",
+        found["verdict"],
+    )
+
+
+def cost(entry: dict[str, Any], control: dict[str, Any]) -> tuple[float, float, float] | None:
+    """Return by how much the control's AA standard is higher, and the 95 % interval, shares of the images.
+
+    Both saw the same images: the interval is that of the difference of paired proportions (Agresti, Min,
+    "Simple improved confidence intervals for comparing matched proportions", 2005: half an image is added to
+    each of the four cells). None where they were attacked on different images.
+    """
+    mine, other = entry["figures"], control["figures"]
+    if mine["sample"] != other["sample"]:
+        return None
+    fell, fell_there = set(_torch(entry)["fell"]), set(_torch(control)["fell"])
+    lost, won, count = len(fell - fell_there), len(fell_there - fell), mine["count"]
+    middle = (lost - won) / (count + 2)
+    spread = math.sqrt((lost + won + 1) / (count + 2) - middle**2)
+    reach = 1.959964 * spread / math.sqrt(count + 2)
+    return (lost - won) / count, middle - reach, middle + reach
+
+
+def _words(found: tuple[float, float, float] | None) -> str:
+    if found is None:
+        return "other images"
+    points = [100 * each for each in found]
+    return f"{points[0]:.1f} ({points[1]:.1f} to {points[2]:.1f})"
+
+
+def plot(document: dict[str, Any], path: Path) -> None:
+    """Draw AA standard against the bytes of the deployed file, a panel for each data set and threat."""
+    found = boards(document)
+    figure = Figure(figsize=(5.6 * len(found), 4.6), layout="constrained")
+    for axes, (title, board) in zip(
+        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
+    ):
+        _panel(axes, title, board)
+    handles = [
+        axes.plot([], [], "o", color=colour, label=weights)[0]
+        for weights, colour in COLOURS.items()
+        for axes in figure.axes[:1]
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(COLOURS), frameon=False)
+    write_picture(figure, path)
+
+
+def _panel(axes: Axes, title: str, board: list[dict[str, Any]]) -> None:
+    for entry in board:
+        model = _torch(entry)
+        value, (low, high) = model["aa_standard"], model["aa_standard_interval"]
+        axes.errorbar(
+            model["nbytes"] / 1e6,
+            100 * value,
+            yerr=[[100 * max(0.0, value - low)], [100 * max(0.0, high - value)]],
+            fmt="o",
+            color=COLOURS[entry["weights"]],
+            capsize=2,
+        )
+        if model["certified"]:
+            axes.plot(
+                model["nbytes"] / 1e6,
+                100 * model["certified"],
+                "_",
+                color=COLOURS[entry["weights"]],
+                markersize=14,
+            )
+        axes.annotate(f" {model['bits']:.3g}", (model["nbytes"] / 1e6, 100 * value), fontsize=8, va="bottom")
+    axes.set_xscale("log")
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("MB of the deployed file; numbers are bits")
+    axes.set_ylabel("AA standard, % of the images; dashes are certified")
+    axes.set_ylim(-3, 103)
+    axes.grid(alpha=0.25)
+
+
+def _torch(entry: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = entry["figures"]["runtimes"]["torch"]
+    return found

@@ -1,0 +1,181 @@
+"""The leaderboard: entries that are what they say, figures that can be found again, altered files refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("robust", reason="needs the benchmarks of a checkout")
+
+import leaderboard
+from robust import entry as entries, ladder
+from robust.entry import Entry, digest
+from robust.page import boards, cost, plot, table
+
+import muquant
+from muquant.models import build_model
+from muquant.training import TrainingConfig
+
+REAL_ENTRIES, REAL_MODELS = entries.ENTRIES, entries.MODELS
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "ENTRIES", tmp_path / "entries")
+    monkeypatch.setattr(entries, "MODELS", tmp_path / "models")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    muquant.compress(build_model("cnn4-small", (1, 8, 8), 10)).save(tmp_path / "mine.mq")
+    return tmp_path / "mine.mq"
+
+
+def _add(model: Path, name: str = "mine", *more: str) -> int:
+    said = ("--data", "digits", "--weights", "rounded", "--made-by", "drawn", "--author", "me")
+    return leaderboard.main(["add", name, str(model), *said, *more])
+
+
+def test_added_network_is_kept_with_its_digest(model: Path) -> None:
+    assert _add(model) == 0
+    entry = Entry.read("mine")
+    assert (entry.epsilon, entry.norm, entry.figures) == (0.2, "linf", None)
+    assert entry.file.read_bytes() == model.read_bytes()
+    assert leaderboard.main(["check"]) == 0
+
+
+def test_altered_file_is_refused_before_it_is_attacked(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _add(model)
+    file = Entry.read("mine").file
+    altered = bytearray(file.read_bytes())
+    altered[-1] ^= 1
+    file.write_bytes(altered)
+    for words in (["check"], ["attack", "mine"]):
+        assert leaderboard.main(words) == 2
+        said = capsys.readouterr().err
+        assert "is not the network of the entry mine" in said
+        assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--control", "nobody"], "control 'nobody' is unknown"),
+        (["--epsilon", "lots"], "epsilon"),
+    ],
+)
+def test_wrong_entries(model: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _add(model, "mine", *more) == 2
+    assert said in capsys.readouterr().err
+    assert not entries.names()
+
+
+@pytest.mark.parametrize("name", ["../mine", "Mine", "", "a" * 65])
+def test_names_stay_in_their_folder(model: Path, name: str) -> None:
+    assert _add(model, name) == 2
+
+
+def test_name_of_another_network_is_taken(model: Path, tmp_path: Path) -> None:
+    _add(model)
+    muquant.compress(build_model("cnn4-small", (1, 8, 8), 10)).save(tmp_path / "other.mq")
+    assert _add(tmp_path / "other.mq") == 2
+    assert Entry.read("mine").sha256 == digest(model)
+
+
+def test_entry_of_another_schema_is_refused(model: Path) -> None:
+    _add(model)
+    path = entries.ENTRIES / "mine.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "weights": "magic"}))
+    with pytest.raises(muquant.InputError, match="weights 'magic' is unknown"):
+        Entry.read("mine")
+
+
+@pytest.mark.slow
+def test_attacked_and_attacked_again(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _add(model)
+    reports = ("--reports", str(tmp_path / "reports"))
+    assert leaderboard.main(["attack", "mine", "--count", "16", "--suite", "autoattack", *reports]) == 0
+    figures = Entry.read("mine").figures
+    assert figures is not None
+    assert figures["count"] == 16
+    for found in figures["runtimes"].values():
+        assert len(found["fell"]) == 16 - round(16 * found["aa_standard"])
+        assert found["milliseconds"] > 0
+    capsys.readouterr()
+    assert leaderboard.main(["attack", "mine", "--again", *reports]) == 0
+    stated = Entry.read("mine")
+    stated.figures["runtimes"]["torch"]["aa_standard"] = 0.99  # type: ignore[index]
+    stated.write()
+    assert leaderboard.main(["attack", "mine", "--again", *reports]) == 1
+    assert "torch aa_standard: stated 0.99" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ladder_trains_alike_and_keeps_three_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainingConfig(data="digits", model="cnn4-small", epochs=2, augment="none")
+    monkeypatch.setattr(ladder, "RECIPES", {"tiny": ladder.Recipe(config, "linf", 0.2)})
+    made = ladder.climb("tiny", 1, tmp_path / "runs", float("inf"))
+    assert len(made) == 1 + 2 * 4 + 2
+    for entry, path in made:
+        assert entry.sha256 == digest(path)
+        assert entry.file.exists() == ("-3-" in entry.name)
+        assert entry.control == (None if entry.weights == "float" else "tiny-32-float-seed1")
+    assert ladder.climb("tiny", 1, tmp_path / "runs", float("inf")) == made
+
+
+def _figures(fell: list[int], count: int = 100) -> dict[str, Any]:
+    left = 1 - len(fell) / count
+    model = {
+        **dict.fromkeys(("clean", "aa_standard", "worst_case", "certified"), left),
+        "aa_standard_interval": (left - 0.01, left + 0.01),
+        "bits": 3.0,
+        "nbytes": 1000,
+        "milliseconds": 1.0,
+        "verdict": "established",
+        "fell": fell,
+    }
+    return {"count": count, "sample": "same", "runtimes": {"torch": model, "onnx": model}}
+
+
+def _line(name: str, fell: list[int]) -> dict[str, Any]:
+    told = {"name": name, "data": "digits", "norm": "linf", "epsilon": 0.2, "weights": "trained"}
+    return {**told, "control": "float", "kept": True, "figures": _figures(fell)}
+
+
+def test_cost_is_that_of_pairs() -> None:
+    control, mine = _line("float", [1, 2, 3]), _line("mine", [2, 3, 4, 5, 6])
+    found = cost(mine, control)
+    assert found is not None
+    assert found[0] == pytest.approx(0.02)  # 3 lost, 1 won of 100
+    # Agresti and Min's interval with the four cells told apart
+    lost, won, count = 3.5, 1.5, 102
+    middle = (lost - won) / count
+    reach = 1.959964 * (((lost + won) / count - middle**2) / count) ** 0.5
+    assert found[1:] == pytest.approx((middle - reach, middle + reach))
+    other = {**control, "figures": {**control["figures"], "sample": "others"}}
+    assert cost(mine, other) is None
+
+
+def test_page_is_sorted_and_drawn(tmp_path: Path) -> None:
+    worse, better = _line("worse", [1, 2, 3, 4]), _line("better", [1])
+    document = {"entries": [worse, better]}
+    assert [each["name"] for each in boards(document)["digits, linf 0.2"]] == ["better", "worse"]
+    lines = table(document).splitlines()
+    assert lines[0] == "**digits, linf 0.2**"
+    assert "**99.0%**" in next(line for line in lines if "better" in line)
+    plot(document, tmp_path / "board.png")
+    assert (tmp_path / "board.png").stat().st_size > 1000
+
+
+def test_kept_entries_are_what_they_say() -> None:
+    for path in REAL_ENTRIES.glob("*.json"):
+        document = json.loads(path.read_text())
+        entry = Entry(**document)
+        assert entry.name == path.stem
+        kept = REAL_MODELS / f"{entry.name}.mq"
+        if kept.exists():
+            replace(entry).check(kept)
