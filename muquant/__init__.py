@@ -4,6 +4,10 @@ from importlib.metadata import version
 
 import lazy_loader
 
+from muquant.base.extras import name_missing_extras
+
+name_missing_extras()
+
 # What `__init__.pyi` lists is imported when it is used first: who only runs files needs no torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

@@ -1,6 +1,7 @@
 """What knows nothing of networks.
 
 errors.py        `InputError`: what you gave cannot be used, and here is what to do
+extras.py        which extra has a package that is missing
 files.py         files that are written whole or not at all, and where others that they name may lie
 leftovers.py     temporary files, and how those of processes that were killed are swept
 reading.py       files that are read: regular ones, and JSON without surprises

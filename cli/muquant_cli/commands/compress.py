@@ -32,14 +32,12 @@ from muquant_cli.options.calibration import (
 )
 from muquant_cli.options.common import (
     dynamic_option,
-    format_options,
     out_option,
-    parse_bits,
     parse_dynamic,
-    parse_mu,
     root_option,
     target_options,
 )
+from muquant_cli.options.format import format_options, parse_bits, parse_mu
 from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources import Source, read_source
 from muquant_cli.sources.factory import call_factory, is_factory

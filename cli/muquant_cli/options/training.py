@@ -25,7 +25,7 @@ from muquant.training import (
 from muquant.training.feedback import DIRECTIONS, FeedbackConfig
 from muquant.training.options.adversarial import TRAINING_ATTACKS
 from muquant.training.options.ibp import IbpOptions
-from muquant_cli.options.common import parse_bits
+from muquant_cli.options.format import parse_bits
 
 GROUPS: dict[str, tuple[type, str]] = {
     "adversarial": (AdversarialOptions, ""),

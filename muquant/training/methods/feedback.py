@@ -25,7 +25,11 @@ class Feedback(Standard):
     """
 
     def __init__(self, config: TrainingConfig) -> None:
+        # late, as matplotlib takes half a second; here, so that nothing is trained where it is missing
+        from muquant.training.feedback.journal import Journal
+
         super().__init__(config)
+        self._open_journal = Journal
         self._rounds = self._options.round_epochs(config.epochs)
 
     @property
@@ -68,6 +72,4 @@ class Feedback(Standard):
         return self.config.feedback
 
     def _journal(self, run: RunView) -> "Journal":
-        from muquant.training.feedback.journal import Journal  # late: matplotlib takes half a second
-
-        return Journal(run.folder / "feedback", run.dataset.classes, self._options.cap)
+        return self._open_journal(run.folder / "feedback", run.dataset.classes, self._options.cap)
