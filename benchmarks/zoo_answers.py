@@ -108,11 +108,7 @@ def parse() -> argparse.Namespace:
 
 def measure(network: Network, name: str, way: str, options: argparse.Namespace) -> dict[str, Any]:
     """Figures of a network compressed one way, once for each draw of samples."""
-    source = FILES / f"{name}.onnx"
-    if callable(network.source):
-        source = network.source(FILES)
-    elif not source.exists():
-        python("packaged.modules", network.source.partition(":")[2], source)
+    source = float_file(name)
     tests = [network.inputs(np.random.default_rng([SEED, 1, place])) for place in range(TESTS)]
     session = load_session(source)
     exact = [network.answer(session, feed) for feed in tests]
@@ -121,6 +117,16 @@ def measure(network: Network, name: str, way: str, options: argparse.Namespace) 
         "commit": commit(),
         "draws": [drawn(network, name, way, source, draw, (tests, exact), options) for draw in range(draws)],
     }
+
+
+def float_file(name: str) -> Path:
+    """The network as an ONNX file, written where it comes as none."""
+    source, path = NETWORKS[name].source, FILES / f"{name}.onnx"
+    if callable(source):
+        return source(FILES)
+    if not path.exists():
+        python("packaged.modules", source.partition(":")[2], path)
+    return path
 
 
 def drawn(
