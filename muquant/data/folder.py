@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from muquant.base.errors import InputError
+from muquant.base.reading import require_file
 from muquant.data.dataset import Dataset
 from muquant.data.request import DatasetRequest
 
@@ -115,8 +116,7 @@ def _decode(files: list[Path]) -> npt.NDArray[np.uint8]:
 
 def _opened(path: Path) -> Image.Image:
     """The image with its header read and its pixels not yet decoded."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"cannot read {path}: expected an image, found no regular file; remove it")
+    require_file(path, "replace or remove it")
     try:
         return Image.open(path, formats=FORMATS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

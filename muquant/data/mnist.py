@@ -1,6 +1,7 @@
 """MNIST in torchvision's layout: ROOT/MNIST/raw/train-images-idx3-ubyte and its three siblings."""
 
 import math
+import os
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from muquant.base.errors import InputError
+from muquant.base.reading import open_file
 from muquant.data.dataset import Dataset
 from muquant.data.downloads import downloading
 from muquant.data.request import DatasetRequest
@@ -64,26 +66,21 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     Raises:
         InputError: the file is missing, or is not an IDX file of that many dimensions and the stated length.
     """
-    if path.exists() and not path.is_file():
-        raise InputError(f"cannot read {path}: expected a file of MNIST, found no regular file; remove it")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; expected a file of MNIST there, --download fetches it"
-        ) from error
-    start = 4 + 4 * dimensions
-    if len(data) < start or data[:4] != bytes((0, 0, 8, dimensions)):
-        raise InputError(
-            f"{path} is not an IDX file of bytes with {dimensions} dimensions: expected it to start with "
-            f"000008{dimensions:02x}, found {data[:4].hex() or 'nothing'}; delete it and fetch it again "
-            f"with --download"
-        )
-    shape = struct.unpack(f">{dimensions}I", data[4:start])
-    expected = start + math.prod(shape)
-    if len(data) != expected:
-        raise InputError(
-            f"{path} is damaged: its header promises {expected} bytes, found {len(data)}; delete it and "
-            f"fetch it again with --download"
-        )
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())
+    with open_file(path, "a file of MNIST is expected there, which --download fetches") as file:
+        start = 4 + 4 * dimensions
+        header = file.read(start)
+        if len(header) < start or header[:4] != bytes((0, 0, 8, dimensions)):
+            raise InputError(
+                f"{path} is not an IDX file of bytes with {dimensions} dimensions: expected it to start with "
+                f"000008{dimensions:02x}, found {header[:4].hex() or 'nothing'}; delete it and fetch it "
+                f"again with --download"
+            )
+        shape = struct.unpack(f">{dimensions}I", header[4:])
+        expected, found = start + math.prod(shape), os.fstat(file.fileno()).st_size
+        if found != expected:
+            raise InputError(
+                f"{path} is damaged: its header promises {expected} bytes, found {found}; delete it and "
+                f"fetch it again with --download"
+            )
+        pixels = np.frombuffer(file.read(), np.uint8)
+    return torch.from_numpy(pixels.reshape(shape).copy())

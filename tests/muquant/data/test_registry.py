@@ -149,5 +149,5 @@ def test_what_is_no_file_of_mnist_is_not_read(kind: str, tmp_path: Path) -> None
     path = write_mnist(tmp_path) / "t10k-images-idx3-ubyte"
     path.unlink()
     {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
-    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte: .* no regular file"):
+    with pytest.raises(InputError, match=rf"t10k-images-idx3-ubyte: it is a {kind}"):
         load_dataset("mnist", "test", root=tmp_path)
