@@ -6,6 +6,7 @@ result.accuracy
 What all share:
 base.py             `Attack`: batches, seeds, verification of every example
 result.py           `AttackResult`: what became of each image
+goal.py             what counts as fooled: another class, or the one aimed at; abstaining
 problem.py          `AttackProblem`: one batch under attack, through which every pass goes
 averaged.py         a network that draws numbers, by its mean answers
 inputs.py           what attacks are given; inputs with other bounds, or normalised ones
@@ -35,6 +36,7 @@ from muquant.attacks.base import Attack, BallAttack
 from muquant.attacks.carlini_wagner import CarliniWagner
 from muquant.attacks.ddn import DDN
 from muquant.attacks.fab import FABT
+from muquant.attacks.goal import Goal
 from muquant.attacks.gradient import BIM, FGSM, MIM, PGD, GradientAttack
 from muquant.attacks.hop_skip_jump import HopSkipJump
 from muquant.attacks.losses import LOSSES
@@ -81,6 +83,7 @@ __all__ = [
     "BallAttack",
     "CallableTarget",
     "CarliniWagner",
+    "Goal",
     "GradientAttack",
     "HopSkipJump",
     "Norm",

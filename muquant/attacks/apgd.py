@@ -94,12 +94,14 @@ class APGDCE(_APGD):
     def run(self, problem: AttackProblem) -> None:
         """Ascend once for each restart."""
         for _ in range(self.restarts):
-            self.ascend(problem, lambda logits, rows: ce(logits, problem.labels[rows]))
+            self.ascend(problem, problem.objective(ce))
 
 
 @dataclass(frozen=True, kw_only=True)
 class APGDT(_APGD):
     """Auto-PGD on the targeted DLR loss, for each of the classes that the clean image is closest to.
+
+    Where a class is aimed at, for that alone.
 
     Attributes:
         targets: classes tried, by falling logit of the clean image; at most all others.

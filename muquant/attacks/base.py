@@ -10,11 +10,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from muquant.attacks.inputs import InputSpace, read_images
+from muquant.attacks.goal import Goal
+from muquant.attacks.inputs import InputSpace, read_images, read_target_classes
 from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, per_image, project, size
 from muquant.attacks.problem import AttackProblem, Keep, Opening, checked_logits, inside, naming_shape
 from muquant.attacks.result import AttackResult
-from muquant.attacks.target import UNIT, Target
+from muquant.attacks.target import UNIT, Target, abstains
 from muquant.base.errors import InputError
 from muquant.base.progress import OnProgress
 from muquant.base.seeds import generator_for
@@ -70,6 +71,7 @@ class Attack(ABC):
         inputs: Tensor | ArrayLike,
         labels: Tensor | ArrayLike,
         *,
+        target_classes: Tensor | ArrayLike | None = None,
         seed: int = 0,
         on_progress: OnProgress | None = None,
         batch_size: int = BATCH_SIZE,
@@ -80,6 +82,8 @@ class Attack(ABC):
             target: what is attacked.
             inputs: [N, ...] within the bounds of the target, [0, 1] where it states none.
             labels: integers [N], the true classes.
+            target_classes: integers [N], or one for all: what the images should be taken for, and an attack
+                succeeds where they are. None where any class but the label will do.
             seed: of all randomness; what happens to a batch depends on (seed, number of the batch) alone.
             on_progress: called with images done and images in all after each batch.
             batch_size: images at a time; another size is another result for attacks that draw numbers.
@@ -88,13 +92,19 @@ class Attack(ABC):
             InputError: the inputs, the labels, the parameters or the target cannot be used.
         """
         inputs, labels = read_images(inputs, labels)
+        aimed = read_target_classes(target_classes, labels)
         _ = space_of(target).unscaled(inputs)  # refuse what lies outside before any work is done
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, found {batch_size}")
         parts = []
         for number, start in enumerate(range(0, len(inputs), batch_size)):
             rows = slice(start, start + batch_size)
-            parts.append(self.attack_batch(target, inputs[rows], labels[rows], seed=seed, number=number))
+            goals = None if aimed is None else aimed[rows]
+            parts.append(
+                self.attack_batch(
+                    target, inputs[rows], labels[rows], target_classes=goals, seed=seed, number=number
+                )
+            )
             if on_progress is not None:
                 on_progress(min(start + batch_size, len(inputs)), len(inputs))
         return AttackResult.join(parts)
@@ -105,11 +115,13 @@ class Attack(ABC):
         inputs: Tensor | ArrayLike,
         labels: Tensor | ArrayLike,
         *,
+        target_classes: Tensor | ArrayLike | None = None,
         seed: int = 0,
         number: int = 0,
     ) -> AttackResult:
         """Attack batch `number` of those of `attack`: several processes share the batches out by it."""
         inputs, labels = read_images(inputs, labels)
+        goal = Goal(labels, read_target_classes(target_classes, labels), abstains(target))
         space = space_of(target)
         images = space.unscaled(inputs)
         self.threat.fit(images)
@@ -121,13 +133,13 @@ class Attack(ABC):
         begin = time.perf_counter()
         with target.ready():
             clean = images.detach().to(target.device, torch.float32)
-            labels = labels.to(target.device)
-            opening = _opened(target, clean, labels, gradients=self.needs_gradients)
+            goal = goal.to(target.device)
+            opening = _opened(target, clean, goal, gradients=self.needs_gradients)
             places = opening.places
             problem = AttackProblem(
                 target,
                 clean.index_select(0, places),
-                labels[places],
+                goal.at(places),
                 self.threat,
                 generator_for(seed, "attack", number),
                 keep=self.keep,
@@ -139,12 +151,9 @@ class Attack(ABC):
                 self.run(problem)
             _verify(problem)
         adversarial = clean.index_copy(0, places, problem.best)
-        attacked, success = (
-            torch.zeros_like(labels, dtype=torch.bool),
-            torch.zeros_like(labels, dtype=torch.bool),
-        )
+        attacked, success = (torch.zeros_like(goal.labels, dtype=torch.bool) for _ in range(2))
         attacked[places], success[places] = True, problem.fooled
-        queries = torch.ones_like(labels).index_add_(0, places, problem.queries)
+        queries = torch.ones_like(goal.labels).index_add_(0, places, problem.queries)
         difference = adversarial - clean
         if space.bounded:
             given = inputs.detach().to(adversarial)
@@ -217,16 +226,23 @@ def space_of(target: Target) -> InputSpace:
     return space
 
 
-def _opened(target: Target, clean: Tensor, labels: Tensor, *, gradients: bool) -> Opening:
+def _opened(target: Target, clean: Tensor, goal: Goal, *, gradients: bool) -> Opening:
     """Find out which images are to be attacked, and keep the graph of that pass if it may serve again."""
     images = clean.detach().requires_grad_(gradients)
     with torch.set_grad_enabled(gradients), naming_shape(images):
         logits = checked_logits(target, images)
-    if int(labels.max()) >= logits.shape[1]:
+    classes = logits.shape[1] - goal.abstains
+    if classes < 2:
         raise InputError(
-            f"labels: expected 0 to {logits.shape[1] - 1}, the model's classes, found {int(labels.max())}"
+            f"the model's output: expected 2 classes or more, and the last output that abstains, found "
+            f"{logits.shape[1]} outputs; leave abstains out"
         )
-    return Opening(target, images, logits, places=(logits.argmax(1) == labels).nonzero()[:, 0])
+    for name, given in (("labels", goal.labels), ("target_classes", goal.target_classes)):
+        if given is not None and int(given.max()) >= classes:
+            raise InputError(
+                f"{name}: expected 0 to {classes - 1}, the model's classes, found {int(given.max())}"
+            )
+    return Opening(target, images, logits, places=goal.right(logits).nonzero()[:, 0])
 
 
 def _verify(problem: AttackProblem) -> None:
@@ -243,8 +259,8 @@ def _verify(problem: AttackProblem) -> None:
             problem.best[pending] = images
         problem.queries[pending] += 1
         with torch.no_grad():
-            wrong = problem.misclassified(checked_logits(problem.target, images), pending)
-        good = wrong & inside(images, size((images - clean).double(), problem.threat.norm), problem.threat)
+            there = problem.reached(problem.ask(images, pending), pending)
+        good = there & inside(images, size((images - clean).double(), problem.threat.norm), problem.threat)
         stood[pending[good]] = True
         pending = pending[~good & problem.fooled[pending]]
     copy_rows((~stood).nonzero()[:, 0], problem.clean, problem.best)

@@ -19,6 +19,8 @@ INSIDE = 0.999999
 class CarliniWagner(DistanceAttack):
     """Minimise ||x' - x||^2 + c max(z_y - max z_j + kappa, 0) with Adam, and bisect c.
 
+    Where a class t is aimed at, max z_j - z_t takes the place of z_y - max z_j.
+
     Pixels at exactly 0 or 1 move slowly in tanh space: 100 steps at a learning rate of 0.01 hardly move
     them, so keep the 1,000, or take a rate of 0.1.
 
@@ -64,7 +66,7 @@ class CarliniWagner(DistanceAttack):
             c = torch.where(high.isinf(), c * 10, (low + high) / 2)
 
     def _minimise(self, problem: AttackProblem, c: Tensor) -> Tensor:
-        """Run Adam for one c [N]; returns whether it met a misclassified image, bool [N]."""
+        """Run Adam for one c [N]; returns whether it met an image that fools, bool [N]."""
         fooled = torch.zeros(len(c), dtype=torch.bool, device=c.device)
         rows, clean = problem.rows(), problem.clean
         place = torch.atanh((2 * clean - 1) * INSIDE)
@@ -72,14 +74,16 @@ class CarliniWagner(DistanceAttack):
         best = torch.full_like(c, torch.inf)
         checked = best.clone()
 
+        lead = problem.objective(margin)
+
         def hinge(logits: Tensor, rows: Tensor) -> Tensor:
-            return (self.kappa - margin(logits, problem.labels[rows])).clamp(min=0)
+            return (self.kappa - lead(logits, rows)).clamp(min=0)
 
         for number in range(1, self.steps + 1):
             tanh = place.tanh()
             inputs = tanh.add(1).mul_(0.5).clamp_(0, 1)
             logits, loss, gradient = problem.gradient(inputs, rows, hinge)
-            fooled[rows] |= problem.misclassified(logits, rows)
+            fooled[rows] |= problem.reached(logits, rows)
             offset, weight = inputs - clean, per_image(c[rows], clean)
             best = torch.minimum(best, offset.flatten(1).square().sum(1) + c[rows] * loss)
             slope = tanh.square_().sub_(1).mul_(-0.5)

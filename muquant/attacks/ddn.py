@@ -42,16 +42,14 @@ class DDN(DistanceAttack):
         inputs = clean
         norm = torch.full((len(clean),), self.first_norm, device=clean.device)
         for number in range(self.steps):
-            logits, _, gradient = problem.gradient(
-                inputs, rows, lambda logits, rows: ce(logits, problem.labels[rows])
-            )
+            logits, _, gradient = problem.gradient(inputs, rows, problem.objective(ce))
             length = size(gradient, "l2")
             if not length.all():
                 flat = length == 0
                 gradient[flat] = problem.normal(*gradient.shape)[flat]
                 length = size(gradient, "l2")
             if number:
-                wrong = problem.misclassified(logits, rows)
+                wrong = problem.reached(logits, rows)
                 norm = norm * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
             cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * number / self.steps)) / 2
             step = (self.first_step * cosine) / length.clamp(min=1e-12)

@@ -20,7 +20,8 @@ class FABT(BallAttack):
 
     Attributes:
         steps: for each class, at least 1; two passes each.
-        targets: classes tried, by falling logit of the clean image; at most all others.
+        targets: classes tried, by falling logit of the clean image; at most all others; the one aimed at
+            alone, where there is one.
         restarts: for each class; further ones start at random, half of epsilon away.
         pull: the largest weight of the step that starts at the image, 0..1; the paper's alpha_max.
         overshoot: by what a step onto the boundary is lengthened, at least 1; eta.
@@ -69,7 +70,7 @@ class FABT(BallAttack):
             weight = per_image((near / (near + far)).clamp(max=self.pull), inputs)
             reached = (inputs + self.overshoot * here) * (1 - weight)
             inputs = (reached + (clean + self.overshoot * there) * weight).clamp_(0, 1)
-            crossed = problem.misclassified(problem.logits(inputs, rows), rows)
+            crossed = problem.reached(problem.logits(inputs, rows), rows)
             left = ~problem.fooled[rows]
             if not left.all():
                 rows, clean, inputs, crossed = rows[left], clean[left], inputs[left], crossed[left]

@@ -72,7 +72,7 @@ class GradientAttack(BallAttack):
             problem: the batch.
             drop: leave out images as soon as they are fooled; otherwise all rows take all steps.
         """
-        loss, labels, norm = LOSSES[self.loss], problem.labels, self.norm
+        loss, norm = problem.objective(LOSSES[self.loss]), self.norm
         rows = problem.alive() if drop else problem.rows()
         ball = problem.ball(rows)
         inputs = (
@@ -84,7 +84,7 @@ class GradientAttack(BallAttack):
         for _ in range(self.steps):
             if not len(rows):
                 break
-            _, _, gradient = problem.gradient(inputs, rows, lambda logits, rows: loss(logits, labels[rows]))
+            _, _, gradient = problem.gradient(inputs, rows, loss)
             if drop and problem.fooled[rows].any():
                 left = ~problem.fooled[rows]
                 rows, ball, inputs = rows[left], ball.select(left), inputs[left]

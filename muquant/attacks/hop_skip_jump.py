@@ -43,7 +43,10 @@ class HopSkipJump(DistanceAttack):
         return Threat(self.norm, None if self.epsilon is None else parse_epsilon(self.epsilon))
 
     def run(self, problem: AttackProblem) -> None:
-        """Begin at random images, then jump; without an image of another class there is no attack."""
+        """Begin at random images that fool, then jump.
+
+        Where there is none, as is likely for a class that is aimed at, there is no attack.
+        """
         rows, inputs = self._begin(problem)
         values = problem.clean[0].numel()
         theta = 1 / (values * math.sqrt(values)) if self.norm == "l2" else 1 / values**2
@@ -65,7 +68,7 @@ class HopSkipJump(DistanceAttack):
             self._bisect(problem, rows, inputs, theta)
 
     def _begin(self, problem: AttackProblem) -> tuple[Tensor, Tensor]:
-        """The rows for which a misclassified image was drawn, and these images."""
+        """The rows for which an image that fools was drawn, and these images."""
         found = torch.zeros(len(problem.clean), dtype=torch.bool, device=problem.clean.device)
         start = problem.clean.clone()
         for _ in range(self.draws):
@@ -73,14 +76,14 @@ class HopSkipJump(DistanceAttack):
             if not len(rows):
                 break
             inputs = problem.uniform(len(rows), *start.shape[1:])
-            wrong = problem.misclassified(problem.logits(inputs, rows), rows)
+            wrong = problem.reached(problem.logits(inputs, rows), rows)
             start[rows[wrong]] = inputs[wrong]
             found[rows[wrong]] = True
         rows = found.nonzero()[:, 0]
         return rows, start[rows]
 
     def _bisect(self, problem: AttackProblem, rows: Tensor, inputs: Tensor, theta: float) -> Tensor:
-        """Bring misclassified images to the boundary, on the side of the wrong class."""
+        """Bring images that fool to the boundary, on the side of the wrong class."""
         clean, offset = problem.clean[rows], inputs - problem.clean[rows]
         high = torch.ones(len(rows), device=clean.device) if self.norm == "l2" else size(offset, "linf")
         low, best = torch.zeros_like(high), inputs
@@ -92,7 +95,7 @@ class HopSkipJump(DistanceAttack):
             share = per_image(middle, clean)
             step = share * offset if self.norm == "l2" else offset.clamp(-share, share)
             tried = (clean + step).clamp_(0, 1)
-            wrong = problem.misclassified(problem.logits(tried, rows), rows)
+            wrong = problem.reached(problem.logits(tried, rows), rows)
             high, low = torch.where(wrong, middle, high), torch.where(wrong, low, middle)
             best = torch.where(per_image(wrong, clean), tried, best)
         return best
@@ -110,7 +113,7 @@ class HopSkipJump(DistanceAttack):
             )
             tried = (inputs + per_image(radius, inputs) * unit(noise)).clamp_(0, 1)
             direction = (tried - inputs) / per_image(radius, inputs).clamp(min=1e-12)
-            sign = problem.misclassified(problem.logits(tried, rows), rows).float() * 2 - 1
+            sign = problem.reached(problem.logits(tried, rows), rows).float() * 2 - 1
             signed += per_image(sign, inputs) * direction
             plain += direction
             mean += sign / count
@@ -121,14 +124,14 @@ class HopSkipJump(DistanceAttack):
     def _jump(
         self, problem: AttackProblem, rows: Tensor, inputs: Tensor, normal: Tensor, length: Tensor
     ) -> Tensor:
-        """Step along the normal, half as far again and again until the image is misclassified."""
+        """Step along the normal, half as far again and again until the image fools."""
         direction = steepest(normal, self.norm)
         jumped, pending = inputs.clone(), torch.arange(len(rows), device=inputs.device)
         for _ in range(20):
             if not len(pending):
                 break
             tried = (inputs + per_image(length, inputs) * direction)[pending].clamp_(0, 1)
-            wrong = problem.misclassified(problem.logits(tried, rows[pending]), rows[pending])
+            wrong = problem.reached(problem.logits(tried, rows[pending]), rows[pending])
             jumped[pending[wrong]] = tried[wrong]
             pending = pending[~wrong]
             length = length / 2

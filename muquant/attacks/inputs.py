@@ -108,6 +108,34 @@ def read_images(inputs: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> tuple
     return inputs, labels
 
 
+def read_target_classes(target_classes: ArrayLike | Tensor | None, labels: Tensor) -> Tensor | None:
+    """Return the classes that images of `labels`, int64 [N], should be taken for, int64 [N]; None of None.
+
+    Raises:
+        InputError: they are not one class number from 0 for each image, or one for all, or the label is one.
+    """
+    if target_classes is None:
+        return None
+    classes = _tensor("target_classes", target_classes).to(labels.device)
+    whole = not classes.is_floating_point() and not classes.is_complex()
+    if classes.shape not in ((), labels.shape) or not whole:
+        raise InputError(
+            f"target_classes: expected int64 [{len(labels)}], or one number, found "
+            f"{str(classes.dtype).removeprefix('torch.')} {list(classes.shape)}; give each image the class "
+            "that it should be taken for"
+        )
+    classes = classes.long().expand_as(labels)
+    if int(classes.min()) < 0:
+        raise InputError(f"target_classes: expected class numbers from 0, found {int(classes.min())}")
+    same = int((classes == labels).sum())
+    if same:
+        raise InputError(
+            f"target_classes: expected others than the labels, found the label in {same} of {len(labels)} "
+            "images; leave these images out, or give them another class"
+        )
+    return classes
+
+
 def _tensor(what: str, value: ArrayLike | Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from muquant.attacks.losses import margin
+from muquant.attacks.goal import Goal
+from muquant.attacks.losses import Loss
 from muquant.attacks.norms import TOLERANCE, Ball, Threat, size
 from muquant.attacks.target import Target
 from muquant.base.errors import InputError, first_line
@@ -23,12 +24,12 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 class AttackProblem:
     """The correctly classified images of a batch, and the best adversarial image found for each so far.
 
-    An attack calls `logits` and `gradient` with its iterates; any that is misclassified inside the threat is
+    An attack calls `logits` and `gradient` with its iterates; any that is fooled inside the threat is
     kept without further ado. `rows` are the places in the batch to which the given images belong.
 
     Attributes:
         clean: float32 [N, ...].
-        labels: int64 [N].
+        goal: what they are, and what they are to be taken for.
         threat: the ball.
         generator: the batch's only source of randomness, on the CPU.
         best: [N, ...], the clean image where nothing has been found.
@@ -41,7 +42,7 @@ class AttackProblem:
         self,
         target: Target,
         clean: Tensor,
-        labels: Tensor,
+        goal: Goal,
         threat: Threat,
         generator: torch.Generator,
         *,
@@ -49,7 +50,7 @@ class AttackProblem:
         confidence: float = 0.0,
         opening: "Opening | None" = None,
     ) -> None:
-        self.target, self.clean, self.labels = target, clean, labels
+        self.target, self.clean, self.goal = target, clean, goal
         self.threat, self.generator = threat, generator
         self.keep, self.confidence = keep, confidence
         self.best = clean.clone()
@@ -58,7 +59,12 @@ class AttackProblem:
         self.queries = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         self._distance = torch.full((len(clean),), torch.inf, device=clean.device)
         self._opening = opening
-        self._clean_logits = None if opening is None else opening.logits.detach()[opening.places]
+        self._clean_logits = None if opening is None else goal.logits(opening.logits.detach()[opening.places])
+
+    @property
+    def labels(self) -> Tensor:
+        """The true classes, int64 [N]."""
+        return self.goal.labels
 
     @property
     def radius(self) -> float:
@@ -98,7 +104,12 @@ class AttackProblem:
         return self._clean_logits
 
     def rivals(self) -> Tensor:
-        """The other classes of each image, by falling logit of the clean image, int64 [N, classes - 1]."""
+        """The classes to go for: the one aimed at, int64 [N, 1], or all others, int64 [N, classes - 1].
+
+        These come by falling logit of the clean image.
+        """
+        if self.goal.target_classes is not None:
+            return self.goal.target_classes[:, None]
         others = self.clean_logits().scatter(1, self.labels[:, None], -torch.inf)
         return others.argsort(dim=1, descending=True)[:, :-1]
 
@@ -110,9 +121,17 @@ class AttackProblem:
         """Logits [M, classes] of iterates [M, ...]; one query each, and successes are kept."""
         self.queries[rows] += 1
         with torch.no_grad():
-            output = checked_logits(self.target, inputs)
+            output = self.ask(inputs, rows)
             self._record(inputs, rows, output)
         return output
+
+    def ask(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """Logits [M, classes] of images [M, ...], not counted as a query; nothing is kept."""
+        return self.goal.at(rows).logits(checked_logits(self.target, inputs))
+
+    def objective(self, loss: Loss) -> LossFunction:
+        """What an attack on a loss raises: the label's, or less that of the class aimed at."""
+        return lambda logits, rows: self.goal.at(rows).objective(loss, logits)
 
     def gradient(self, inputs: Tensor, rows: Tensor, loss: LossFunction) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [M, classes], loss [M] and its gradient [M, ...] at iterates [M, ...]; one query each.
@@ -133,24 +152,22 @@ class AttackProblem:
         self._record(inputs.detach(), rows, output)
         return output, losses.detach(), gradient[places].nan_to_num(0, 0, 0)
 
-    def misclassified(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Whether each iterate has another class than its label, by the confidence asked."""
-        labels = self.labels[rows]
-        wrong = logits.argmax(1) != labels
-        return wrong & (margin(logits, labels) >= self.confidence) if self.confidence else wrong
+    def reached(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Whether each iterate is taken for what it should be, by the confidence asked."""
+        return self.goal.at(rows).reached(logits, self.confidence)
 
     def _pass(self, inputs: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | slice, Tensor]:
         """A pass with its graph: its leaf, where iterates [M, ...] lie in that, their logits [M, classes]."""
         opening, self._opening = self._opening, None  # a graph is large: this one is used now or never
         if opening is not None and opening.target is self.target and inputs is self.clean:
-            return opening.images, opening.places, opening.logits[opening.places]
+            return opening.images, opening.places, self.goal.logits(opening.logits[opening.places])
         opening = None
         self.queries[rows] += 1
         leaf = inputs.detach().requires_grad_()
-        return leaf, slice(None), checked_logits(self.target, leaf)
+        return leaf, slice(None), self.ask(leaf, rows)
 
     def _record(self, inputs: Tensor, rows: Tensor, logits: Tensor) -> None:
-        wrong = self.misclassified(logits, rows)
+        wrong = self.reached(logits, rows)
         if self.keep == "first":
             wrong &= ~self.fooled[rows]
         found = wrong.nonzero()[:, 0]
@@ -174,7 +191,7 @@ class Opening:
     Attributes:
         target: whose it was.
         images: [B, ...].
-        logits: [B, classes]; with their graph, if the attack needs gradients.
+        logits: the target's outputs [B, classes], or one more; with their graph where gradients are needed.
         places: int64 [N], of the images that are attacked.
     """
 

@@ -22,7 +22,8 @@ class AttackResult:
             not succeed.
         attacked: bool [N], the clean image was classified correctly, and is one of those that were to be
             attacked; others are left alone.
-        success: bool [N], attacked, and the adversarial image is misclassified inside the threat.
+        success: bool [N], attacked, and the adversarial image lies inside the threat and is misclassified;
+            where a class was aimed at, it is taken for that. `Goal` has the rule.
         queries: int64 [N], forward passes, those of the clean image and of the verification included.
         l2: float32 [N], L2 distance to the clean image, in units of the range of the inputs; 0 without
             success.
@@ -42,7 +43,10 @@ class AttackResult:
 
     @property
     def accuracy(self) -> float:
-        """The fraction of the N images that is classified correctly and withstood the attack, 0..1."""
+        """The fraction of the N images that is classified correctly and withstood the attack, 0..1.
+
+        Where a class was aimed at, an image withstood whatever else it is taken for.
+        """
         return int((self.attacked & ~self.success).sum()) / len(self.success)
 
     def distance(self, norm: Norm) -> Tensor:

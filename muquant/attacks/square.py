@@ -21,7 +21,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 @dataclass(frozen=True, kw_only=True)
 class Square(BallAttack):
-    """Change one window at a time, and keep what lowers the margin. One batch for each query.
+    """Change one window at a time, and keep what raises the margin. One batch for each query.
 
     Images are [N, C, H, W]; inputs of another shape are taken as one row of values.
 
@@ -50,7 +50,8 @@ class Square(BallAttack):
         clean = problem.clean if len(shape) == 4 else problem.clean.flatten(1)[:, None, None]
         start, propose = STARTS[self.norm]
         inputs = project(clean + start(problem, clean), clean, problem.radius, self.norm)
-        best = margin(problem.logits(inputs.reshape(-1, *shape[1:]), rows), problem.labels)
+        lead = problem.objective(margin)
+        best = lead(problem.logits(inputs.reshape(-1, *shape[1:]), rows), rows)
         for number in range(1, self.queries):
             left = ~problem.fooled[rows]
             if not left.all():
@@ -58,7 +59,7 @@ class Square(BallAttack):
             if not len(rows):
                 return
             candidate = propose(problem, inputs, clean, self._side(number, clean))
-            value = margin(problem.logits(candidate.reshape(-1, *shape[1:]), rows), problem.labels[rows])
+            value = lead(problem.logits(candidate.reshape(-1, *shape[1:]), rows), rows)
             copy_rows((value > best).nonzero()[:, 0], candidate, inputs)
             best = torch.maximum(value, best)
 

@@ -28,7 +28,8 @@ class Target(Protocol):
     """A classifier of images in [0, 1].
 
     It may have an attribute `space`, an `InputSpace`: whoever attacks it then gives, and gets, inputs within
-    its bounds.
+    its bounds. And one `abstains`, whether its last output is no class, but says that it does not answer: the
+    model is not right about a clean image then, and not fooled by an adversarial one.
     """
 
     @property
@@ -40,7 +41,7 @@ class Target(Protocol):
         """Where inputs must lie."""
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Logits [N, classes] of inputs float32 [N, ...] in [0, 1]."""
+        """Logits [N, classes], or one more, of inputs float32 [N, ...] in [0, 1]."""
 
     def ready(self) -> AbstractContextManager[None]:
         """A context in which `logits` is deterministic, such as evaluation mode."""
@@ -58,6 +59,7 @@ class TorchTarget:
         module: a classifier.
         bounds: of the inputs that are attacked, see `InputSpace`.
         preprocessing: what the module wants done with inputs within the bounds, see `InputSpace`.
+        abstains: whether its last output says that it does not answer, see `Target`.
 
     Raises:
         InputError: bounds or preprocessing cannot be used.
@@ -71,10 +73,12 @@ class TorchTarget:
         *,
         bounds: tuple[Values, Values] = (0.0, 1.0),
         preprocessing: tuple[Values, Values] | None = None,
+        abstains: bool = False,
     ) -> None:
         # DistributedDataParallel would wait for gradients of weights, which no attack computes
         self.module: nn.Module = module.module if isinstance(module, DistributedDataParallel) else module
         self.space = InputSpace(bounds, preprocessing)
+        self.abstains = abstains
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +106,7 @@ class CallableTarget:
             `CallableTarget(lambda x: session.run(None, {"input": x}))`.
         bounds: as for `TorchTarget`.
         preprocessing: as for `TorchTarget`.
+        abstains: as for `TorchTarget`.
 
     Raises:
         InputError: bounds or preprocessing cannot be used.
@@ -116,9 +121,11 @@ class CallableTarget:
         *,
         bounds: tuple[Values, Values] = (0.0, 1.0),
         preprocessing: tuple[Values, Values] | None = None,
+        abstains: bool = False,
     ) -> None:
         self.function = function
         self.space = InputSpace(bounds, preprocessing)
+        self.abstains = abstains
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits in what the function returns, as a tensor on the CPU."""
@@ -128,6 +135,11 @@ class CallableTarget:
     def ready(self) -> AbstractContextManager[None]:
         """Nothing to prepare."""
         return nullcontext()
+
+
+def abstains(target: Target) -> bool:
+    """Whether a target's last output says that it does not answer; no where it does not say."""
+    return bool(getattr(target, "abstains", False))
 
 
 def _tensors(output: Any, count: int) -> Any:

@@ -1,13 +1,13 @@
 """Examples made on another model (Papernot et al. 2016)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from muquant.attacks.base import Attack
 from muquant.attacks.norms import Threat
 from muquant.attacks.problem import AttackProblem, checked_logits, naming_shape
-from muquant.attacks.target import Target
+from muquant.attacks.target import Target, abstains
 from muquant.base.errors import InputError, naming
 
 
@@ -39,7 +39,7 @@ class Transfer(Attack):
     def _check_classes(self, problem: AttackProblem) -> None:
         images = problem.clean[:1].to(self.surrogate.device)
         with torch.no_grad(), naming("Transfer: the surrogate"), naming_shape(images):
-            classes = checked_logits(self.surrogate, images).shape[1]
+            classes = checked_logits(self.surrogate, images).shape[1] - abstains(self.surrogate)
         if int(problem.labels.max()) >= classes:
             raise InputError(
                 f"Transfer: the surrogate has {classes} classes, and labels go up to "
@@ -54,7 +54,7 @@ class Transfer(Attack):
             twin = AttackProblem(
                 self.surrogate,
                 problem.clean.to(device),
-                problem.labels.to(device),
+                replace(problem.goal.to(device), abstains=abstains(self.surrogate)),
                 problem.threat,
                 problem.generator,
                 keep=self.method.keep,
