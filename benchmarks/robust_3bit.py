@@ -5,14 +5,11 @@
 Trains cnn4 on MNIST adversarially in float, and on from there at 3 bits in every layer, where the run folders
 are empty; both keep the epoch that was best on held-out training images. Then attacks the float network, its
 plain roundings to 3 bits and the trained 3-bit network with suite `headline`, in as many processes as there
-are cores; an hour on two of them, and as long for each training. Writes `results/robust_3bit.json` and, with
-its provenance beside it, the 3-bit network itself, which anyone can attack again without training:
-
-    MUQUANT_DATA=... muquant bench benchmarks/models/mnist-cnn4-robust-3bit.mq --data mnist --suite headline
+are cores; an hour on two of them, and as long for each training. Writes `results/robust_3bit.json`, and keeps
+the 3-bit network in the leaderboard (`robust/`), where anyone can attack it again without training.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -24,14 +21,14 @@ from typing import Any
 from provenance import write_results
 from rich.console import Console
 from rich.table import Table
+from robust.entry import Entry, add, digest
+from robust.ladder import AUTHOR
 from torchrun import ONE_THREAD, torchrun
 
 import muquant
-from muquant.base.files import make_folder, write_json
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig, train
 
-NAME = "mnist-cnn4-robust-3bit"
-MODELS = Path(__file__).parent / "models"
+NAME = "mnist-cnn4-adversarial-3-trained"
 FLOAT = TrainingConfig(
     method="adversarial",
     epochs=12,
@@ -90,8 +87,8 @@ def main() -> int:
         "models": figures,
     }
     path = write_results("robust_3bit", FLOAT.seed, document)
-    keep(models["trained at 3 bits"], json.loads(path.read_text()))
-    print(f"wrote {path} and {MODELS / NAME}.mq")
+    keep(models["trained at 3 bits"])
+    print(f"wrote {path}, and the entry {NAME} of the leaderboard, to be attacked by leaderboard.py")
     return int(not met)
 
 
@@ -128,24 +125,20 @@ def show(figures: dict[str, dict[str, Any]]) -> None:
     Console().print(table)
 
 
-def keep(path: Path, results: dict[str, Any]) -> None:
-    """Copy the 3-bit network to `models/`, with what made it and what attacks left of it."""
-    make_folder(MODELS)
-    compressed = muquant.load(path)
-    compressed.save(MODELS / f"{NAME}.mq")
-    write_json(
-        MODELS / f"{NAME}.json",
-        {
-            "sha256": hashlib.sha256((MODELS / f"{NAME}.mq").read_bytes()).hexdigest(),
-            "made_by": results["command"],
-            "commit": results["commit"],
-            "versions": results["versions"],
-            "float_run": FLOAT.to_dict(),
-            "run": QAT.to_dict(),
-            "count": results["count"],
-            "figures": results["models"]["trained at 3 bits"],
-        },
+def keep(path: Path) -> None:
+    """Keep the 3-bit network among those of the leaderboard."""
+    entry = Entry(
+        name=NAME,
+        data="mnist",
+        norm="linf",
+        epsilon=0.3,
+        weights="trained",
+        made_by="python benchmarks/robust_3bit.py",
+        author=AUTHOR,
+        control=None,
+        sha256=digest(path),
     )
+    add(entry, path, keep=True)
 
 
 if __name__ == "__main__":
