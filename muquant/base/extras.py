@@ -11,7 +11,7 @@ EXTRAS = {
     "serve": ("numpy", "onnx", "onnx_ir", "onnxruntime"),
     "torch": (
         "PIL", "filelock", "lightning_fabric", "onnxscript", "psutil", "safetensors", "scipy", "sklearn",
-        "torch", "torchvision",
+        "sympy", "torch", "torchvision",
     ),
     "bench": ("jinja2", "matplotlib"),
 }  # fmt: skip

@@ -82,7 +82,8 @@ def said(hidden: Collection[str], *commands: list[str]) -> list[tuple[str, int]]
 
 
 def without(*extras: str) -> list[str]:
-    return [module for extra in extras for module in EXTRAS[extra]]
+    """The modules that are missed; what serves files brings sympy along."""
+    return [module for extra in extras for module in EXTRAS[extra] if module != "sympy" or "serve" in extras]
 
 
 def asks_for(extra: str, text: str) -> bool:
