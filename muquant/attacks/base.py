@@ -32,7 +32,7 @@ class Attack(ABC):
 
     Class attributes:
         needs_gradients: it refuses a target that has none.
-        corruption: it is no search for a worst case; reported apart.
+        corruption: it is no search for a worst case, aims at no class, and is reported apart.
     """
 
     needs_gradients: ClassVar[bool] = False
@@ -133,7 +133,7 @@ class Attack(ABC):
         begin = time.perf_counter()
         with target.ready():
             clean = images.detach().to(target.device, torch.float32)
-            goal = goal.to(target.device)
+            goal = (goal.unaimed if self.corruption else goal).to(target.device)
             opening = _opened(target, clean, goal, gradients=self.needs_gradients)
             places = opening.places
             problem = AttackProblem(

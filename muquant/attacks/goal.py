@@ -30,6 +30,11 @@ class Goal:
         aimed = self.target_classes
         return Goal(self.labels[rows], None if aimed is None else aimed[rows], self.abstains)
 
+    @property
+    def unaimed(self) -> "Goal":
+        """The same without a class that is aimed at."""
+        return Goal(self.labels, None, self.abstains)
+
     def to(self, device: torch.device) -> "Goal":
         """The same on a device."""
         aimed = self.target_classes

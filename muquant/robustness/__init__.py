@@ -6,6 +6,7 @@ report, pictures = benchmark([Subject("float", module)], load_dataset("mnist", "
 What is asked:
 settings.py     the numbers of a data set: epsilons, steps
 suites.py       which attacks, with these numbers
+aims.py         the class that attacks aim at, by rules
 subject.py      a model by name, as a module, under a runtime, or both
 
 What is done:
@@ -31,6 +32,7 @@ rendering/      the report as JSON, Markdown and a page
 README.md says why they are made as they are.
 """
 
+from muquant.robustness.aims import AIMS
 from muquant.robustness.benchmark import BenchmarkSetup, benchmark
 from muquant.robustness.checks import CHECKS
 from muquant.robustness.familiar import AutoAttack, at_epsilons
@@ -42,6 +44,7 @@ from muquant.robustness.subject import Subject
 from muquant.robustness.suites import SUITES, SuiteAttack
 
 __all__ = [
+    "AIMS",
     "CHECKS",
     "SETTINGS",
     "SUITES",

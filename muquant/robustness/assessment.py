@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from muquant.attacks import AttackResult, Target, Threat
+from muquant.attacks.target import abstains
 from muquant.robustness.checks import CHECKS
 from muquant.robustness.evidence import AttackOutcome, Check, Evidence, Finding, fooled_within
 from muquant.robustness.runner import Runner, Sample, predictions, replay
@@ -41,7 +42,8 @@ class Assessment:
         entries: one for each attack of the suite, in their order.
         worst: for each image the first example inside the headline threat that fooled the model.
         findings: of the checks that applied.
-        evidence: what the checks looked at; None where there were none.
+        evidence: what the checks looked at; None where there were none: under another runtime than PyTorch,
+            and where attacks aimed at classes, which no check knows how to judge.
         seconds: wall time.
     """
 
@@ -56,7 +58,7 @@ class Assessment:
 def assess_torch(
     module: torch.nn.Module, runner: Runner, suite: Sequence[SuiteAttack], settings: Settings
 ) -> Assessment:
-    """Run every attack and every check on a PyTorch model.
+    """Run every attack and every check on a PyTorch model; no check where attacks aim at classes.
 
     The worst case counts whatever any attack found, also those that the checks ran.
     """
@@ -65,12 +67,13 @@ def assess_torch(
     with runner.target.ready(), torch.no_grad():
         predicted = predictions(runner.target, sample.images)
     outcomes = run_suite(runner, suite)
-    evidence = Evidence(module, settings, sample, outcomes, runner)
-    findings = []
-    for check in CHECKS.values():
-        finding = check.examine(evidence)
-        if finding is not None:
-            findings.append((check, finding))
+    evidence, findings = None, []
+    if sample.target_classes is None:
+        evidence = Evidence(module, settings, sample, outcomes, runner, abstains(runner.target))
+        for check in CHECKS.values():
+            finding = check.examine(evidence)
+            if finding is not None:
+                findings.append((check, finding))
     entries = [Entry(each, outcomes[each.name]) for each in suite]
     worst = worst_case(runner.found(), predicted, sample, settings.threat)
     return Assessment(predicted, entries, worst, findings, evidence, time.perf_counter() - begin)

@@ -1,7 +1,7 @@
 """`benchmark`: a suite of attacks and all masking checks on several models side by side."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from muquant.base.processes import Processes
 from muquant.base.registry import look_up
 from muquant.base.seeds import generator_for
 from muquant.data import Dataset
+from muquant.robustness.aims import aimed, fixed_class
 from muquant.robustness.assessment import Assessment, assess_session, assess_torch
 from muquant.robustness.certified import certified, check_against, check_certifiable
 from muquant.robustness.images import ImageResults, image_results
@@ -43,6 +44,10 @@ class BenchmarkSetup:
         eot: passes over whose mean logits a model that draws numbers is attacked and judged; 1 for models
             that draw none.
         certify: a name of `BOUNDS` by which images are proven to withstand any attack; "" proves nothing.
+        target_class: what all attacks aim at, and nothing else counts as fooled: the number of a class, whose
+            own images are not drawn, or a name of `AIMS`; "" where any class but the label counts.
+        reject: models with one output more than there are classes abstain by the last one: that is not right
+            for a clean image, and not fooled for an adversarial one.
 
     Raises:
         InputError: `eot` is below 1.
@@ -57,6 +62,8 @@ class BenchmarkSetup:
     processes: Processes = field(default_factory=Processes)
     eot: int = 1
     certify: str = ""
+    target_class: str = ""
+    reject: bool = False
 
     def __post_init__(self) -> None:
         if self.eot < 1:
@@ -74,18 +81,19 @@ class BenchmarkSetup:
         """Places of the images in a data set, rising, int64 [limit].
 
         Raises:
-            InputError: the data set has fewer images than the limit.
+            InputError: the data set has fewer images than the limit, or no such class to aim at.
         """
-        count = len(dataset)
-        if self.limit is None:
-            return torch.arange(count)
-        if not 1 <= self.limit <= count:
+        aim = fixed_class(self.target_class, len(dataset.classes))
+        places = torch.arange(len(dataset)) if aim is None else (dataset.labels != aim).nonzero()[:, 0]
+        limit = len(places) if self.limit is None else self.limit
+        if not 1 <= limit <= len(places):
+            others = "" if aim is None else f" of other classes than {aim}"
             raise InputError(
-                f"limit: expected 1 to {count}, the images of {dataset.name} ({dataset.split}), found "
-                f"{self.limit}"
+                f"limit: expected 1 to {len(places)}, the images of {dataset.name} ({dataset.split})"
+                f"{others}, found {limit}"
             )
-        order = torch.randperm(count, generator=generator_for(self.seed, "sample"))
-        return order[: self.limit].sort().values
+        order = torch.randperm(len(places), generator=generator_for(self.seed, "sample"))
+        return places[order[:limit]].sort().values
 
 
 def benchmark(
@@ -115,38 +123,46 @@ def benchmark(
             images or has other classes.
     """
     suite, indices = setup.attacks(), setup.draw(dataset)
-    sample = Sample.of(dataset, indices)
+    drawn = Sample.of(dataset, indices)
     subjects = [subject.averaged(setup.eot) for subject in subjects]
-    _check(subjects, sample, setup)
+    if setup.reject:
+        subjects = _abstaining(subjects, drawn)
+    _check(subjects, drawn, setup)
     store = Store(setup.folder)
-    meter = Meter(_work(subjects, suite, len(sample)), on_progress)
+    meter = Meter(_work(subjects, suite, len(drawn)), on_progress)
     reports: list[ModelReport] = []
     shown: list[Picture] = []
 
-    def take(found: Assessment) -> None:
+    def take(found: Assessment, sample: Sample) -> None:
         on_images(image_results(reports[-1], found, sample, indices, setup.settings.threat))
 
     for subject in subjects:
         twin = None
 
-        def runner(runtime: str, target: Target, subject: Subject = subject) -> Runner:
+        module, session = subject.torch_target(), subject.onnx_target()
+        sample = _aimed(drawn, module or session, setup)
+
+        def runner(
+            runtime: str, target: Target, subject: Subject = subject, sample: Sample = sample
+        ) -> Runner:
             digest, title = subject.digest(runtime), f"{subject.name} ({runtime})"
             return Runner(title, target, digest, sample, setup.seed, store, setup.processes, meter)
 
-        module, session = subject.torch_target(), subject.onnx_target()
         if module is not None:
             proven = _proven(subject, sample, setup, meter)
             found = assess_torch(module.module, runner("torch", module), suite, setup.settings)
             if proven is not None:
                 check_against(proven, found, subject, sample)
             reports.append(summarize(subject, found, sample, proven=proven))
-            take(found)
+            take(found, sample)
             shown += pictures(subject, found, sample, dataset.classes, indices.tolist())
             twin = (module, found)
         if session is not None:
             found = assess_session(runner("onnx", session), suite, setup.settings, twin)
-            reports.append(summarize(subject, found, sample, None if twin is None else twin[1]))
-            take(found)
+            reports.append(
+                summarize(subject, found, sample, None if twin is None else twin[1], runtime="onnx")
+            )
+            take(found, sample)
 
     report = Report(
         suite=setup.suite,
@@ -158,12 +174,13 @@ def benchmark(
         data={
             "name": dataset.name,
             "split": dataset.split,
-            "count": len(sample),
+            "count": len(drawn),
             "indices": indices.tolist(),
-            "digest": sample.digest,
+            "digest": drawn.digest,
         },
         models=tuple(reports),
         provenance=provenance or {},
+        target_class=setup.target_class or None,
     )
     return report, shown
 
@@ -187,6 +204,27 @@ def _proven(subject: Subject, sample: Sample, setup: BenchmarkSetup, meter: Mete
     if setup.processes.rank == 0:
         proven = certified(subject, sample, setup.settings, setup.certify, partial(meter, title))
     return setup.processes.share(proven)
+
+
+def _aimed(sample: Sample, target: Target | None, setup: BenchmarkSetup) -> Sample:
+    """The sample with the classes that attacks on a model aim at, the same in all processes."""
+    if target is None or not setup.target_class:
+        return sample
+    first = setup.processes.rank == 0
+    found = aimed(sample, setup.target_class, target, setup.seed).target_classes if first else None
+    return replace(sample, target_classes=setup.processes.share(found))
+
+
+def _abstaining(subjects: Sequence[Subject], sample: Sample) -> list[Subject]:
+    """The same models; those with an output more than there are classes abstain by it."""
+    counts = [subject.outputs(sample.images[:2]) for subject in subjects]
+    more = sample.classes + 1
+    if not any(more in found for found in counts):
+        raise InputError(
+            f"reject: expected a model with {more} outputs, the last of which abstains, found "
+            f"{sorted({count for found in counts for count in found})}; leave it out"
+        )
+    return [replace(subject, abstains=more in found) for subject, found in zip(subjects, counts, strict=True)]
 
 
 def _check(subjects: Sequence[Subject], sample: Sample, setup: BenchmarkSetup) -> None:

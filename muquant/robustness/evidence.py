@@ -60,6 +60,7 @@ class Evidence:
         sample: the images of the suite.
         outcomes: by the attack's name in the suite.
         runner: runs attacks on the model; what it ran once it does not run again.
+        abstains: whether the model's last output is no class.
     """
 
     module: nn.Module
@@ -67,6 +68,7 @@ class Evidence:
     sample: Sample
     outcomes: Mapping[str, AttackOutcome]
     runner: Runner
+    abstains: bool = False
 
     @property
     def threat(self) -> Threat:
@@ -81,7 +83,7 @@ class Evidence:
     @property
     def target(self) -> TorchTarget:
         """The model, to be asked directly."""
-        return TorchTarget(self.module)
+        return TorchTarget(self.module, abstains=self.abstains)
 
     def probe(self, attack: Attack) -> AttackResult:
         """Run an attack on the probed images.

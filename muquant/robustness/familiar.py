@@ -96,6 +96,7 @@ def at_epsilons(
     criterion: Tensor | ArrayLike,
     *,
     epsilons: Sequence[float | str],
+    target_classes: Tensor | ArrayLike | None = None,
     seed: int = 0,
     **parameters: Any,
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
@@ -107,12 +108,15 @@ def at_epsilons(
         inputs: [N, ...] in [0, 1], or within the bounds of the target.
         criterion: integers [N], the true classes.
         epsilons: K radii, numbers or texts such as "8/255".
+        target_classes: integers [N], or one for all: what the images should be taken for, as in Foolbox's
+            `TargetedMisclassification`; None where any class but the label will do.
         seed: of all randomness.
         parameters: of the attack, but for epsilon.
 
     Returns:
         The images [N, ...] of each radius twice, since none is ever outside of its ball; and bool [K, N],
-        whether each is misclassified, those that the model misclassifies anyway among them.
+        whether each is misclassified, those that the model misclassifies anyway among them; or whether each
+        that the model classified rightly is taken for its target class.
 
     Raises:
         InputError: the inputs, the labels, the parameters or the model cannot be used.
@@ -121,10 +125,15 @@ def at_epsilons(
         raise InputError("epsilons: expected one radius or more, found none")
     target = as_target(model)
     found = [
-        kind(epsilon=each, **parameters).attack(target, inputs, criterion, seed=seed) for each in epsilons
+        kind(epsilon=each, **parameters).attack(
+            target, inputs, criterion, target_classes=target_classes, seed=seed
+        )
+        for each in epsilons
     ]
     images = [result.adversarial for result in found]
-    return images, list(images), torch.stack([result.success | ~result.attacked for result in found])
+    free = target_classes is None
+    fooled = [result.success | ~result.attacked if free else result.success for result in found]
+    return images, list(images), torch.stack(fooled)
 
 
 def as_target(model: nn.Module | Target) -> Target:

@@ -7,19 +7,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from muquant.attacks import Threat
+from muquant.attacks import Norm, Threat
 from muquant.base.files import atomic_path, make_folder, write_bytes
 from muquant.robustness.assessment import Assessment
 from muquant.robustness.evidence import fooled_within
 from muquant.robustness.report import ModelReport
 from muquant.robustness.runner import Sample
 
-COLUMNS = ("model", "runtime", "index", "label", "seen", "withstands", "linf", "l2", "l1", "fooled by")
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+COLUMNS = ("model", "runtime", "index", "label", "target class", "seen", "withstands", *NORMS, "fooled by")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class ImageResults:
         runtime: "torch" or "onnx".
         index: int64 [N], places of the images in the split.
         label: int64 [N].
-        seen: int64 [N], the classes of the clean images.
+        target_class: int64 [N], what attacks aimed at; None where any class but the label counted.
+        seen: int64 [N], the classes of the clean images; the number of classes where the model abstains.
         withstands: bool [N], seen rightly, and not fooled inside the threat.
         distances: norm -> float32 [N], of the example; 0 where there is none.
         fooled_by: [N], the attacks of the suite whose examples fooled it inside the threat.
@@ -43,6 +46,7 @@ class ImageResults:
     runtime: str
     index: NDArray[np.int64]
     label: NDArray[np.int64]
+    target_class: NDArray[np.int64] | None
     seen: NDArray[np.int64]
     withstands: NDArray[np.bool_]
     distances: dict[str, NDArray[np.float32]]
@@ -68,9 +72,10 @@ def image_results(
         report.runtime,
         indices.numpy(),
         sample.labels.numpy(),
+        None if sample.target_classes is None else sample.target_classes.numpy(),
         assessment.predicted.numpy(),
         (worst.attacked & ~fooled).numpy(),
-        {norm: (worst.distance(norm) * fooled).numpy() for norm in ("linf", "l2", "l1")},
+        {norm: (worst.distance(norm) * fooled).numpy() for norm in NORMS},
         fooled_by,
         sample.images.numpy(),
         worst.adversarial.numpy(),
@@ -80,7 +85,8 @@ def image_results(
 def write_images(results: list[ImageResults], folder: str | os.PathLike[str]) -> list[Path]:
     """Write images.csv, a row for each image and model, and examples-MODEL-RUNTIME.npz for each model.
 
-    An .npz holds `clean`, `adversarial`, `label`, `index` and `withstands` of all images.
+    An .npz holds `clean`, `adversarial`, `label`, `index` and `withstands` of all images, and `target_class`
+    where attacks aimed at one.
 
     Args:
         results: of each model under each runtime.
@@ -100,6 +106,7 @@ def write_images(results: list[ImageResults], folder: str | os.PathLike[str]) ->
     for number, each in enumerate(results):
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", each.model)[:80]
         path = made / f"examples-{number}-{plain}-{each.runtime}.npz"
+        aimed: dict[str, Any] = {} if each.target_class is None else {"target_class": each.target_class}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -108,6 +115,7 @@ def write_images(results: list[ImageResults], folder: str | os.PathLike[str]) ->
                 label=each.label,
                 index=each.index,
                 withstands=each.withstands,
+                **aimed,
             )
         paths.append(path)
     return paths
@@ -115,6 +123,10 @@ def write_images(results: list[ImageResults], folder: str | os.PathLike[str]) ->
 
 def _rows(each: ImageResults) -> Iterator[tuple[object, ...]]:
     for row in range(len(each.label)):
-        numbers = (int(values[row]) for values in (each.index, each.label, each.seen, each.withstands))
+        aimed = "" if each.target_class is None else int(each.target_class[row])
+        index, label, seen, withstands = (
+            int(values[row]) for values in (each.index, each.label, each.seen, each.withstands)
+        )
         distances = (f"{float(values[row]):.6g}" for values in each.distances.values())
+        numbers = (index, label, aimed, seen, withstands)
         yield each.model, each.runtime, *numbers, *distances, " ".join(each.fooled_by[row])

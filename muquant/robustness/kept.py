@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from muquant.attacks import Attack, AttackResult, Target
+from muquant.attacks import Attack, AttackResult, Goal, Target
 from muquant.attacks.base import space_of
 from muquant.attacks.inputs import TOLERANCE
 from muquant.attacks.losses import margin
@@ -27,18 +27,18 @@ class Witness:
     Attributes:
         target: what was attacked.
         images: float32 [N, ...], the clean inputs, within the target's bounds.
-        labels: int64 [N].
+        goal: their labels, and what they should be taken for.
     """
 
     target: Target
     images: Tensor
-    labels: Tensor
+    goal: Goal
 
     def why_not(self, result: AttackResult, attack: Attack, rows: Tensor) -> str:
         """Say why `result` cannot be what `attack` did to `rows`, int64 [n]; "" where it may be.
 
         Its tensors have to fit the images. Every example must lie within the bounds of the inputs and inside
-        the threat, at the distance that is stated; be of another class to the target than its label; and be
+        the threat, at the distance that is stated; fool the target; and be
         the clean image wherever the attack did not succeed. Images count as attacked where the target
         classifies them rightly. Where rounding decides, and other batches round otherwise, it is believed.
         """
@@ -46,19 +46,22 @@ class Witness:
         return (
             _of_tensors(result, images)
             or _of_examples(result, attack, self.target, images)
-            or self._of_answers(result, rows)
+            or self._of_answers(result, self.goal.unaimed if attack.corruption else self.goal, rows)
         )
 
     @cached_property
     def _clean(self) -> tuple[Tensor, Tensor]:
-        return _margins(self.target, self.images, self.labels)
+        outputs, slack = _outputs(self.target, self.images)
+        return margin(outputs, self.goal.labels), slack
 
-    def _of_answers(self, result: AttackResult, rows: Tensor) -> str:
-        labels, (clean, slack) = self.labels[rows], (part[rows] for part in self._clean)
+    def _of_answers(self, result: AttackResult, goal: Goal, rows: Tensor) -> str:
+        clean, slack = (part[rows] for part in self._clean)
         if bool((torch.where(result.attacked, clean, -clean) > slack).any()):
             return "the images that the model classifies rightly are others"
         success = result.success
-        fooled, slack = _margins(self.target, result.adversarial[success], labels[success])
+        goal = goal.at(rows[success])
+        outputs, slack = _outputs(self.target, result.adversarial[success])
+        fooled = goal.objective(margin, goal.logits(outputs))
         return "an example does not fool the model" if bool((-fooled > slack).any()) else ""
 
 
@@ -98,10 +101,10 @@ def _of_examples(result: AttackResult, attack: Attack, target: Target, images: T
     return ""
 
 
-def _margins(target: Target, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How far inputs [N, ...] are on the other side of their labels [N]; and what rounding may move."""
+def _outputs(target: Target, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A target's outputs for inputs [N, ...], and what rounding may move of a difference of them, [N]."""
     if not len(images):
-        return torch.zeros(0), torch.zeros(0)
+        return torch.zeros(0, 2), torch.zeros(0)
     with target.ready(), torch.no_grad():
         logits = batched_logits(target, space_of(target).unscaled(images).float())
-    return margin(logits, labels), _NEAR * logits.abs().amax(1)
+    return logits, _NEAR * logits.abs().amax(1)

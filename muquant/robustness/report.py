@@ -110,8 +110,10 @@ class ModelReport:
         curves: accuracy against epsilon.
         checks: all masking checks that applied.
         verdict: "not established" where a disqualifying check fired, "not assessed" where white-box attacks
-            were not available.
+            were not available, or attacks aimed at classes.
         seconds: wall time of all attacks and checks.
+        abstained: fraction of the clean images on which the model abstains, which are not right then, as an
+            adversarial one is not fooled; None where it cannot.
     """
 
     name: str
@@ -132,6 +134,7 @@ class ModelReport:
     checks: tuple[CheckReport, ...]
     verdict: Verdict
     seconds: float
+    abstained: float | None = None
 
     @property
     def flags(self) -> tuple[CheckReport, ...]:
@@ -153,6 +156,8 @@ class Report:
         data: {name, split, count, indices, digest}: the sample; indices are places in the split.
         models: one for each model and runtime.
         provenance: {command, versions, date, ...}.
+        target_class: what attacks aimed at, the number of a class or a name of `AIMS`, and nothing else
+            counts as fooled; None where any class but the label does.
     """
 
     suite: str
@@ -164,6 +169,7 @@ class Report:
     data: Mapping[str, Any]
     models: tuple[ModelReport, ...]
     provenance: Mapping[str, Any]
+    target_class: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
@@ -174,7 +180,7 @@ class Report:
             "seed": self.seed,
             "processes": self.processes,
             "eot": self.eot,
-            "threat": {"norm": self.norm, "epsilon": self.epsilon},
+            "threat": {"norm": self.norm, "epsilon": self.epsilon, "target_class": self.target_class},
             "data": dict(self.data),
             "models": [
                 {**asdict(model), "flags": [asdict(flag) for flag in model.flags]} for model in self.models

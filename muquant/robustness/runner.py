@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muquant.attacks import ATTACKS, Attack, AttackResult, Target, TorchTarget
+from muquant.attacks import ATTACKS, Attack, AttackResult, Goal, Target, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
+from muquant.attacks.target import abstains
 from muquant.base.processes import Processes
 from muquant.data import Dataset
 from muquant.robustness.kept import Witness
@@ -32,11 +33,14 @@ class Sample:
         images: float32 [N, C, H, W] in [0, 1].
         labels: int64 [N].
         classes: how many there are.
+        target_classes: int64 [N], what the images should be taken for; None where any class but the label
+            will do.
     """
 
     images: Tensor
     labels: Tensor
     classes: int
+    target_classes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,18 +52,27 @@ class Sample:
 
     def at(self, rows: Tensor) -> "Sample":
         """Some of the images, int64 [n]."""
-        return Sample(self.images[rows], self.labels[rows], self.classes)
+        aimed = self.target_classes
+        return Sample(
+            self.images[rows], self.labels[rows], self.classes, None if aimed is None else aimed[rows]
+        )
+
+    def goal(self, target: Target) -> Goal:
+        """What attacks on a target want of the images."""
+        return Goal(self.labels, self.target_classes, abstains(target))
 
     def first(self, limit: int | None) -> "Sample":
         """The first so many images, all where `limit` is None."""
-        return self if limit is None else Sample(self.images[:limit], self.labels[:limit], self.classes)
+        return self if limit is None else self.at(torch.arange(min(limit, len(self))))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of pixels and labels."""
+        """SHA-256 of pixels and labels, and of the classes that are aimed at."""
         sha = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         sha.update(self.images.contiguous().numpy().data)
         sha.update(self.labels.contiguous().numpy().data)
+        if self.target_classes is not None:
+            sha.update(self.target_classes.contiguous().numpy().data)
         return sha.hexdigest()
 
 
@@ -122,6 +135,7 @@ class Runner:
             "sample": sample.digest,
             "seed": self.seed + seed,
             "batch_size": BATCH_SIZE,
+            **({"abstains": True} if abstains(self.target) else {}),
         }
         identity, first = json.dumps({**key, "rows": rows.tolist()}, sort_keys=True), self.processes.rank == 0
         if identity in self.done:
@@ -147,15 +161,22 @@ class Runner:
 
     @cached_property
     def _witness(self) -> Witness:
-        return Witness(self.target, self.sample.images, self.sample.labels)
+        return Witness(self.target, self.sample.images, self.sample.goal(self.target))
 
     def _attack(self, title: str, attack: Attack, sample: Sample, seed: int) -> AttackResult:
         total = -(-len(sample) // BATCH_SIZE)
         mine: dict[int, AttackResult] = {}
         for number in range(self.processes.rank, total, self.processes.count):
             rows = slice(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
-            images, labels = sample.images[rows], sample.labels[rows]
-            mine[number] = attack.attack_batch(self.target, images, labels, seed=seed, number=number)
+            part = sample.at(torch.arange(len(sample))[rows])
+            mine[number] = attack.attack_batch(
+                self.target,
+                part.images,
+                part.labels,
+                target_classes=part.target_classes,
+                seed=seed,
+                number=number,
+            )
             self.on_batch(title, min(rows.stop, len(sample)), len(sample))
         parts = self.processes.gather(mine, total)
         count = self.processes.count
@@ -193,10 +214,10 @@ def replay(target: Target, made: AttackResult, sample: Sample) -> AttackResult:
     """
     begin = time.perf_counter()
     with target.ready(), torch.no_grad():
-        clean = predictions(target, sample.images)
-        shown = predictions(target, made.adversarial)
-    attacked = clean == sample.labels
-    success = attacked & (shown != sample.labels)
+        clean, shown = (batched_logits(target, images) for images in (sample.images, made.adversarial))
+    goal = sample.goal(target)
+    attacked = goal.right(clean)
+    success = attacked & goal.fooled(shown)
     keep = success.float()
     return AttackResult(
         made.adversarial,
@@ -212,6 +233,8 @@ def replay(target: Target, made: AttackResult, sample: Sample) -> AttackResult:
 
 def predictions(target: Target, images: Tensor) -> Tensor:
     """The classes that a target sees in images [N, ...], int64 [N] on the CPU.
+
+    Where it abstains, that is the number of its last output, which is no class.
 
     Raises:
         InputError: its output is no logits, or not finite.

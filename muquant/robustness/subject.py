@@ -30,6 +30,7 @@ class Subject:
         bits: of a compressed weight, on average; 32 where nothing is compressed, None where not known.
         nbytes: of the file that is deployed; None where there is none.
         file: what names the session's file: a digest, which tells finished attacks on it from others'.
+        abstains: whether the last output is no class, but says that the model does not answer.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Subject:
     bits: float | None = None
     nbytes: int | None = None
     file: str = ""
+    abstains: bool = False
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -47,11 +49,11 @@ class Subject:
 
     def torch_target(self) -> TorchTarget | None:
         """The module as a target with gradients."""
-        return None if self.module is None else TorchTarget(self.module)
+        return None if self.module is None else TorchTarget(self.module, abstains=self.abstains)
 
     def onnx_target(self) -> CallableTarget | None:
         """The session as a target without gradients."""
-        return None if self.session is None else CallableTarget(self.session)
+        return None if self.session is None else CallableTarget(self.session, abstains=self.abstains)
 
     def averaged(self, passes: int) -> "Subject":
         """The same model by its mean answers over several passes; itself for one pass."""
@@ -73,19 +75,32 @@ class Subject:
     def check(self, images: Tensor, classes: int) -> None:
         """Refuse what does not give logits [N, classes] for images [N, ...], in PyTorch or under onnxruntime.
 
+        Where the model abstains it gives one more.
+
         Raises:
             InputError: it does not.
         """
-        for target in (self.torch_target(), self.onnx_target()):
-            if target is None:
-                continue
-            with target.ready(), torch.no_grad(), naming_shape(images):
-                found = list(checked_logits(target, images.to(target.device)).shape)
-            if found[1] != classes:
+        expected = classes + self.abstains
+        for found in self.outputs(images):
+            if found != expected:
+                more = ", and one for abstaining" if self.abstains else ""
                 raise InputError(
-                    f"expected logits [{len(images)}, {classes}] for {len(images)} images of {classes} "
-                    f"classes, found {found}; give a model of the same data"
+                    f"expected logits [{len(images)}, {expected}] for {len(images)} images of {classes} "
+                    f"classes{more}, found {[len(images), found]}; give a model of the same data"
                 )
+
+    def outputs(self, images: Tensor) -> list[int]:
+        """How many outputs it has for each image, under each of its runtimes.
+
+        Raises:
+            InputError: it does not take the images, or its output is no logits.
+        """
+        found = []
+        for target in (self.torch_target(), self.onnx_target()):
+            if target is not None:
+                with target.ready(), torch.no_grad(), naming_shape(images):
+                    found.append(checked_logits(target, images.to(target.device)).shape[1])
+        return found
 
     def digest(self, runtime: str) -> str:
         """SHA-256 of what is attacked under "torch" or "onnx"."""
@@ -93,7 +108,7 @@ class Subject:
 
 
 def batched_logits(target: Target, images: Tensor) -> Tensor:
-    """The logits of a target for images [N, ...] with N >= 1, float32 [N, classes] on the CPU.
+    """The outputs of a target for images [N, ...] with N >= 1, float32 on the CPU: [N, classes], or one more.
 
     Raises:
         InputError: its output is no logits, or not finite.

@@ -26,8 +26,10 @@ def summarize(
     sample: Sample,
     twin: Assessment | None = None,
     proven: torch.Tensor | None = None,
+    *,
+    runtime: Literal["torch", "onnx"] = "torch",
 ) -> ModelReport:
-    """The report on one model: in PyTorch, or under onnxruntime where the assessment has no evidence.
+    """The report on one model under one runtime.
 
     Args:
         subject: the model.
@@ -35,14 +37,15 @@ def summarize(
         sample: the images.
         twin: what was found in PyTorch, for a report under onnxruntime.
         proven: which images are certified, bool [N]; None where nobody asked.
+        runtime: where it was tried.
     """
-    runtime: Literal["torch", "onnx"] = "onnx" if assessment.evidence is None else "torch"
     correct = assessment.predicted == sample.labels
+    abstained = assessment.predicted == sample.classes
     survived = correct & ~assessment.worst.success
     available = [
         entry for entry in assessment.entries if entry.outcome and not entry.suite_attack.attack.corruption
     ]
-    standard = _standard_version(assessment)
+    standard = _standard_version(assessment) if sample.target_classes is None else None
     checks = tuple(
         CheckReport(
             check.name, check.kind, finding.fired, finding.value, finding.threshold, finding.explanation
@@ -68,6 +71,7 @@ def summarize(
         checks=checks,
         verdict=_verdict(twin or assessment),
         seconds=assessment.seconds,
+        abstained=float(abstained.double().mean()) if subject.abstains else None,
     )
 
 

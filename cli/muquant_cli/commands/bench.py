@@ -1,6 +1,7 @@
 """`muquant bench`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -54,6 +55,19 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
     type=click.Choice(list(BOUNDS)),
     help="Prove, too, of how many images no attack can turn them.",
 )
+@click.option(
+    "--target-class",
+    default="",
+    metavar="N|random|least-likely|next",
+    help="Aim all attacks at a class: N, or for each image a random one, the one with the smallest logit, or "
+    "the one after its own. Only an image that is taken for it counts as fooled.",
+)
+@click.option(
+    "--reject",
+    is_flag=True,
+    help="Models with one output more than there are classes abstain by the last one: not right for a clean "
+    "image, not fooled for an adversarial one.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw and of all attacks.")
 @click.option(
     "-o",
@@ -92,6 +106,8 @@ def bench(
     surrogate: Path | None,
     eot: int,
     certify: str | None,
+    target_class: str,
+    reject: bool,
     seed: int,
     out: Path,
     examples: bool,
@@ -118,8 +134,21 @@ def bench(
     candidates = read_candidates(models, module)
     with naming("--surrogate"):
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(processes.device))
-    count = min(_LIMIT, len(dataset)) if limit is None else limit or None
-    setup = BenchmarkSetup(suite, settings, count, seed, twin, out / "attacks", processes, eot, certify or "")
+    setup = BenchmarkSetup(
+        suite,
+        settings,
+        limit or None,
+        seed,
+        twin,
+        out / "attacks",
+        processes,
+        eot,
+        certify or "",
+        target_class,
+        reject,
+    )
+    if limit is None:
+        setup = replace(setup, limit=min(_LIMIT, len(setup.draw(dataset))))
     if processes.rank == 0:
         check_writable(make_folder(out) / "report.json")  # hours before it is written
     report = run_bench(

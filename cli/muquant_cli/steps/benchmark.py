@@ -62,7 +62,8 @@ def run_bench(
 def _show(output: Output, report: Report) -> None:
     """Print the headline, the attacks and the flags."""
     count = report.data["count"]
-    where = f"{report.norm} {report.epsilon:.4g}, {count} images of {report.data['name']}"
+    aim = f", aimed at {words.aim(report)}" if words.aim(report) else ""
+    where = f"{report.norm} {report.epsilon:.4g}{aim}, {count} images of {report.data['name']}"
     standard, proven = words.has_standard(report), words.has_certified(report)
     header = (
         *("model", "runtime", "bits", "clean"),
@@ -74,6 +75,8 @@ def _show(output: Output, report: Report) -> None:
     output.table(f"Worst case over all attacks, {where}", header, rows)
     for line in words.efforts(report):
         output.say(f"AA standard of {line}")
+    for line in filter(None, (words.aimed(report), *words.abstained(report))):
+        output.say(line)
     names = list(dict.fromkeys(name for model in report.models for name in model.attacks))
     cells = [(name, *(_cell(model, name) for model in report.models)) for name in names]
     titles = [f"{model.name} ({model.runtime})" for model in report.models]

@@ -17,8 +17,11 @@ def unbounded(evidence: Evidence) -> Finding | None:
     """Fires where PGD leaves more than chance at an epsilon at which every image can be made evenly grey.
 
     That is 0.5 in Linf. Then all images share a point, and no classifier is right on more than the most
-    common class: what is left above that is a failure of the attack (Athalye et al. 2018, section 3.1).
+    common class: what is left above that is a failure of the attack (Athalye et al. 2018, section 3.1). Not
+    applied to a model that abstains, as it may on grey images.
     """
+    if evidence.abstains:
+        return None
     epsilon = grey_radius(evidence)
     left = point(evidence, epsilon).withstood
     count, chance = int(left.sum()), evidence.chance(len(left))

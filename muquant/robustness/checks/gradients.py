@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from muquant.attacks import LOSSES, PGD, Target
+from muquant.attacks import LOSSES, PGD, Goal, Target
 from muquant.attacks.base import BATCH_SIZE
 from muquant.attacks.norms import project, random_start, steepest
 from muquant.attacks.problem import AttackProblem
@@ -160,8 +160,9 @@ def _images(evidence: Evidence, chosen: Tensor) -> tuple[Tensor, Tensor]:
 def _ascent(evidence: Evidence, inputs: Tensor, labels: Tensor, loss: str) -> tuple[Tensor, Tensor]:
     """A loss [n] and its gradient [n, ...] by the inputs; zero where there is none."""
     target, leaf = evidence.target, inputs.detach().requires_grad_()
+    goal = Goal(labels, abstains=evidence.abstains)
     with target.ready(), torch.enable_grad():
-        value = LOSSES[loss](target.logits(leaf).float(), labels)
+        value = goal.objective(LOSSES[loss], goal.logits(target.logits(leaf).float()))
         gradient = None
         if value.requires_grad:
             (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)

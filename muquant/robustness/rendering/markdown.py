@@ -22,8 +22,9 @@ def to_markdown(report: Report) -> str:
 
 def _worst_case(report: Report) -> Iterator[str]:
     count, standard, proven = report.data["count"], words.has_standard(report), words.has_certified(report)
+    aim = f", aimed at {words.aim(report)}" if words.aim(report) else ""
     yield (
-        f"## Worst case within {words.ball(report.norm, report.epsilon)}, "
+        f"## Worst case within {words.ball(report.norm, report.epsilon)}{aim}, "
         f"{words.plural(count, 'image')} of {code(report.data['name'])}, split {code(report.data['split'])}"
     )
     yield ""
@@ -45,7 +46,7 @@ def _worst_case(report: Report) -> Iterator[str]:
                 *[words.percent(model.aa_standard, count)] * standard,
                 f"**{words.percent(model.worst_case, count)}**",
                 words.interval(model.worst_case_interval, count),
-                f"{words.SYMBOLS[model.verdict]} **{model.verdict}** ({escape(words.reason(model))})",
+                f"{words.SYMBOLS[model.verdict]} **{model.verdict}** ({escape(words.reason(model, report))})",
             ]
             for model in report.models
         ],
@@ -58,6 +59,14 @@ def _worst_case(report: Report) -> Iterator[str]:
         "believed, not whether it is high."
     )
     yield ""
+    if words.aim(report):
+        yield words.aimed(report)
+        yield ""
+    if words.abstained(report):
+        yield words.ABSTAINS
+        yield ""
+        yield from (f"- {escape(line)}" for line in words.abstained(report))
+        yield ""
     if proven:
         yield words.CERTIFIED
         yield ""

@@ -25,6 +25,11 @@ CERTIFIED = (
     "below, where the worst case is one from above."
 )
 
+ABSTAINS = (
+    "A model that abstains is not right about a clean image by that, and not fooled by an adversarial one."
+)
+
+_AIMS = {"random": "a random class", "least-likely": "the least likely class", "next": "the next class"}
 _PIXEL_LEVELS = 255
 
 
@@ -64,6 +69,33 @@ def ball(norm: str, epsilon: float | None) -> str:
     return f"{name}, any distance" if epsilon is None else f"{name} ≤ {radius(epsilon)}"
 
 
+def aim(report: Report) -> str:
+    """What attacks aimed at, such as "class 3" or "the least likely class"; "" where at nothing."""
+    rule = report.target_class
+    return "" if rule is None else _AIMS.get(rule, f"class {rule}")
+
+
+def aimed(report: Report) -> str:
+    """What figures mean where attacks aimed at a class; "" where they did not."""
+    if report.target_class is None:
+        return ""
+    return (
+        f"Attacks aimed at {aim(report)}: an image is fooled only where the model takes it for that class. "
+        "Such a figure is higher than one of attacks that may end in any class, and is not to be set beside "
+        "one: no masking check looks at it, and it is no AA standard."
+    )
+
+
+def abstained(report: Report) -> list[str]:
+    """Of how many clean images each model abstains that can."""
+    count = report.data["count"]
+    return [
+        f"{title(model)}, abstains on {percent(model.abstained, count)} of the clean images."
+        for model in report.models
+        if model.abstained is not None
+    ]
+
+
 def number(value: float) -> str:
     """Four significant digits, or a whole number where it is larger."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.4g}"
@@ -99,10 +131,10 @@ def make(model: ModelReport) -> str:
     return ", ".join(filter(None, (bits, file)))
 
 
-def reason(model: ModelReport) -> str:
-    """Why the verdict is what it is."""
+def reason(model: ModelReport, report: Report) -> str:
+    """Why the verdict on a model of a report is what it is."""
     if model.verdict == "not assessed":
-        return "white-box attacks were not available"
+        return "attacks aimed at classes" if aim(report) else "white-box attacks were not available"
     if not model.checks:
         return unchecked(model)
     if model.verdict == "not established":

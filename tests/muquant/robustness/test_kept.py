@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from muquant.attacks import DDN, FGSM, PGD, Attack, AttackResult, NormalNoise, Square, TorchTarget
+from muquant.attacks import DDN, FGSM, PGD, Attack, AttackResult, Goal, NormalNoise, Square, TorchTarget
 from muquant.base.processes import Processes
 from muquant.base.tensor_files import read_tensors
 from muquant.data import Dataset
@@ -23,7 +23,7 @@ ATTACK = PGD(epsilon=0.1, steps=3)
 
 @pytest.fixture
 def witness(net: nn.Module, quarters: Dataset) -> Witness:
-    return Witness(TorchTarget(net), quarters.inputs(), quarters.labels)
+    return Witness(TorchTarget(net), quarters.inputs(), Goal(quarters.labels))
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def witness(net: nn.Module, quarters: Dataset) -> Witness:
 )
 @pytest.mark.parametrize("count", [230, 101])
 def test_what_an_attack_found_is_believed(witness: Witness, attack: Attack, count: int) -> None:
-    found = attack.attack(witness.target, witness.images[:count], witness.labels[:count])
+    found = attack.attack(witness.target, witness.images[:count], witness.goal.labels[:count])
     assert witness.why_not(found, attack, torch.arange(count)) == ""
 
 
 def test_within_other_bounds_too(net: nn.Module, quarters: Dataset) -> None:
     target = TorchTarget(net, bounds=(0, 255), preprocessing=(0, 255))
-    witness = Witness(target, quarters.inputs() * 255, quarters.labels)
-    found = ATTACK.attack(target, witness.images, witness.labels)
+    witness = Witness(target, quarters.inputs() * 255, Goal(quarters.labels))
+    found = ATTACK.attack(target, witness.images, witness.goal.labels)
     assert 0 < int(found.success.sum()) < 230
     assert witness.why_not(found, ATTACK, torch.arange(230)) == ""
     assert "threat" in witness.why_not(found, PGD(epsilon=0.09, steps=3), torch.arange(230))

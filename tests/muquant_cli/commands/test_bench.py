@@ -112,6 +112,18 @@ def test_autoattack_in_l1_with_every_image(run: Path, tmp_path: Path) -> None:
         assert int(arrays["withstands"].sum()) == round(10 * row["worst_case"])
 
 
+def test_attacks_aim_at_a_class(run: Path, tmp_path: Path) -> None:
+    arguments = ("bench", f"float={run}", "--data", "digits", "--out", tmp_path, "--runtime", "torch")
+    shown = invoke(*arguments, "--target-class", 3, "--epsilon", 0.02, "--examples").output
+    document = json.loads((tmp_path / "report.json").read_text())
+    labels = load_dataset("digits", "test").labels
+    assert document["data"]["indices"] == (labels != 3).nonzero()[:, 0].tolist()
+    assert document["threat"]["target_class"] == "3"
+    assert "aimed at class 3" in shown
+    with np.load(tmp_path / "examples-0-float-torch.npz") as arrays:
+        assert set(arrays["target_class"].tolist()) == {3}
+
+
 def nearest_means(path: Path, low: float, high: float, mean: float, std: float) -> Path:
     """An ONNX file, of a batch of 8, that takes digits as ((low + (high - low) image) - mean) / std."""
     train = load_dataset("digits", "train")
@@ -205,6 +217,12 @@ def test_an_onnx_file_of_other_data_is_refused(
         (("--mean", "a"), "--mean is 'a'; expected numbers"),
         (("--std", "0"), "expected deviations above 0"),
         (("--device", "tpu"), "device"),
+        (
+            ("--target-class", "10"),
+            "target class: expected a class from 0 to 9, or random, least-likely, next",
+        ),
+        (("--target-class", "cat"), "found 'cat'"),
+        (("--reject",), "expected a model with 11 outputs, the last of which abstains, found [10]"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
 )

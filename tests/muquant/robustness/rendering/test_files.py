@@ -25,7 +25,7 @@ def test_the_document_holds_the_values_of_the_report(report: Report, tmp_path: P
         raise AssertionError(f"{constant} is no JSON")
 
     document = json.loads(text, parse_constant=refuse)
-    assert document["threat"] == {"norm": report.norm, "epsilon": report.epsilon}
+    assert document["threat"] == {"norm": report.norm, "epsilon": report.epsilon, "target_class": None}
     assert document["data"] == report.data
     assert document["command"] == report.provenance["command"]
     for found, model in zip(document["models"], report.models, strict=True):

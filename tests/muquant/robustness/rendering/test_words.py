@@ -89,7 +89,7 @@ def test_parameters_are_listed_with_those_of_an_attack_inside() -> None:
 
 
 def test_every_verdict_has_its_reason(report: Report) -> None:
-    assert [words.reason(model) for model in report.models] == [
+    assert [words.reason(model, report) for model in report.models] == [
         "only advisory: black-box",
         "checked as a PyTorch model",
         "no check fired",
@@ -97,6 +97,23 @@ def test_every_verdict_has_its_reason(report: Report) -> None:
         "fired: scale",
         "white-box attacks were not available",
     ]
+
+
+def test_an_aim_in_words(report: Report) -> None:
+    assert (words.aim(report), words.aimed(report)) == ("", "")
+    aims = {"3": "class 3", "random": "a random class", "least-likely": "the least likely class"}
+    for rule, text in aims.items():
+        aimed = replace(report, target_class=rule)
+        assert words.aim(aimed) == text
+        assert words.aimed(aimed).startswith(f"Attacks aimed at {text}: ")
+        unassessed = replace(report.models[0], verdict="not assessed")
+        assert words.reason(unassessed, aimed) == "attacks aimed at classes"
+
+
+def test_what_abstains_is_told(report: Report) -> None:
+    assert words.abstained(report) == []
+    timid = replace(report, models=(report.models[0], replace(report.models[2], abstained=0.071)))
+    assert words.abstained(timid) == ["robust 3 bits, PyTorch, abstains on 7.1% of the clean images."]
 
 
 def test_disqualifying_flags_come_first(report: Report) -> None:
