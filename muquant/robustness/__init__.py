@@ -6,6 +6,7 @@ report, pictures = benchmark([Subject("float", module)], load_dataset("mnist", "
 What is asked:
 settings.py     the numbers of a data set: epsilons, steps
 suites.py       which attacks, with these numbers
+own.py          attacks that a user lists, as a suite
 aims.py         the class that attacks aim at, by rules
 subject.py      a model by name, as a module, under a runtime, or both
 
@@ -37,6 +38,7 @@ from muquant.robustness.benchmark import BenchmarkSetup, benchmark
 from muquant.robustness.checks import CHECKS
 from muquant.robustness.familiar import AutoAttack, at_epsilons
 from muquant.robustness.images import ImageResults, write_images
+from muquant.robustness.own import read_suite
 from muquant.robustness.rendering import to_html, to_markdown, write_report
 from muquant.robustness.report import AccuracyCurve, AttackReport, CheckReport, ModelReport, Picture, Report
 from muquant.robustness.settings import SETTINGS, Settings, settings_for
@@ -62,6 +64,7 @@ __all__ = [
     "SuiteAttack",
     "at_epsilons",
     "benchmark",
+    "read_suite",
     "settings_for",
     "to_html",
     "to_markdown",

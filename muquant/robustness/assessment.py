@@ -45,6 +45,7 @@ class Assessment:
         evidence: what the checks looked at; None where there were none: under another runtime than PyTorch,
             and where attacks aimed at classes, which no check knows how to judge.
         seconds: wall time.
+        threat: the headline's.
     """
 
     predicted: Tensor
@@ -53,6 +54,7 @@ class Assessment:
     findings: Sequence[tuple[Check, Finding]]
     evidence: Evidence | None
     seconds: float
+    threat: Threat
 
 
 def assess_torch(
@@ -76,7 +78,9 @@ def assess_torch(
                 findings.append((check, finding))
     entries = [Entry(each, outcomes[each.name]) for each in suite]
     worst = worst_case(runner.found(), predicted, sample, settings.threat)
-    return Assessment(predicted, entries, worst, findings, evidence, time.perf_counter() - begin)
+    return Assessment(
+        predicted, entries, worst, findings, evidence, time.perf_counter() - begin, settings.threat
+    )
 
 
 def run_suite(runner: Runner, suite: Sequence[SuiteAttack]) -> dict[str, AttackOutcome]:
@@ -126,7 +130,7 @@ def assess_session(
     if twin is not None:
         replays.append(replay(runner.target, twin[1].worst, sample))
     worst = worst_case([*runner.found(), *replays], predicted, sample, settings.threat)
-    return Assessment(predicted, entries, worst, (), None, time.perf_counter() - begin)
+    return Assessment(predicted, entries, worst, (), None, time.perf_counter() - begin, settings.threat)
 
 
 def survivors(each: SuiteAttack, outcomes: Mapping[str, AttackOutcome]) -> Tensor | None:

@@ -12,20 +12,20 @@ from torch import Tensor
 from muquant.attacks import Target
 from muquant.base.errors import InputError, naming
 from muquant.base.processes import Processes
-from muquant.base.registry import look_up
 from muquant.base.seeds import generator_for
 from muquant.data import Dataset
 from muquant.robustness.aims import aimed, fixed_class
 from muquant.robustness.assessment import Assessment, assess_session, assess_torch
 from muquant.robustness.certified import certified, check_against, check_certifiable
 from muquant.robustness.images import ImageResults, image_results
+from muquant.robustness.own import read_suite
 from muquant.robustness.progress import Meter, OnBenchmarkProgress, work
 from muquant.robustness.report import ModelReport, Picture, Report
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
 from muquant.robustness.subject import Subject
-from muquant.robustness.suites import SUITES, SuiteAttack
+from muquant.robustness.suites import SuiteAttack
 from muquant.robustness.summary import pictures, summarize
 
 
@@ -34,7 +34,7 @@ class BenchmarkSetup:
     """What is run, and how.
 
     Attributes:
-        suite: a name of `SUITES`.
+        suite: a name of `SUITES`, or attacks by name with their settings, see `read_suite`.
         settings: the suite's numbers.
         limit: images, drawn from the data set without replacement; None for all.
         seed: of the draw and of all attacks.
@@ -73,9 +73,9 @@ class BenchmarkSetup:
         """What the suite runs.
 
         Raises:
-            InputError: there is no such suite, or it does not know the norm.
+            InputError: there is no such suite or attack, or it cannot be run with these numbers.
         """
-        return look_up("suite", self.suite, SUITES)(self.settings, self.surrogate)
+        return read_suite(self.suite)(self.settings, self.surrogate)
 
     def draw(self, dataset: Dataset) -> Tensor:
         """Places of the images in a data set, rising, int64 [limit].

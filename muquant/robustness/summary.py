@@ -10,14 +10,11 @@ from muquant.robustness.report import AttackReport, CheckReport, ModelReport, Pi
 from muquant.robustness.runner import Sample, describe
 from muquant.robustness.statistics import median, wilson
 from muquant.robustness.subject import Subject
-from muquant.robustness.suites import STANDARD_VERSION
+from muquant.robustness.suites import standard_version
 from muquant.robustness.sweep import curves
 
 PICTURES = 2
 """Pictures of each attack on each model."""
-
-_CHAIN = [STANDARD_VERSION[:count] for count in range(1, len(STANDARD_VERSION) + 1)]
-"""AutoAttack's attacks, each with those before it."""
 
 
 def summarize(
@@ -117,10 +114,13 @@ def report_attack(entry: Entry) -> AttackReport:
 
 
 def _standard_version(assessment: Assessment) -> AttackReport | None:
-    """The last attack of AutoAttack's standard version, where all of it was run."""
+    """The last attack of AutoAttack's standard version, where all of it was run as its authors do."""
+    threat = assessment.threat
+    assert threat.radius is not None
+    wanted = standard_version(threat.radius, threat.norm)
     found = [entry for entry in assessment.entries if entry.outcome is not None]
-    chain = [entry for entry in found if (*entry.suite_attack.after, entry.suite_attack.name) in _CHAIN]
-    return report_attack(chain[-1]) if len(chain) == len(_CHAIN) else None
+    chain = [entry for entry in found if entry.suite_attack in wanted]
+    return report_attack(chain[-1]) if len(chain) == len(wanted) else None
 
 
 def _median_distance(result: AttackResult, distance: torch.Tensor) -> float | None:

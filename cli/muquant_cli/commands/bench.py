@@ -28,7 +28,13 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @click.option("--data", required=True, help="Data set whose test images are attacked.")
-@click.option("--suite", type=click.Choice(list(SUITES)), default="standard", help="Which attacks.")
+@click.option("--suite", type=click.Choice(list(SUITES)), help="Which attacks.  [default: standard]")
+@click.option(
+    "--attacks",
+    metavar="NAME[:KEY=VALUE,...],...|FILE",
+    help="Attacks of your own choice instead of a suite, with settings, such as "
+    "apgd-ce:steps=50,restarts=3,square; or a .json or .toml file of them.",
+)
 @click.option("--runtime", default="torch,onnx", metavar="torch,onnx", help="Where the models run.")
 @click.option(
     "--limit",
@@ -95,7 +101,8 @@ def bench(
     output: Output,
     models: tuple[str, ...],
     data: str,
-    suite: str,
+    suite: str | None,
+    attacks: str | None,
     runtime: str,
     limit: int | None,
     epsilon: str | None,
@@ -134,8 +141,10 @@ def bench(
     candidates = read_candidates(models, module)
     with naming("--surrogate"):
         twin = None if surrogate is None else TorchTarget(load_run(surrogate).to(processes.device))
+    if suite and attacks:
+        raise InputError("--suite and --attacks both say which attacks are run; give one")
     setup = BenchmarkSetup(
-        suite,
+        attacks or suite or "standard",
         settings,
         limit or None,
         seed,

@@ -41,7 +41,7 @@ def run_bench(
     images: list[ImageResults] = []
     _ = setup.attacks(), setup.draw(dataset)  # what cannot be run is refused before anything is exported
     tried = subjects(candidates, runtimes, out / "models", policy, setup.processes, preprocess)
-    with output.progress(f"Attacking with suite {setup.suite}") as update:
+    with output.progress(f"Attacking with {setup.suite}") as update:
         report, pictures = benchmark(
             tried,
             dataset,

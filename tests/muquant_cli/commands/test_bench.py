@@ -112,6 +112,23 @@ def test_autoattack_in_l1_with_every_image(run: Path, tmp_path: Path) -> None:
         assert int(arrays["withstands"].sum()) == round(10 * row["worst_case"])
 
 
+def test_attacks_of_ones_own(run: Path, tmp_path: Path) -> None:
+    text = "pgd:steps=5,restarts=2,square:queries=30,after=pgd"
+    (tmp_path / "own.toml").write_text(
+        '[[attacks]]\nattack = "pgd"\nsteps = 5\nrestarts = 2\n'
+        '[[attacks]]\nattack = "square"\nqueries = 30\nafter = ["pgd"]\n'
+    )
+    arguments = ("bench", f"float={run}", *FEW, "--out", tmp_path / "report", "--runtime", "torch")
+    (row,) = invoke_json(*arguments, "--attacks", text)["models"]
+    assert list(row["attacks"]) == ["pgd", "square"]
+    assert [row["attacks"]["pgd"]["parameters"][key] for key in ("steps", "restarts")] == [5, 2]
+    assert row["attacks"]["square"]["after"] == ["pgd"]
+    document = invoke_json(*arguments, "--attacks", tmp_path / "own.toml")
+    (same,) = document["models"]
+    assert document["suite"] == str(tmp_path / "own.toml")
+    assert {**row, "seconds": 0} == {**same, "seconds": 0}, "attacks that were kept are taken"
+
+
 def test_attacks_aim_at_a_class(run: Path, tmp_path: Path) -> None:
     arguments = ("bench", f"float={run}", "--data", "digits", "--out", tmp_path, "--runtime", "torch")
     shown = invoke(*arguments, "--target-class", 3, "--epsilon", 0.02, "--examples").output
@@ -217,6 +234,10 @@ def test_an_onnx_file_of_other_data_is_refused(
         (("--mean", "a"), "--mean is 'a'; expected numbers"),
         (("--std", "0"), "expected deviations above 0"),
         (("--device", "tpu"), "device"),
+        (("--attacks", "apgd"), "attack 'apgd' is unknown; expected one of fgsm, bim"),
+        (("--attacks", "pgd:step=3"), "attack pgd: setting 'step' is unknown; expected one of epsilon, norm"),
+        (("--attacks", "pgd", "--suite", "standard"), "--suite and --attacks both say"),
+        (("--attacks", "nowhere.toml"), "cannot read nowhere.toml"),
         (
             ("--target-class", "10"),
             "target class: expected a class from 0 to 9, or random, least-likely, next",
