@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+INTEGRATIONS := .venv-integrations
 # whole files, whose tests share models, in the order of tests/conftest.py
 PYTEST := $(VENV)/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick lint test-integrations clean
 
 demo: $(STAMP)
 	$(VENV)/bin/muquant demo
@@ -22,6 +23,17 @@ lint: $(STAMP)
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
+# against the packages themselves, which want versions of their own
+test-integrations: $(INTEGRATIONS)/.installed
+	$(INTEGRATIONS)/bin/python -c 'import lightning, olive, optimum.onnxruntime, pyautoattack, torchao' # so that none is skipped
+	$(INTEGRATIONS)/bin/pytest -W default tests/integrations
+
+$(INTEGRATIONS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --upgrade pip
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --editable '.[dev,integrations]'
+	@touch $@
+
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "muquant needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -31,5 +43,5 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(INTEGRATIONS) demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	rm -rf examples/networks examples/*/node_modules tests/examples/browser/node_modules

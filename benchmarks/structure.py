@@ -19,11 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = map(str, (ROOT, ROOT / "export", ROOT / "cli"))  # this checkout, whichever one is installed
+sys.path[:0] = map(
+    str, (ROOT, ROOT / "export", ROOT / "cli", ROOT / "integrations")
+)  # this checkout, whichever one is installed
 
 from provenance import write_results  # noqa: E402  # imports muquant
 
-PACKAGES = ("muquant", "muquant_onnx", "muquant_cli")
+PACKAGES = ("muquant", "muquant_onnx", "muquant_cli", "muquant_integrations")
 
 
 def main() -> int:
