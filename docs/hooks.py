@@ -1,0 +1,118 @@
+"""What the site takes from elsewhere in the repository: pages, pictures, the options of the commands.
+
+Links are written as they work in the repository, from the folder of the file that has them. Those to files that
+are pages or pictures of the site lead there; of others, such as a script, the site keeps the words alone.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from muquant_cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    "reference/format.md": "export/FORMAT.md",
+    "reference/report.md": "muquant/robustness/REPORT.md",
+    "reference/changes.md": "CHANGES.md",
+    "measured/benchmarks.md": "benchmarks/README.md",
+    "measured/paper-mnist.md": "benchmarks/results/paper_cnn4.md",
+    "measured/paper-cifar10.md": "benchmarks/results/paper_wrn-16-2.md",
+    "why/quantizer.md": "muquant/README.md",
+    "why/onnx.md": "export/README.md",
+    "why/robustness.md": "muquant/robustness/README.md",
+    "why/command-line.md": "cli/README.md",
+    "why/contributing.md": "CONTRIBUTING.md",
+}
+"""Page of the site -> file of the repository that it is."""
+PICTURES = "benchmarks/results"
+COMMANDS = "reference/commands.md"
+FENCE = re.compile(r"^(```+)(\S+) \S.*$", re.MULTILINE)
+CODE_OR_LINK = re.compile(r"^(```+).*?^\1$|`[^`\n]+`|(!?)\[((?:`[^`]*`|[^\[\]`])*)\]\(([^()\s]+)\)", re.M | re.S)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what lies elsewhere."""
+    for page, path in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / path).read_text()))
+    for picture in sorted((ROOT / PICTURES).glob("*.png")):
+        files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
+    files.append(File.generated(config, COMMANDS, content=commands()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links lead to where their files are on the site."""
+    uri = page.file.src_uri
+    return led(FENCE.sub(r"\1\2", markdown), PAGES.get(uri, f"docs/{uri}"), uri)
+
+
+def led(markdown: str, path: str, uri: str) -> str:
+    """The text of the file `path` of the repository as that of the page `uri`."""
+
+    def lead(found: re.Match[str]) -> str:
+        _, picture, words, target = found.groups()
+        if target is None or re.match(r"#|[a-z]+:", target):
+            return found[0]
+        place, _, anchor = target.partition("#")
+        there = place_of(posixpath.normpath(posixpath.join(posixpath.dirname(path), place)))
+        if there is None:
+            return str(words)
+        relative = posixpath.relpath(there, posixpath.dirname(uri) or ".")
+        return f"{picture}[{words}]({relative}{'#' + anchor if anchor else ''})"
+
+    return CODE_OR_LINK.sub(lead, markdown)
+
+
+def place_of(path: str) -> str | None:
+    """Where a file of the repository is on the site; None where it is not there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if path == f"docs/{COMMANDS}":
+        return COMMANDS
+    if not (ROOT / path).exists():
+        raise FileNotFoundError(f"a page links to {path}, which is not in the repository")
+    places = {file: page for page, file in PAGES.items()}
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    if path.startswith(PICTURES) and path.endswith(".png"):
+        return f"pictures/{posixpath.basename(path)}"
+    return places.get(path, places.get(f"{path}/README.md"))
+
+
+def commands() -> str:
+    """The page of the commands, from what `--help` says."""
+    context = click.Context(main, info_name="muquant")
+    parts = ["# The command line", main.help or ""]
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        parts += [f"## muquant {name}", in_blocks(command.help or "")]
+        inner = click.Context(command, info_name=name, parent=context)
+        for option in command.params:
+            record = option.get_help_record(inner)
+            if record is not None:
+                parts.append(f"`{record[0]}`\n:   {escaped(record[1])}")
+    return "\n\n".join(parts)
+
+
+def in_blocks(text: str) -> str:
+    """The paragraphs of a help text, those that keep their lines as code."""
+    paragraphs = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        kept = paragraph.startswith("\b")
+        lines = paragraph.removeprefix("\b\n")
+        paragraphs.append(f"```text\n{lines}\n```" if kept else escaped(lines))
+    return "\n\n".join(paragraphs)
+
+
+def escaped(text: str) -> str:
+    """Words that are no Markdown."""
+    return re.sub(r"([\\`*_{}<>|\[\]])", r"\\\1", text)
