@@ -1,4 +1,4 @@
-"""Write the figures of the READMEs from `results/`: python benchmarks/figures.py [--check]."""
+"""Write the figures of the pages from `results/`: python benchmarks/figures.py [--check]."""
 
 import argparse
 import json
@@ -270,6 +270,27 @@ def zoo_answers(document: dict[str, Any]) -> str:
     return markdown_table(("network", "figure", *ways), "ll" + "r" * len(ways), rows)
 
 
+def zoo_sizes(document: dict[str, Any]) -> str:
+    """Return the table of what files cost at each width, beside peers: size, and answers that stay."""
+    ways = list(next(iter(document["networks"].values()))["ways"])
+    head = ("% of the float file: % of the answers", *document["networks"])
+    rows = []
+    for way in ways:
+        bold = "**" if way.startswith("muquant") else ""
+        cells = (_size_and_answers(row, way) for row in document["networks"].values())
+        rows.append((f"{bold}{way}{bold}", *cells))
+    return markdown_table(head, "l" + "r" * len(document["networks"]), rows)
+
+
+def _size_and_answers(row: dict[str, Any], way: str) -> str:
+    """One cell; "no" where there is no such file."""
+    found = row["ways"].get(way, {"failed": ""})
+    if "failed" in found:
+        return "no"
+    same = next(iter(found["task"].values()))
+    return f"{100 * found['nbytes'] / row['float_nbytes']:.0f}: {100 * same:.1f}"
+
+
 def _figure(draw: dict[str, Any], figure: str) -> float:
     found: float = draw["task"].get(figure, min(db for db in draw["sqnr"].values() if db is not None))
     return found
@@ -338,14 +359,16 @@ def beyond_scales(document: dict[str, Any]) -> str:
 
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
-    "README.md": {
-        "mnist_cnn4": mnist_cnn4,
-        "robust_3bit": robust_3bit,
+    "docs/index.md": {"mnist_cnn4": mnist_cnn4},
+    "docs/choose.md": {
         "calibrated": calibrated,
         "runtime_peers": runtime_peers,
-        "compress_peers": compress_peers,
-        "runtimes_matrix": runtimes_matrix,
+        "zoo_answers": zoo_answers,
+        "zoo_sizes": zoo_sizes,
     },
+    "docs/language.md": {"compress_peers": compress_peers},
+    "docs/robustness.md": {"robust_3bit": robust_3bit},
+    "docs/serve.md": {"runtimes_matrix": runtimes_matrix},
     "benchmarks/README.md": {
         "paper_cnn4": paper,
         "paper_wrn-16-2": paper,

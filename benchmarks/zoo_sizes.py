@@ -66,7 +66,7 @@ def static_int8(source: Path, path: Path, samples: list[Feed]) -> None:
             return self.left.pop() if self.left else None
 
     prepared = path.with_suffix(".prepared")
-    shapes.quant_pre_process(source, prepared)
+    shapes.quant_pre_process(source, prepared, skip_symbolic_shape=True)
     library.quantize_static(prepared, path, Reader(), per_channel=True)
     prepared.unlink()
 

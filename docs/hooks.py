@@ -49,7 +49,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links lead to where their files are on the site."""
     uri = page.file.src_uri
-    return led(FENCE.sub(r"\1\2", markdown), PAGES.get(uri, f"docs/{uri}"), uri)
+    if uri not in PAGES:
+        return led(markdown, f"docs/{uri}", uri)
+    return led(FENCE.sub(r"\1\2", markdown), PAGES[uri], uri)
 
 
 def led(markdown: str, path: str, uri: str) -> str:
