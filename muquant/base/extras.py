@@ -14,8 +14,10 @@ EXTRAS = {
         "sympy", "torch", "torchvision",
     ),
     "bench": ("jinja2", "matplotlib"),
+    "timm": ("timm",),
 }  # fmt: skip
-"""Extra -> the modules that it brings; each has those before it, too."""
+"""Extra -> the modules that it brings, each before those that have it in them. Of several that are wanted at
+once the last is named."""
 _LEVELS = list(EXTRAS)
 _OWNERS = {module: level for level, modules in enumerate(EXTRAS.values()) for module in modules}
 NEEDS = {

@@ -24,12 +24,8 @@ def load_timm(text: str, pretrained: bool) -> Source:
         InputError: timm is not installed, the name is unknown, or there are no weights of it or they cannot
             be fetched.
     """
-    try:
-        import timm  # optional, and it takes seconds
-    except ImportError as error:
-        raise InputError(
-            f"{text} needs the package timm ({first_line(error)}); install it: pip install 'muquant[timm]'"
-        ) from error
+    import timm  # optional, and it takes seconds
+
     name = text.removeprefix(_PREFIX)
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models(), "timm.list_models()")

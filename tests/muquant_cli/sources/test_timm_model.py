@@ -1,6 +1,7 @@
 """`timm:NAME`, where timm is installed, and what is said where it is not."""
 
 import sys
+from importlib.machinery import PathFinder
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_without_timm_the_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match=r"needs the package timm .*pip install 'muquant\[timm\]'"):
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [each for each in sys.meta_path if each is not PathFinder])
+    with pytest.raises(InputError, match=r"timm, which is not installed; run: pip install 'muquant\[timm\]'"):
         read_source("timm:resnet10t")
 
 
