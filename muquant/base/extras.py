@@ -31,6 +31,7 @@ NEEDS = {
     "muquant_onnx.format": "serve",
     "muquant_onnx.lowering": "serve",
     "muquant_onnx.serving": "serve",
+    "muquant_integrations": "torch",
     "muquant_cli": "serve",
     "muquant_cli.commands": "torch",
     "muquant_cli.commands.bench": "bench",

@@ -67,7 +67,7 @@ def test_arrays_are_read_bit_for_bit(
         (header("(1,)", "'|V4'") + bytes(4), "expected numbers"),
         (header("(1,)", "[('a', '<f4')]") + bytes(4), "expected numbers"),
         (header(str((1,) * 65)) + bytes(4), "dim"),
-        (header("(" * 1000 + ")" * 1000), "npy|parse|pars"),
+        (header("(" * 1000 + ")" * 1000), "npy|parse|pars|nested"),
         (header("(1,)")[:20], "npy|EOF|reading"),
         (b"\x93NUMPY\x03\x00" + bytes(100), "version 3.0"),
         (b"\x80\x04K\x01.", "no array"),

@@ -144,6 +144,7 @@ def test_every_public_name_is_there_or_asks_for_its_extra() -> None:
 def test_every_room_asks_for_its_extra() -> None:
     rooms = {"muquant.attacks": "torch", "muquant.training": "torch", "muquant.robustness": "bench"}
     rooms |= {"muquant.data": "torch", "muquant.models": "torch", "muquant.certification": "torch"}
+    rooms |= {"muquant_integrations.torchao": "torch"}
     for name, text in answers(ROOMS, ALL, list(rooms)).items():
         assert asks_for(rooms.pop(name), text)
     assert not rooms
