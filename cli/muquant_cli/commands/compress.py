@@ -110,6 +110,8 @@ def compress(
       runs/mnist          a run folder; after `train --qat` as it was trained
       torchvision:NAME    a model of torchvision, with its pretrained weights
       timm:NAME           a model of timm, if that is installed
+      robustbench:NAME    a model of RobustBench's list, if that is installed,
+                          with your checkpoint models/DATASET/THREAT/NAME.pt
       pkg.module:factory  a function that returns a torch.nn.Module, or
                           (module, example), and that is run
       model.onnx          an ONNX file from anywhere

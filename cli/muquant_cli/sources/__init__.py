@@ -5,6 +5,7 @@ source.py              `Source`: the model, an example of its input, how images 
 run_folder.py          what `muquant train` made
 torchvision_model.py   torchvision:NAME
 timm_model.py          timm:NAME
+robustbench_model.py   robustbench:NAME
 factory.py             pkg.module:function, which is run
 state.py               other weights for it, from a file
 names.py               names out of long lists

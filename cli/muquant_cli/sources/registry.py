@@ -10,6 +10,7 @@ import torch
 from muquant.base.errors import InputError, naming
 from muquant.models.wrappers import unwrapped
 from muquant_cli.sources.factory import is_factory, load_factory
+from muquant_cli.sources.robustbench_model import is_robustbench, load_robustbench
 from muquant_cli.sources.run_folder import is_run, load_run_folder
 from muquant_cli.sources.source import Source
 from muquant_cli.sources.state import NO_STATE, load_state
@@ -41,6 +42,7 @@ SOURCES: dict[str, SourceKind] = {
     "run": SourceKind("a run folder", is_run, load_run_folder),
     "torchvision": SourceKind("torchvision:NAME", is_torchvision, load_torchvision),
     "timm": SourceKind("timm:NAME", is_timm, load_timm),
+    "robustbench": SourceKind("robustbench:NAME", is_robustbench, load_robustbench),
     "factory": SourceKind("pkg.module:factory", is_factory, load_factory),
 }
 """Kind -> how it is read. The first that claims a text gets it."""

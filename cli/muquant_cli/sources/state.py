@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 import torch
 from safetensors import SafetensorError
@@ -29,11 +30,28 @@ def load_state(module: nn.Module, path: str | os.PathLike[str]) -> None:
         InputError: the file is missing or no safetensors file, or its names or shapes are not those of
             `module`, which may be half-filled then.
     """
-    state = _read(path)
+    fill(module, _read(path), f"--state: {path}")
+
+
+def fill(
+    module: nn.Module, state: Mapping[str, Tensor], culprit: str, own: Collection[str] = frozenset()
+) -> None:
+    """Fill `module` with a state dict, as for `load_state`.
+
+    Args:
+        module: may be half-filled where the state does not fit.
+        state: names -> tensors.
+        culprit: the state's name in messages.
+        own: names of the module that it keeps its own tensors of where the state has none.
+
+    Raises:
+        InputError: the names or shapes are not those of `module`.
+    """
     wanted = module.state_dict(keep_vars=True)
     called = fit_names(state, wanted.keys())
     fitted = {called[name]: value for name, value in state.items()}
-    unfit = f"--state: {path} does not fit {type(module).__name__}"
+    fitted = {**{name: wanted[name] for name in own}, **fitted}
+    unfit = f"{culprit} does not fit {type(module).__name__}"
     for names in _shared(wanted):
         values = [fitted[name] for name in names if name in fitted]
         if any(not torch.equal(value, values[0]) for value in values[1:]):

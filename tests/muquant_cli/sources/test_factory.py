@@ -107,6 +107,7 @@ def test_what_goes_wrong_is_one_line(text: str, words: str, read: Read) -> None:
 def test_a_text_of_no_kind_is_refused_with_all_kinds() -> None:
     for text in ("resnet18", "models/net.py:model"):
         with pytest.raises(
-            InputError, match=r"a run folder, torchvision:NAME, timm:NAME or pkg\.module:factory"
+            InputError,
+            match=r"a run folder, torchvision:NAME, timm:NAME, robustbench:NAME or pkg\.module:factory",
         ):
             read_source(text)
