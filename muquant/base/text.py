@@ -1,5 +1,6 @@
-"""Text as people read it: names from files, sizes, and tables in Markdown."""
+"""Text as people read it: names from files, sizes, and what is Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
@@ -39,3 +40,15 @@ def markdown_table(header: Sequence[str], alignment: str, rows: Iterable[Sequenc
 def _line(cells: Sequence[str]) -> str:
     escaped = (printable(cell).replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"
+
+
+def code(text: str) -> str:
+    """A code span with `text` as it is, but on one line: nothing in it is markup, and nobody is mentioned."""
+    line = " ".join(text.split()) or " "
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
+
+
+def escape(text: str) -> str:
+    """A sentence on one line in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>#&~@!])", r"\\\1", " ".join(text.split()))

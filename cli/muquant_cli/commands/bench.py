@@ -16,9 +16,10 @@ from muquant.certification import BOUNDS
 from muquant.data import load_dataset
 from muquant.robustness import SUITES, BenchmarkSetup, settings_for
 from muquant.training import load_run
-from muquant_cli.options.common import module_option, policy_option, root_option
+from muquant_cli.card import check_card, of_benchmark, write_card
+from muquant_cli.options.common import card_option, module_option, policy_option, root_option
 from muquant_cli.output import FAILED, Output, command
-from muquant_cli.sources.candidates import read_candidates
+from muquant_cli.sources.candidates import Candidate, read_candidates
 from muquant_cli.steps.benchmark import run_bench
 
 _LIMIT = 1000
@@ -96,6 +97,7 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
 @module_option
 @policy_option
 @root_option
+@card_option
 @command
 def bench(
     output: Output,
@@ -124,6 +126,7 @@ def bench(
     module: str | None,
     policy: str,
     root: Path | None,
+    card: bool,
 ) -> None:
     """Attack MODELs side by side, and tell how far the figures can be believed.
 
@@ -160,14 +163,27 @@ def bench(
         setup = replace(setup, limit=min(_LIMIT, len(setup.draw(dataset))))
     if processes.rank == 0:
         check_writable(make_folder(out) / "report.json")  # hours before it is written
+        for candidate in candidates:
+            check_card(_carded(candidate, out), card)
     report = run_bench(
         output, candidates, dataset, setup, out, runtimes, policy, preprocess, examples=examples
     )
     if processes.rank > 0:
         return
-    output.result(report.to_dict())
+    document = report.to_dict()
+    if card:
+        document["card_paths"] = [
+            write_card(output, _carded(each, out), {"bench": of_benchmark(report, each.name)})["card_path"]
+            for each in candidates
+        ]
+    output.result(document)
     if any(flag.kind in _FAIL_ON[fail_on] for model in report.models for flag in model.flags):
         sys.exit(FAILED)
+
+
+def _carded(candidate: Candidate, out: Path) -> Path:
+    """Return the file beside which a model's card is: its own, or one in the folder of the report."""
+    return candidate.path if candidate.path.suffix in (".mq", ".onnx") else out / f"{candidate.name}.onnx"
 
 
 def _preprocess(bounds: str | None, mean: str | None, std: str | None) -> InputSpace | None:

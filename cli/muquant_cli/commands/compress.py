@@ -22,6 +22,7 @@ from muquant.compression.planning import plan_module
 from muquant.data import DATASETS
 from muquant.format.spec import Domain, Grid, Levels
 from muquant.quantization.outcome import finite
+from muquant_cli.card import check_card, of_compression, of_export, write_card
 from muquant_cli.options.answers import Wanted, answers_options
 from muquant_cli.options.budget import Budget, budget_options, keep_plan
 from muquant_cli.options.calibration import (
@@ -31,6 +32,7 @@ from muquant_cli.options.calibration import (
     warn_without_samples,
 )
 from muquant_cli.options.common import (
+    card_option,
     dynamic_option,
     out_option,
     parse_dynamic,
@@ -72,6 +74,7 @@ from muquant_onnx.lowering.targets import Target
 @root_option
 @target_options
 @dynamic_option
+@card_option
 @command
 def compress(
     output: Output,
@@ -101,6 +104,7 @@ def compress(
     root: Path | None,
     target: Target,
     dynamic: tuple[str, ...],
+    card: bool,
     **asked: Any,
 ) -> None:
     """Compress the weights of SOURCE to few bits.
@@ -119,6 +123,7 @@ def compress(
     """
     check_suffix(out)
     check_writable(out)
+    check_card(out, card)
     shapes = parse_dynamic(dynamic)
     if shapes and (out.suffix != ".onnx" or Path(source).suffix in GRAPHS):
         raise muquant.InputError(
@@ -155,12 +160,12 @@ def compress(
         path = Path(source)
         if path.suffix in GRAPHS:
             document, answers = compress_graph(
-                output, path, out, state, with_samples(), budget, wanted, target
+                output, path, out, state, with_samples(), budget, wanted, target, card=card
             )
         else:
             read = read_source(source, state=state, others=[f"a {suffix} file" for suffix in GRAPHS])
             document, answers = _compress_module(
-                output, read, out, with_samples(read.preprocess), budget, wanted, target, shapes
+                output, read, out, with_samples(read.preprocess), budget, wanted, target, shapes, card=card
             )
     output.result(document)
     missed = wanted.missed(answers)
@@ -178,9 +183,11 @@ def _compress_module(
     wanted: Wanted,
     target: Target,
     shapes: DynamicShapes | None,
+    *,
+    card: bool,
 ) -> tuple[dict[str, Any], muquant.AnswersCheck | None]:
-    """Compress a model, write it as `out` says, say how it went, and return that as a document, and what the
-    check of the answers found."""
+    """Compress a model, write it as `out` says, and its card, say how it went, and return that as a document,
+    and what the check of the answers found."""
     exported = out.suffix == ".onnx"
     if exported:
         source.require_example()  # before any work is done
@@ -227,7 +234,13 @@ def _compress_module(
         document.update(keep_plan(output, plan, out, out.stat().st_size))
     document |= {"path": str(out), "nbytes": out.stat().st_size, **layers_document(compressed.report)}
     document |= show_left_alone(output, compressed.left_alone) | wanted.show(output, answers)
-    return document | show_weight_bytes(output, compressed.weight_bytes), answers
+    document |= show_weight_bytes(output, compressed.weight_bytes)
+    if card:
+        sections = {"compress": of_compression(source.text, out, compressed, answers)}
+        document |= write_card(
+            output, out, sections if report is None else {**sections, "export": of_export(report)}
+        )
+    return document, answers
 
 
 def _show_batch_norm(output: Output, result: Reestimation) -> dict[str, Any]:

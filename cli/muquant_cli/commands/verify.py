@@ -9,8 +9,9 @@ from muquant.base.errors import InputError
 from muquant.compression.calibration import Samples, read_samples
 from muquant.data import DATASETS, load_dataset
 from muquant.models.calls import Example, Inputs, random_inputs
+from muquant_cli.card import check_card, of_verification, write_card
 from muquant_cli.options.calibration import ARRAYS, read_calibration
-from muquant_cli.options.common import module_option, root_option
+from muquant_cli.options.common import card_option, module_option, root_option
 from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources import Source
 from muquant_cli.sources.artifacts import open_artifact
@@ -44,6 +45,7 @@ _RANDOM_INPUTS, _RANDOM_VALUES = 256, 1 << 22
 )
 @module_option
 @root_option
+@card_option
 @command
 def verify(
     output: Output,
@@ -54,6 +56,7 @@ def verify(
     runtimes: tuple[str, ...],
     module: str | None,
     root: Path | None,
+    card: bool,
 ) -> None:
     """Prove that FILE, an ONNX file, computes what MODEL, the .mq file behind it, computes.
 
@@ -62,6 +65,7 @@ def verify(
 
     Exit status 1 if it does not, or if a runtime cannot run it.
     """
+    check_card(file, card)
     if model.suffix in GRAPHS:
         if module is not None:
             raise InputError(f"--module {module}: {model} brings its own graph; leave the option out")
@@ -76,7 +80,10 @@ def verify(
             images, what = load_dataset(data, "test", root=root).inputs()[:limit], data
             inputs = images if known.preprocess is None else known.preprocess(images)
         report = run_verify(output, compressed, file, inputs, what, runtimes)
-    output.result(verify_document(report))
+    document = verify_document(report)
+    if card:
+        document |= write_card(output, file, {"verify": of_verification(report, file, model)})
+    output.result(document)
     if not report.passed:
         sys.exit(FAILED)
 

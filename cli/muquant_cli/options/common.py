@@ -61,6 +61,12 @@ module_option = click.option(
     metavar="SOURCE",
     help="What a .mq file was compressed from, if not a run folder; a factory named here is run.",
 )
+card_option = click.option(
+    "--card",
+    is_flag=True,
+    help="Write what was found into a model card beside the file, NAME.card.md; the rest of a card that is "
+    "there stays.",
+)
 dynamic_option = click.option(
     "--dynamic",
     multiple=True,

@@ -10,6 +10,7 @@ from muquant import AnswersCheck
 from muquant.base.errors import InputError
 from muquant.base.text import byte_size
 from muquant.compression.options import CompressionOptions
+from muquant_cli.card import of_compression, write_card
 from muquant_cli.options.answers import Wanted
 from muquant_cli.options.budget import Budget, keep_plan
 from muquant_cli.options.calibration import warn_without_samples
@@ -47,9 +48,11 @@ def compress_graph(
     budget: Budget,
     wanted: Wanted,
     target: Target,
+    *,
+    card: bool,
 ) -> tuple[dict[str, Any], AnswersCheck | None]:
-    """Compress a file of one of `GRAPHS` into an ONNX file, say how it went, and return that as a document,
-    and what the check of the answers found.
+    """Compress a file of one of `GRAPHS` into an ONNX file, and its card, say how it went, and return that
+    as a document, and what the check of the answers found.
 
     Raises:
         InputError: something is asked for that needs a model's layers, or the file cannot be compressed.
@@ -112,4 +115,9 @@ def compress_graph(
         asdict(report) | average | ({} if plan is None else keep_plan(output, plan, out, report.nbytes))
     )
     document |= show_left_alone(output, report.left_alone) | wanted.show(output, report.answers)
-    return document | show_weight_bytes(output, report.weight_bytes), report.answers
+    document |= show_weight_bytes(output, report.weight_bytes)
+    if card:
+        document |= write_card(
+            output, out, {"compress": of_compression(str(source), out, report, report.answers)}
+        )
+    return document, report.answers

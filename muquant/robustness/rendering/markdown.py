@@ -1,11 +1,10 @@
 """The report as Markdown, to be pasted into a pull request."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from muquant.base.text import markdown_table
+from muquant.base.text import code, escape, markdown_table
 from muquant.robustness.rendering import words
 from muquant.robustness.rendering.charts import curve_groups
 from muquant.robustness.rendering.rows import Row, rows
@@ -217,15 +216,3 @@ def _provenance(report: Report) -> Iterator[str]:
 
 def _heading(model: ModelReport) -> str:
     return f"{code(model.name)}<br>{words.RUNTIMES[model.runtime]}"
-
-
-def code(text: str) -> str:
-    """A code span with `text` as it is, but on one line: nothing in it is markup, and nobody is mentioned."""
-    line = " ".join(text.split()) or " "
-    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
-
-
-def escape(text: str) -> str:
-    """A sentence on one line in which nothing is markup."""
-    return re.sub(r"([\\`*_\[\]<>#&~@!])", r"\\\1", " ".join(text.split()))

@@ -7,8 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from muquant.base.text import code, escape
 from muquant.robustness.rendering import to_markdown
-from muquant.robustness.rendering.markdown import code, escape
 from muquant.robustness.report import Report
 
 HOSTILE = "a|b `c` ``d`` <script>x</script> *e* [f](http://g) @h #1 &amp; \\| \n| i"
