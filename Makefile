@@ -6,7 +6,7 @@ INTEGRATIONS := .venv-integrations
 # whole files, whose tests share models, in the order of tests/conftest.py
 PYTEST := $(VENV)/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint test-integrations clean
+.PHONY: demo test quick lint docs test-integrations clean
 
 demo: $(STAMP)
 	$(VENV)/bin/muquant demo
@@ -22,6 +22,11 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
+
+docs: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	$(VENV)/bin/mkdocs build --strict --quiet
+	@echo "built site/index.html"
 
 # against the packages themselves, which want versions of their own
 test-integrations: $(INTEGRATIONS)/.installed
@@ -43,5 +48,5 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(INTEGRATIONS) demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(INTEGRATIONS) demo dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	rm -rf examples/networks examples/*/node_modules tests/examples/browser/node_modules

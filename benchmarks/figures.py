@@ -173,6 +173,19 @@ def runtimes_matrix(document: dict[str, Any]) -> str:
     return "\n\n".join([table, *lines])
 
 
+def runtimes(document: dict[str, Any]) -> str:
+    """Return the table of how far runtimes are off, by the forms that all of them run."""
+    forms = {form: document["forms"][form] for form in ("auto", "float", "portable")}
+    names = dict.fromkeys(name for row in forms.values() for found in row.values() for name in found)
+    rows = []
+    for name in names:
+        found = ([one[name]["default"] for one in row.values() if name in one] for row in forms.values())
+        label = name.replace("chromium", "onnxruntime-web in Chromium,")
+        rows.append((label, *(_runs(files, {}) for files in found)))
+    head = ("runtime", "as it comes (`auto`)", "`--policy float`", "`--target portable`")
+    return markdown_table(head, "l" * len(head), rows)
+
+
 def _runs(files: Sequence[dict[str, Any]], reasons: dict[str, str]) -> str:
     """The largest difference of the files that a runtime runs, and numbers of reasons why it does not run
     others; what is new is added to `reasons`, by its beginning."""
@@ -359,6 +372,7 @@ def beyond_scales(document: dict[str, Any]) -> str:
 
 
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
+    "README.md": {"runtimes_matrix": runtimes},
     "docs/index.md": {"mnist_cnn4": mnist_cnn4},
     "docs/choose.md": {
         "calibrated": calibrated,

@@ -1,7 +1,7 @@
 """What the site takes from elsewhere in the repository: pages, pictures, the options of the commands.
 
-Links are written as they work in the repository, from the folder of the file that has them. Those to files that
-are pages or pictures of the site lead there; of others, such as a script, the site keeps the words alone.
+Links are written as they work in the repository, from the folder of the file that has them. Those to pages
+and pictures of the site lead there; of others, such as those to a script, the site keeps the words alone.
 """
 
 import posixpath
@@ -20,7 +20,13 @@ PAGES = {
     "reference/format.md": "export/FORMAT.md",
     "reference/report.md": "muquant/robustness/REPORT.md",
     "reference/changes.md": "CHANGES.md",
+    "examples/index.md": "examples/README.md",
+    "examples/web.md": "examples/web/README.md",
+    "examples/node.md": "examples/node/README.md",
+    "examples/cpp.md": "examples/cpp/README.md",
+    "examples/python.md": "examples/python/README.md",
     "measured/benchmarks.md": "benchmarks/README.md",
+    "measured/leaderboard.md": "benchmarks/robust/README.md",
     "measured/paper-mnist.md": "benchmarks/results/paper_cnn4.md",
     "measured/paper-cifar10.md": "benchmarks/results/paper_wrn-16-2.md",
     "why/quantizer.md": "muquant/README.md",
@@ -31,9 +37,12 @@ PAGES = {
 }
 """Page of the site -> file of the repository that it is."""
 PICTURES = "benchmarks/results"
-COMMANDS = "reference/commands.md"
+COMMANDS = "<!-- commands -->"
+"""Where the page of the commands has what `--help` says."""
 FENCE = re.compile(r"^(```+)(\S+) \S.*$", re.MULTILINE)
-CODE_OR_LINK = re.compile(r"^(```+).*?^\1$|`[^`\n]+`|(!?)\[((?:`[^`]*`|[^\[\]`])*)\]\(([^()\s]+)\)", re.M | re.S)
+CODE_OR_LINK = re.compile(
+    r"^(```+).*?^\1$|`[^`\n]+`|(!?)\[((?:`[^`]*`|[^\[\]`])*)\]\(([^()\s]+)\)", re.M | re.S
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -42,7 +51,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=(ROOT / path).read_text()))
     for picture in sorted((ROOT / PICTURES).glob("*.png")):
         files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
-    files.append(File.generated(config, COMMANDS, content=commands()))
     return files
 
 
@@ -50,7 +58,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Let links lead to where their files are on the site."""
     uri = page.file.src_uri
     if uri not in PAGES:
-        return led(markdown, f"docs/{uri}", uri)
+        return led(markdown.replace(COMMANDS, commands()), f"docs/{uri}", uri)
     return led(FENCE.sub(r"\1\2", markdown), PAGES[uri], uri)
 
 
@@ -62,7 +70,10 @@ def led(markdown: str, path: str, uri: str) -> str:
         if target is None or re.match(r"#|[a-z]+:", target):
             return found[0]
         place, _, anchor = target.partition("#")
-        there = place_of(posixpath.normpath(posixpath.join(posixpath.dirname(path), place)))
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(path), place))
+        if not (ROOT / file).exists():
+            return found[0]  # which mkdocs then says
+        there = place_of(file)
         if there is None:
             return str(words)
         relative = posixpath.relpath(there, posixpath.dirname(uri) or ".")
@@ -72,15 +83,7 @@ def led(markdown: str, path: str, uri: str) -> str:
 
 
 def place_of(path: str) -> str | None:
-    """Where a file of the repository is on the site; None where it is not there.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if path == f"docs/{COMMANDS}":
-        return COMMANDS
-    if not (ROOT / path).exists():
-        raise FileNotFoundError(f"a page links to {path}, which is not in the repository")
+    """Where a file of the repository is on the site; None where it is not there."""
     places = {file: page for page, file in PAGES.items()}
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
@@ -90,9 +93,8 @@ def place_of(path: str) -> str | None:
 
 
 def commands() -> str:
-    """The page of the commands, from what `--help` says."""
-    context = click.Context(main, info_name="muquant")
-    parts = ["# The command line", main.help or ""]
+    """All commands and their options."""
+    context, parts = click.Context(main, info_name="muquant"), []
     for name in main.list_commands(context):
         command = main.get_command(context, name)
         assert command is not None
