@@ -14,7 +14,18 @@ COLOURS = {"float": BLACK, "rounded": GREY, "calibrated": BLUE, "trained": ORANG
 """What was done to the weights -> the colour of its marks."""
 
 _HEAD = (
-    *("", "bits", "weights", "clean", "AA standard", "95 % interval", "as a file", "worst case", "certified"),
+    *(
+        "",
+        "bits",
+        "weights",
+        "images",
+        "clean",
+        "AA standard",
+        "95 % interval",
+        "as a file",
+        "worst case",
+        "certified",
+    ),
     *("cost of bits", "file", "an image, PyTorch / file", "robustness"),
 )
 
@@ -36,7 +47,7 @@ def table(document: dict[str, Any]) -> str:
     parts = []
     for title, board in boards(document).items():
         rows = [_row(entry, entries.get(entry["control"] or "")) for entry in board]
-        parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 10 + "ll", rows))
+        parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 11 + "ll", rows))
     return "\n\n".join(parts)
 
 
@@ -49,6 +60,7 @@ def _row(entry: dict[str, Any], control: dict[str, Any] | None) -> tuple[str, ..
         kept,
         f"{found['bits']:.3g}",
         entry["weights"],
+        f"{entry['figures']['count']:,}",
         f"{found['clean']:.1%}",
         f"**{found['aa_standard']:.1%}**",
         f"{low:.1%} to {high:.1%}",
