@@ -4,9 +4,10 @@
 
 Two lines of the shell (`LINES`), each in an empty folder with an environment of its own, without pip's cache.
 What is installed is the wheel of this checkout, built before the clock runs; all else comes from a package
-index. How fast that is depends on the way there, so what pip fetched is stated, and the seconds of processors
-beside those of the clock. The file is a detector of text that a package ships, 10 MB. Writes
-`results/first_file.json`; the exit status is 1 where the target of two minutes is missed.
+index. How fast that is depends on the way there, and on what else the machine does, so what pip fetched is
+stated, and beside the seconds of the clock those of processors and the load before. The file is a detector of
+text that a package ships, 10 MB. Writes `results/first_file.json`; the exit status is 1 where the target of two
+minutes is missed.
 """
 
 import json
@@ -64,6 +65,7 @@ def measure(line: str, folder: Path, wheel: Path) -> dict[str, Any]:
     """Run a line in a folder, command by command."""
     seconds, processor_seconds, printed = [], [], ""
     path = os.pathsep.join((str(Path(sys.base_prefix) / "bin"), os.environ["PATH"]))
+    load = os.getloadavg()[0]
     away = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     for command in line.split(" && "):
         words = [word.replace("muquant[", f"{wheel}[") for word in shlex.split(command)]
@@ -84,6 +86,7 @@ def measure(line: str, folder: Path, wheel: Path) -> dict[str, Any]:
         "command": line,
         "seconds": by_step(seconds),
         "processor_seconds": by_step(processor_seconds),
+        "load_before": round(load, 1),
         "packages": len(versions),
         "fetched_mb": round(sum(float(size) * UNITS[unit] for size, unit in fetched)),
         "installed_mb": round(sum(file.stat().st_size for file in files) / 1e6),
