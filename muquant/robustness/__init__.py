@@ -17,6 +17,7 @@ runner.py       one attack on one model: batches shared by processes, finished a
 store.py        where they are kept
 kept.py         whether one that was kept can be believed
 certified.py    what is proven beside them
+corruptions.py  noise, blur, weather: accuracy apart from attacks
 checks/         what finds inflated figures
 evidence.py     what these checks look at, and what they answer
 sweep.py        accuracy against epsilon
@@ -36,11 +37,20 @@ README.md says why they are made as they are.
 from muquant.robustness.aims import AIMS
 from muquant.robustness.benchmark import BenchmarkSetup, benchmark
 from muquant.robustness.checks import CHECKS
+from muquant.robustness.corruptions import CORRUPTIONS, read_kinds
 from muquant.robustness.familiar import AutoAttack, at_epsilons
 from muquant.robustness.images import ImageResults, write_images
 from muquant.robustness.own import read_suite
 from muquant.robustness.rendering import to_html, to_markdown, write_report
-from muquant.robustness.report import AccuracyCurve, AttackReport, CheckReport, ModelReport, Picture, Report
+from muquant.robustness.report import (
+    AccuracyCurve,
+    AttackReport,
+    CheckReport,
+    CorruptionReport,
+    ModelReport,
+    Picture,
+    Report,
+)
 from muquant.robustness.settings import SETTINGS, Settings, settings_for
 from muquant.robustness.subject import Subject
 from muquant.robustness.suites import SUITES, SuiteAttack
@@ -48,6 +58,7 @@ from muquant.robustness.suites import SUITES, SuiteAttack
 __all__ = [
     "AIMS",
     "CHECKS",
+    "CORRUPTIONS",
     "SETTINGS",
     "SUITES",
     "AccuracyCurve",
@@ -55,6 +66,7 @@ __all__ = [
     "AutoAttack",
     "BenchmarkSetup",
     "CheckReport",
+    "CorruptionReport",
     "ImageResults",
     "ModelReport",
     "Picture",
@@ -64,6 +76,7 @@ __all__ = [
     "SuiteAttack",
     "at_epsilons",
     "benchmark",
+    "read_kinds",
     "read_suite",
     "settings_for",
     "to_html",

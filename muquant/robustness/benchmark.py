@@ -17,10 +17,11 @@ from muquant.data import Dataset
 from muquant.robustness.aims import aimed, fixed_class
 from muquant.robustness.assessment import Assessment, assess_session, assess_torch
 from muquant.robustness.certified import certified, check_against, check_certifiable
+from muquant.robustness.corruptions import check_corruptible, under_corruptions
 from muquant.robustness.images import ImageResults, image_results
 from muquant.robustness.own import read_suite
 from muquant.robustness.progress import Meter, OnBenchmarkProgress, work
-from muquant.robustness.report import ModelReport, Picture, Report
+from muquant.robustness.report import CorruptionReport, ModelReport, Picture, Report
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import Settings
 from muquant.robustness.store import Store
@@ -48,6 +49,7 @@ class BenchmarkSetup:
             own images are not drawn, or a name of `AIMS`; "" where any class but the label counts.
         reject: models with one output more than there are classes abstain by the last one: that is not right
             for a clean image, and not fooled for an adversarial one.
+        corruptions: of `CORRUPTIONS`, under which accuracy is stated, too, apart from attacks.
 
     Raises:
         InputError: `eot` is below 1.
@@ -64,6 +66,7 @@ class BenchmarkSetup:
     certify: str = ""
     target_class: str = ""
     reject: bool = False
+    corruptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.eot < 1:
@@ -128,6 +131,8 @@ def benchmark(
     if setup.reject:
         subjects = _abstaining(subjects, drawn)
     _check(subjects, drawn, setup)
+    if setup.corruptions:
+        check_corruptible(drawn)
     store = Store(setup.folder)
     meter = Meter(_work(subjects, suite, len(drawn)), on_progress)
     reports: list[ModelReport] = []
@@ -136,6 +141,7 @@ def benchmark(
     def take(found: Assessment, sample: Sample) -> None:
         on_images(image_results(reports[-1], found, sample, indices, setup.settings.threat))
 
+    corrupted = _under_corruptions(subjects, drawn, setup, meter)
     for subject in subjects:
         twin = None
 
@@ -153,14 +159,25 @@ def benchmark(
             found = assess_torch(module.module, runner("torch", module), suite, setup.settings)
             if proven is not None:
                 check_against(proven, found, subject, sample)
-            reports.append(summarize(subject, found, sample, proven=proven))
+            reports.append(
+                summarize(
+                    subject, found, sample, proven=proven, corruptions=corrupted.get((subject.name, "torch"))
+                )
+            )
             take(found, sample)
             shown += pictures(subject, found, sample, dataset.classes, indices.tolist())
             twin = (module, found)
         if session is not None:
             found = assess_session(runner("onnx", session), suite, setup.settings, twin)
             reports.append(
-                summarize(subject, found, sample, None if twin is None else twin[1], runtime="onnx")
+                summarize(
+                    subject,
+                    found,
+                    sample,
+                    None if twin is None else twin[1],
+                    runtime="onnx",
+                    corruptions=corrupted.get((subject.name, "onnx")),
+                )
             )
             take(found, sample)
 
@@ -204,6 +221,20 @@ def _proven(subject: Subject, sample: Sample, setup: BenchmarkSetup, meter: Mete
     if setup.processes.rank == 0:
         proven = certified(subject, sample, setup.settings, setup.certify, partial(meter, title))
     return setup.processes.share(proven)
+
+
+def _under_corruptions(
+    subjects: Sequence[Subject], sample: Sample, setup: BenchmarkSetup, meter: Meter
+) -> dict[tuple[str, str], CorruptionReport]:
+    """Name and runtime -> how accurate each model is under the corruptions that were asked for."""
+    if not setup.corruptions:
+        return {}
+    targets: dict[tuple[str, str], Target] = {}
+    for subject in subjects:
+        for runtime, target in (("torch", subject.torch_target()), ("onnx", subject.onnx_target())):
+            if target is not None:
+                targets[subject.name, runtime] = target
+    return under_corruptions(targets, sample, setup.corruptions, setup.seed, setup.processes, meter)
 
 
 def _aimed(sample: Sample, target: Target | None, setup: BenchmarkSetup) -> Sample:

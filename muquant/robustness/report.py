@@ -74,6 +74,25 @@ class AccuracyCurve:
 
 
 @dataclass(frozen=True)
+class CorruptionReport:
+    """Accuracy under corruptions, which look for no worst case.
+
+    Attributes:
+        library: that computed them, with its version.
+        count: images.
+        mean: accuracy over all kinds and severities, 0..1.
+        interval: its 95 % interval, by how the images differ.
+        accuracy: kind -> 0..1 at severity 1 to 5.
+    """
+
+    library: str
+    count: int
+    mean: float
+    interval: tuple[float, float]
+    accuracy: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """What a masking check found; `fired` where value exceeds threshold."""
 
@@ -114,6 +133,7 @@ class ModelReport:
         seconds: wall time of all attacks and checks.
         abstained: fraction of the clean images on which the model abstains, which are not right then, as an
             adversarial one is not fooled; None where it cannot.
+        corruptions: accuracy under corruptions, apart from attacks; None where nobody asked.
     """
 
     name: str
@@ -135,6 +155,7 @@ class ModelReport:
     verdict: Verdict
     seconds: float
     abstained: float | None = None
+    corruptions: CorruptionReport | None = None
 
     @property
     def flags(self) -> tuple[CheckReport, ...]:

@@ -38,6 +38,12 @@ def excess(one: Tensor, other: Tensor) -> tuple[float, float]:
     return (b - c) / count, Z * math.sqrt(max(b + c - (b - c) ** 2 / count, 0.0)) / count
 
 
+def mean_interval(values: Tensor) -> tuple[float, float]:
+    """The 95 % interval of a mean of values in 0..1, [N] with N >= 1, by their spread; both ends in 0..1."""
+    mean, half = float(values.mean()), Z * float(values.std(correction=0)) / math.sqrt(len(values))
+    return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
 def median(values: Tensor) -> float | None:
     """The median of values [N]; None where there is none, or it is infinite."""
     if not len(values):

@@ -6,7 +6,14 @@ import torch
 
 from muquant.attacks import AttackResult
 from muquant.robustness.assessment import Assessment, Entry
-from muquant.robustness.report import AttackReport, CheckReport, ModelReport, Picture, Verdict
+from muquant.robustness.report import (
+    AttackReport,
+    CheckReport,
+    CorruptionReport,
+    ModelReport,
+    Picture,
+    Verdict,
+)
 from muquant.robustness.runner import Sample, describe
 from muquant.robustness.statistics import median, wilson
 from muquant.robustness.subject import Subject
@@ -25,6 +32,7 @@ def summarize(
     proven: torch.Tensor | None = None,
     *,
     runtime: Literal["torch", "onnx"] = "torch",
+    corruptions: CorruptionReport | None = None,
 ) -> ModelReport:
     """The report on one model under one runtime.
 
@@ -35,6 +43,7 @@ def summarize(
         twin: what was found in PyTorch, for a report under onnxruntime.
         proven: which images are certified, bool [N]; None where nobody asked.
         runtime: where it was tried.
+        corruptions: how accurate it is under these; None where nobody asked.
     """
     correct = assessment.predicted == sample.labels
     abstained = assessment.predicted == sample.classes
@@ -69,6 +78,7 @@ def summarize(
         verdict=_verdict(twin or assessment),
         seconds=assessment.seconds,
         abstained=float(abstained.double().mean()) if subject.abstains else None,
+        corruptions=corruptions,
     )
 
 

@@ -14,7 +14,7 @@ from muquant.base.files import check_writable, make_folder
 from muquant.base.processes import join_processes
 from muquant.certification import BOUNDS
 from muquant.data import load_dataset
-from muquant.robustness import SUITES, BenchmarkSetup, settings_for
+from muquant.robustness import SUITES, BenchmarkSetup, read_kinds, settings_for
 from muquant.training import load_run
 from muquant_cli.card import check_card, of_benchmark, write_card
 from muquant_cli.options.common import card_option, module_option, policy_option, root_option
@@ -75,6 +75,12 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
     help="Models with one output more than there are classes abstain by the last one: not right for a clean "
     "image, not fooled for an adversarial one.",
 )
+@click.option(
+    "--corruptions",
+    metavar="all|NAME,...",
+    help="State accuracy under noise, blur, weather and digital faults, too, of ImageNet-C's kinds at five "
+    "severities, apart from attacks; needs muquant[corruptions].",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw and of all attacks.")
 @click.option(
     "-o",
@@ -117,6 +123,7 @@ def bench(
     certify: str | None,
     target_class: str,
     reject: bool,
+    corruptions: str | None,
     seed: int,
     out: Path,
     examples: bool,
@@ -158,6 +165,7 @@ def bench(
         certify or "",
         target_class,
         reject,
+        () if corruptions is None else read_kinds(corruptions),
     )
     if limit is None:
         setup = replace(setup, limit=min(_LIMIT, len(setup.draw(dataset))))

@@ -81,6 +81,8 @@ def _show(output: Output, report: Report) -> None:
     cells = [(name, *(_cell(model, name) for model in report.models)) for name in names]
     titles = [f"{model.name} ({model.runtime})" for model in report.models]
     output.table("Accuracy under each attack", ("attack", *titles), cells)
+    for line in words.corrupted(report):
+        output.say(f"Corruptions, which are no attacks: {line}")
     for model in report.models:
         for flag in model.flags:
             output.say(f"{flag.kind}: {model.name} ({model.runtime}): {flag.check}: {flag.explanation}")

@@ -7,7 +7,7 @@ from itertools import chain
 from muquant.base.text import code, escape, markdown_table
 from muquant.robustness.rendering import words
 from muquant.robustness.rendering.charts import curve_groups
-from muquant.robustness.rendering.rows import Row, rows
+from muquant.robustness.rendering.rows import Row, corruption_rows, rows
 from muquant.robustness.report import AttackReport, ModelReport, Report
 
 _REPLAY, _NOT_AVAILABLE = "↻", "not available"
@@ -15,7 +15,7 @@ _REPLAY, _NOT_AVAILABLE = "↻", "not available"
 
 def to_markdown(report: Report) -> str:
     """The report in GitHub's Markdown, the worst case first."""
-    sections = (_worst_case, _attacks, _corruptions, _curves, _flags, _costs, _provenance)
+    sections = (_worst_case, _attacks, _noises, _corruptions, _curves, _flags, _costs, _provenance)
     return "\n".join(chain.from_iterable(section(report) for section in sections))
 
 
@@ -103,12 +103,36 @@ def _replays(report: Report) -> Iterator[str]:
         yield ""
 
 
-def _corruptions(report: Report) -> Iterator[str]:
+def _noises(report: Report) -> Iterator[str]:
     found = rows(report, corruption=True)
     if found:
         yield "### Accuracy under noise, which is no part of the worst case"
         yield ""
         yield from _accuracies(report, "with", found)
+
+
+def _corruptions(report: Report) -> Iterator[str]:
+    found = corruption_rows(report)
+    if not found:
+        return
+    yield "### Accuracy under corruptions, which are no attacks"
+    yield ""
+    yield markdown_table(
+        ["corruption", *map(_heading, report.models)],
+        "l" + "r" * len(report.models),
+        [[row.name, *map(_severities, row.cells)] for row in found],
+    )
+    yield ""
+    yield words.CORRUPTIONS
+    yield ""
+    yield from (f"- {escape(line)}" for line in words.corrupted(report))
+    yield ""
+
+
+def _severities(cell: tuple[float, ...] | None) -> str:
+    if cell is None:
+        return "-"
+    return f"{sum(cell) / len(cell):.1%} ({' '.join(f'{100 * value:.0f}' for value in cell)})"
 
 
 def _accuracies(report: Report, qualifier: str, found: Sequence[Row]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from muquant.robustness.rendering import charts, words
 from muquant.robustness.rendering.pictures import exhibits, shrinkage
-from muquant.robustness.rendering.rows import rows, standings
+from muquant.robustness.rendering.rows import corruption_rows, rows, standings
 from muquant.robustness.report import SCHEMA, Picture, Report
 
 
@@ -41,6 +41,7 @@ def to_html(report: Report, pictures: Sequence[Picture] = ()) -> str:
             noises=noises,
             everything=searches + noises,
             most={name: _most(report, name) for name in ("queries", "seconds")},
+            corruptions=corruption_rows(report),
             panels=charts.panels(report),
             exhibits=exhibits(pictures),
             shrink=shrinkage(pictures),

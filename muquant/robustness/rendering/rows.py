@@ -41,6 +41,45 @@ class Row:
         return [None if cell is None else cell.accuracy for cell in self.cells]
 
 
+@dataclass(frozen=True)
+class CorruptionRow:
+    """One kind of corruption on all models, or the mean of all kinds.
+
+    Attributes:
+        name: of the kind, in words.
+        cells: accuracy at each severity, for each model of the report; None where it was not tried.
+    """
+
+    name: str
+    cells: tuple[tuple[float, ...] | None, ...]
+
+    @property
+    def means(self) -> list[float | None]:
+        """Over severities, 0..1."""
+        return [None if cell is None else sum(cell) / len(cell) for cell in self.cells]
+
+
+def corruption_rows(report: Report) -> list[CorruptionRow]:
+    """A row for each kind, and last that of their mean at each severity; none where none was asked for."""
+    found = [model.corruptions for model in report.models]
+    kinds = dict.fromkeys(kind for each in found if each is not None for kind in each.accuracy)
+    table = [
+        CorruptionRow(
+            kind.replace("_", " "), tuple(None if each is None else each.accuracy[kind] for each in found)
+        )
+        for kind in kinds
+    ]
+    if not table:
+        return []
+    means = (
+        None
+        if each is None
+        else tuple(sum(column) / len(column) for column in zip(*each.accuracy.values(), strict=True))
+        for each in found
+    )
+    return [*table, CorruptionRow("mean", tuple(means))]
+
+
 def rows(report: Report, *, corruption: bool) -> list[Row]:
     """The rows of searches for a worst case, or those of corruptions, in the order in which they ran."""
     names = dict.fromkeys(name for model in report.models for name in model.attacks)

@@ -29,6 +29,12 @@ ABSTAINS = (
     "A model that abstains is not right about a clean image by that, and not fooled by an adversarial one."
 )
 
+CORRUPTIONS = (
+    "Corruptions are kinds of ImageNet-C and CIFAR-10-C, at severities 1 to 5: the mean over these, and in "
+    "brackets the percentage at each. They look for no worst case, and are no part of it. They are computed "
+    "for these images with ImageNet-C's parameters, so that figures are not those on the published files."
+)
+
 _AIMS = {"random": "a random class", "least-likely": "the least likely class", "next": "the next class"}
 _PIXEL_LEVELS = 255
 
@@ -93,6 +99,17 @@ def abstained(report: Report) -> list[str]:
         f"{title(model)}, abstains on {percent(model.abstained, count)} of the clean images."
         for model in report.models
         if model.abstained is not None
+    ]
+
+
+def corrupted(report: Report) -> list[str]:
+    """The mean accuracy of each model under corruptions, and what computed them."""
+    return [
+        f"{title(model)}: {found.mean:.1%} on average over {plural(len(found.accuracy), 'kind')} and 5 "
+        f"severities, 95% interval {found.interval[0]:.1%} to {found.interval[1]:.1%}, "
+        f"{plural(found.count, 'image')}, by {found.library}."
+        for model in report.models
+        if (found := model.corruptions) is not None
     ]
 
 

@@ -234,6 +234,8 @@ def test_an_onnx_file_of_other_data_is_refused(
         (("--mean", "a"), "--mean is 'a'; expected numbers"),
         (("--std", "0"), "expected deviations above 0"),
         (("--device", "tpu"), "device"),
+        (("--corruptions", "haze"), "corruption 'haze' is unknown; expected all, or some of gaussian_noise"),
+        (("--corruptions", "all"), "orruptions"),
         (("--attacks", "apgd"), "attack 'apgd' is unknown; expected one of fgsm, bim"),
         (("--attacks", "pgd:step=3"), "attack pgd: setting 'step' is unknown; expected one of epsilon, norm"),
         (("--attacks", "pgd", "--suite", "standard"), "--suite and --attacks both say"),

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from muquant.robustness.report import AccuracyCurve, AttackReport, CheckReport, ModelReport, Picture, Report
+from muquant.robustness.report import (
+    AccuracyCurve,
+    AttackReport,
+    CheckReport,
+    CorruptionReport,
+    ModelReport,
+    Picture,
+    Report,
+)
 from muquant.robustness.statistics import wilson
 
 COUNT, PART = 1000, 200
@@ -93,6 +101,13 @@ QUIET = (
     CheckReport("zero gradients", "disqualifying", False, 0.012, 0.1, "1.2% of the gradients are zero."),
     CheckReport("random logits", "disqualifying", False, 0.0, 1e-05, "Two calls differ by at most 0."),
 )
+CORRUPTED = CorruptionReport(
+    "imagecorruptions-imaug 1.1.5",
+    COUNT,
+    0.775,
+    (0.761, 0.789),
+    {"fog": (0.9, 0.85, 0.8, 0.7, 0.5), "jpeg_compression": (0.9, 0.85, 0.8, 0.75, 0.7)},
+)
 SCALED = CheckReport(
     "scale",
     "disqualifying",
@@ -173,6 +188,7 @@ def report() -> Report:
                 (993, 938, 943, 940, 871, 178, 951, 990, 989),
                 curves=curves(0.993, 0.99, 0.984, 0.975, 0.967, 0.957, 0.943, 0.731, 0.122),
                 checks=(*QUIET, BLACK_BOX),
+                corruptions=CORRUPTED,
             ),
             model("adversarial float", "onnx", (993, 938, 943, 940, 871, 178, 951, 990, 989)),
             model(

@@ -37,6 +37,20 @@ def named(text: str, *head: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in found}
 
 
+def test_corruptions_stand_apart(report: Report) -> None:
+    _, _, text = to_markdown(report).partition("### Accuracy under corruptions, which are no attacks\n")
+    empty = " - |" * (len(report.models) - 1)
+    for row in (
+        f"| fog | 75.0% (90 85 80 70 50) |{empty}",
+        f"| jpeg compression | 80.0% (90 85 80 75 70) |{empty}",
+        f"| mean | 77.5% (90 85 80 72 60) |{empty}",
+    ):
+        assert row in text
+    assert "adversarial float, PyTorch: 77.5% on average over 2 kinds and 5 severities" in text
+    bare = replace(report, models=tuple(replace(model, corruptions=None) for model in report.models))
+    assert "corruptions" not in to_markdown(bare)
+
+
 def test_the_first_table_is_the_worst_case(report: Report) -> None:
     header, *body = tables(to_markdown(report))[0]
     assert header[4:] == ["certified", "AA standard", "worst case", "95% interval", "verdict"]

@@ -122,7 +122,7 @@ def test_ids_are_unique(page: Node) -> None:
 
 def test_the_sections_come_in_order(page: Node) -> None:
     assert [node.attributes["id"] for node in page.all("section")] == [
-        *("worst-case", "attacks", "curves", "pictures", "costs", "flags", "provenance")
+        *("worst-case", "attacks", "corruptions", "curves", "pictures", "costs", "flags", "provenance")
     ]
 
 
@@ -144,6 +144,25 @@ def test_the_headline_is_that_of_the_report(report: Report, page: Node) -> None:
         whisker = row.one("g").all("line")[0].attributes
         assert percentages(whisker["x1"] + whisker["x2"]) == [round(100 * low, 2), round(100 * high, 2)]
         assert percentages(row.one("line", "clean").attributes["x1"]) == [round(100 * model.clean, 2)]
+
+
+def test_corruptions_stand_apart(report: Report, page: Node) -> None:
+    section = page.one(id="corruptions")
+    rows = {row.one("th").text: row.all("td") for row in section.all("tr")[2:]}
+    assert list(rows) == ["fog", "jpeg compression", "mean"]
+    expected = {
+        "fog": "75.0% (90 85 80 70 50)",
+        "jpeg compression": "80.0% (90 85 80 75 70)",
+        "mean": "77.5% (90 85 80 72 60)",
+    }
+    for name, cells in rows.items():
+        assert [cell.text.replace(" ", "") for cell in cells] == [
+            expected[name].replace(" ", ""),
+            *["-"] * (len(report.models) - 1),
+        ]
+    assert "95% interval 76.1% to 78.9%" in section.text
+    bare = [replace(model, corruptions=None) for model in report.models]
+    assert 'id="corruptions"' not in to_html(replace(report, models=tuple(bare)))
 
 
 def attack_rows(page: Node) -> dict[str, list[Node]]:

@@ -14,7 +14,7 @@ from muquant.robustness.report import SCHEMA, Report
 FREE = {"models[].attacks.*.parameters"}
 """Objects whose fields differ from attack to attack."""
 
-NAMED = {"versions", "models[].attacks"}
+NAMED = {"versions", "models[].attacks", "models[].corruptions.accuracy"}
 """Objects whose keys are names."""
 
 ADDED = {"command", "date", "versions", "processor", "threads"}
