@@ -13,7 +13,15 @@ from torch import Tensor
 from muquant.attacks.goal import Goal
 from muquant.attacks.inputs import InputSpace, read_images, read_target_classes
 from muquant.attacks.norms import Norm, Threat, copy_rows, parse_epsilon, per_image, project, size
-from muquant.attacks.problem import AttackProblem, Keep, Opening, checked_logits, inside, naming_shape
+from muquant.attacks.problem import (
+    AttackProblem,
+    Keep,
+    Opening,
+    checked_logits,
+    inside,
+    naming_shape,
+    traced_logits,
+)
 from muquant.attacks.result import AttackResult
 from muquant.attacks.target import UNIT, Target, abstains
 from muquant.base.errors import InputError
@@ -230,7 +238,7 @@ def _opened(target: Target, clean: Tensor, goal: Goal, *, gradients: bool) -> Op
     """Find out which images are to be attacked, and keep the graph of that pass if it may serve again."""
     images = clean.detach().requires_grad_(gradients)
     with torch.set_grad_enabled(gradients), naming_shape(images):
-        logits = checked_logits(target, images)
+        logits = traced_logits(target, images) if gradients else checked_logits(target, images)
     classes = logits.shape[1] - goal.abstains
     if classes < 2:
         raise InputError(

@@ -142,12 +142,7 @@ class AttackProblem:
         with torch.enable_grad():
             leaf, places, output = self._pass(inputs, rows)
             losses = loss(output, rows)
-            if not losses.requires_grad:
-                raise InputError(
-                    "the model's output does not depend on its input by differentiable operations; "
-                    "use attacks that need no gradients"
-                )
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            gradient = differentiate(losses.sum(), leaf)
         output = output.detach()
         self._record(inputs.detach(), rows, output)
         return output, losses.detach(), gradient[places].nan_to_num(0, 0, 0)
@@ -164,7 +159,7 @@ class AttackProblem:
         opening = None
         self.queries[rows] += 1
         leaf = inputs.detach().requires_grad_()
-        return leaf, slice(None), self.ask(leaf, rows)
+        return leaf, slice(None), self.goal.at(rows).logits(traced_logits(self.target, leaf))
 
     def _record(self, inputs: Tensor, rows: Tensor, logits: Tensor) -> None:
         wrong = self.reached(logits, rows)
@@ -228,6 +223,47 @@ def checked_logits(target: Target, inputs: Tensor) -> Tensor:
             "images; check the model"
         )
     return output
+
+
+def traced_logits(target: Target, leaf: Tensor) -> Tensor:
+    """The target's logits in float32 with their graph, for inputs of which gradients are wanted.
+
+    Raises:
+        InputError: as for `checked_logits`; the target does not take the inputs, or not while their gradients
+            are wanted.
+    """
+    try:
+        return checked_logits(target, leaf)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a module raises
+        with torch.no_grad(), naming_shape(leaf):
+            checked_logits(target, leaf.detach())
+        raise _no_gradient(first_line(error)) from error
+
+
+def differentiate(value: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of a value by inputs.
+
+    Raises:
+        InputError: there is none.
+    """
+    gradient = None
+    if value.requires_grad:
+        try:
+            (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
+        except Exception as error:  # whatever an operation of a module raises
+            raise _no_gradient(first_line(error)) from error
+    if gradient is None:
+        raise _no_gradient("it does not depend on that by differentiable operations")
+    return gradient
+
+
+def _no_gradient(reason: str) -> InputError:
+    return InputError(
+        f"the model's output has no gradient by its input: {reason}; mend the model, or use what needs no "
+        "gradients: Square, or the exported file alone (bench --runtime onnx)"
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from muquant.attacks import Averaged, CallableTarget, Target, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
-from muquant.attacks.problem import checked_logits, naming_shape
+from muquant.attacks.problem import checked_logits, differentiate, naming_shape, traced_logits
 from muquant.base.errors import InputError
 
 LogitsFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -75,10 +75,10 @@ class Subject:
     def check(self, images: Tensor, classes: int) -> None:
         """Refuse what does not give logits [N, classes] for images [N, ...], in PyTorch or under onnxruntime.
 
-        Where the model abstains it gives one more.
+        Where the model abstains it gives one more. In PyTorch these must have gradients by the images.
 
         Raises:
-            InputError: it does not.
+            InputError: it does not, or they have none.
         """
         expected = classes + self.abstains
         for found in self.outputs(images):
@@ -88,6 +88,11 @@ class Subject:
                     f"expected logits [{len(images)}, {expected}] for {len(images)} images of {classes} "
                     f"classes{more}, found {[len(images), found]}; give a model of the same data"
                 )
+        target = self.torch_target()
+        if target is not None:
+            with target.ready(), torch.enable_grad():
+                leaf = images.detach().to(target.device).requires_grad_()
+                differentiate(traced_logits(target, leaf).sum(), leaf)
 
     def outputs(self, images: Tensor) -> list[int]:
         """How many outputs it has for each image, under each of its runtimes.

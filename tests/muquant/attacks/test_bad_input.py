@@ -138,14 +138,123 @@ def test_model_is_refused(function: Callable[..., Tensor], message: str, data: D
         Square(epsilon=0.1).attack(CallableTarget(function), *data)
 
 
-def test_model_that_cuts_the_gradient_is_refused(net: nn.Module, data: Data) -> None:
-    class Cut(nn.Module):
-        def forward(self, inputs: Tensor) -> Tensor:
-            output: Tensor = net(inputs.detach()).detach()
-            return output
+class Rounded(torch.autograd.Function):
+    """An operation without a backward pass."""
 
-    with pytest.raises(InputError, match="does not depend on its input by differentiable operations"):
-        FGSM(epsilon=0.1).attack(TorchTarget(Cut()), *data)
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return values.round()
+
+
+class Failing(torch.autograd.Function):
+    """An operation whose backward pass fails."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return values * 2
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        raise ValueError("no way\nback")
+
+
+class Misshapen(torch.autograd.Function):
+    """An operation whose gradient has another shape than its input."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return values * 2
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0][:, :1]
+
+
+def without_grad(net: nn.Module, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        output: Tensor = net(inputs)
+    return output
+
+
+def in_place(net: nn.Module, inputs: Tensor) -> Tensor:
+    half = net(inputs).sigmoid()
+    output: Tensor = half * half
+    half.mul_(2)
+    return output
+
+
+def by_inference(net: nn.Module, inputs: Tensor) -> Tensor:
+    with torch.inference_mode():
+        output: Tensor = net(inputs)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (lambda net, x: net(x.detach()).detach(), "it does not depend on that by differentiable operations"),
+        (lambda net, x: net(x.detach()), "it does not depend on that by differentiable operations"),
+        (
+            lambda net, x: net((x * 255).long() / 255),
+            "it does not depend on that by differentiable operations",
+        ),
+        (without_grad, "it does not depend on that by differentiable operations"),
+        (by_inference, "it does not depend on that by differentiable operations"),
+        (
+            lambda net, x: net(torch.from_numpy(x.numpy())),
+            r"Can.t call numpy\(\) on Tensor that requires grad",
+        ),
+        (lambda net, x: Rounded.apply(net(x)), "You must implement either the backward or vjp method"),
+        (lambda net, x: Failing.apply(net(x)), "no way; mend the model"),
+        (lambda net, x: Misshapen.apply(net(x)), "returned an invalid gradient"),
+        (
+            lambda net, x: (
+                net(x).sigmoid().mul_(2).exp_().mul_(net(x).exp_()).log_().relu_().mul_(0) + net(x)
+            ),
+            "",
+        ),
+    ],
+    ids=[
+        "cut",
+        "parameters",
+        "integers",
+        "no grad",
+        "inference",
+        "numpy",
+        "no way",
+        "fails",
+        "shape",
+        "in place",
+    ],
+)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(epsilon=0.1, steps=1),
+        APGDT(epsilon=0.1, steps=1),
+        FABT(epsilon=0.1, steps=1),
+        DDN(steps=1),
+        CarliniWagner(steps=1, searches=1),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_a_model_without_gradients_is_refused(
+    attack: Any, forward: Callable[..., Tensor], reason: str, net: nn.Module, data: Data
+) -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return forward(self.net, inputs)
+
+    with pytest.raises(
+        InputError, match=f"the model's output has no gradient by its input: .*{reason}"
+    ) as caught:
+        attack.attack(TorchTarget(Other()), *data)
+    assert "\n" not in str(caught.value)
+    assert bool(Square(epsilon=0.1, queries=2).attack(TorchTarget(Other()), *data).attacked.any())
 
 
 def test_a_surrogate_of_other_data_is_refused(net: nn.Module, data: Data) -> None:

@@ -339,14 +339,25 @@ def test_a_limit_outside_the_data_is_refused(
         benchmark([Subject("net", net)], quarters, setup(limit=limit))
 
 
+class Blind(nn.Linear):
+    """Its output has gradients, but not by the images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.detach().flatten(1))
+
+
 @pytest.mark.parametrize(
     ("module", "match"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), r"wrong: expected logits \[2, 4\].*found \[2, 5\]"),
         (nn.Flatten(0), r"found \[128\]"),
         (nn.Linear(9, 4), r"does not take images of shape \[1, 8, 8\]"),
+        (
+            Blind(64, 4),
+            r"wrong: the model's output has no gradient by its input: it does not .*--runtime onnx",
+        ),
     ],
-    ids=["classes", "shape", "input"],
+    ids=["classes", "shape", "input", "gradient"],
 )
 def test_a_model_of_other_data_is_refused_before_any_attack(
     net: nn.Module, quarters: Dataset, setup: Setups, module: nn.Module, match: str
