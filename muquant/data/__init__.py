@@ -7,6 +7,7 @@ mnist.py       MNIST
 cifar.py       CIFAR-10
 digits.py      scikit-learn's handwritten digits, which need no files
 folder.py      image files in folders
+arrays.py      arrays in a .npz file, to test with
 downloads.py   what downloads have in common
 """
 

@@ -20,12 +20,13 @@ class Dataset:
     Attributes:
         name: the name it was loaded by.
         split: "train" or "test".
-        images: uint8 [N, C, H, W], 0 black to 255 white.
+        images: uint8 [N, C, H, W], 0 black to 255 white; to test with, also float32 in [0, 1].
         labels: int64 [N], each in 0..len(classes) - 1.
         classes: the names of the classes, in label order.
+        indices: int64 [N], where the images lie in what they were taken from; None where that is this set.
 
     Raises:
-        InputError: the tensors do not have these shapes and types, or a label has no class.
+        InputError: the tensors do not have these shapes, types and ranges, or a label has no class.
     """
 
     name: str
@@ -33,16 +34,27 @@ class Dataset:
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    indices: Tensor | None = None
 
     def __post_init__(self) -> None:
         where = f"data set {self.name} ({self.split})"
         if self.split not in SPLITS:
             raise InputError(f"{where}: expected the split train or test, found {self.split!r}; choose one")
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4 or 0 in self.images.shape:
+        kinds = (torch.uint8,) if self.split == "train" else (torch.uint8, torch.float32)
+        if self.images.dtype not in kinds or self.images.dim() != 4 or 0 in self.images.shape:
             raise InputError(
                 f"{where}: expected images as uint8 [N, C, H, W], none of them zero, found "
                 f"{self.images.dtype} {list(self.images.shape)}; convert them"
             )
+        if self.images.dtype == torch.float32:
+            flat = self.images.flatten(1)
+            outside = int((~((flat.amin(1) >= 0) & (flat.amax(1) <= 1))).sum())  # NaN is outside
+            if outside:
+                low, high = (float(value) for value in flat.aminmax())
+                raise InputError(
+                    f"{where}: expected floats in [0, 1], found {low:g} to {high:g}, outside in {outside} of "
+                    f"{len(flat)} images; scale them, or give uint8"
+                )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise InputError(
                 f"{where}: expected labels as int64 [{len(self.images)}], found {self.labels.dtype} "
@@ -71,11 +83,16 @@ class Dataset:
             indices: which ones, int64 [n] or a slice; None means all.
         """
         chosen = self.images if indices is None else self.images[indices]
-        return chosen.to(torch.float32).div_(255)
+        return chosen.clone() if chosen.is_floating_point() else chosen.to(torch.float32).div_(255)
 
     def subset(self, indices: Tensor) -> "Dataset":
         """The images and labels at `indices`, int64 [n] with n >= 1, in that order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        places = None if self.indices is None else self.indices[indices]
+        return replace(self, images=self.images[indices], labels=self.labels[indices], indices=places)
+
+    def places(self, rows: Tensor) -> Tensor:
+        """Where the images in `rows`, int64 [n], lie in what they were taken from, int64 [n]."""
+        return rows if self.indices is None else self.indices[rows]
 
     def evenly(self, most: int) -> "Dataset":
         """Up to `most` of the images, evenly over the whole."""
@@ -133,6 +150,12 @@ class Dataset:
     @cached_property
     def _statistics(self) -> list[tuple[float, float]]:
         # From the 256-bin histogram: exact in float64, and no float copy of the images is made.
+        if self.images.is_floating_point():
+            columns = self.images.transpose(0, 1).flatten(1).double()
+            return [
+                (float(column.mean()), max(float(column.std(correction=0)), _SMALLEST_STD))
+                for column in columns
+            ]
         levels = torch.arange(256, dtype=torch.float64) / 255
         result = []
         for channel in range(self.images.shape[1]):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muquant.base.errors import InputError
+from muquant.data.arrays import load_arrays
 from muquant.data.cifar import load_cifar10
 from muquant.data.dataset import SPLITS, Dataset
 from muquant.data.digits import load_digits
@@ -20,7 +21,8 @@ def load_dataset(
     """Load one split of a data set into memory.
 
     Args:
-        name: a name of `DATASETS`: "digits", "mnist", "cifar10", or "folder:PATH" for a tree of image files.
+        name: a name of `DATASETS`: "digits", "mnist", "cifar10", "folder:PATH" for a tree of image files, or
+            "npz:FILE" for arrays to test with.
         split: "train" or "test".
         root: the folder that holds downloaded data sets; None means the environment's MUQUANT_DATA. Data sets
             that are embedded ("digits") or carry their own path ("folder:PATH") do not use it.
@@ -57,6 +59,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "mnist": DatasetEntry(load_mnist),
     "cifar10": DatasetEntry(load_cifar10),
     "folder": DatasetEntry(load_folder, argument="PATH"),
+    "npz": DatasetEntry(load_arrays, argument="FILE"),
 }
 
 

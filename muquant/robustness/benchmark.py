@@ -126,7 +126,7 @@ def benchmark(
             images or has other classes.
     """
     suite, indices = setup.attacks(), setup.draw(dataset)
-    drawn = Sample.of(dataset, indices)
+    drawn, places = Sample.of(dataset, indices), dataset.places(indices)
     subjects = [subject.averaged(setup.eot) for subject in subjects]
     if setup.reject:
         subjects = _abstaining(subjects, drawn)
@@ -139,7 +139,7 @@ def benchmark(
     shown: list[Picture] = []
 
     def take(found: Assessment, sample: Sample) -> None:
-        on_images(image_results(reports[-1], found, sample, indices, setup.settings.threat))
+        on_images(image_results(reports[-1], found, sample, places, setup.settings.threat))
 
     corrupted = _under_corruptions(subjects, drawn, setup, meter)
     for subject in subjects:
@@ -165,7 +165,7 @@ def benchmark(
                 )
             )
             take(found, sample)
-            shown += pictures(subject, found, sample, dataset.classes, indices.tolist())
+            shown += pictures(subject, found, sample, dataset.classes, places.tolist())
             twin = (module, found)
         if session is not None:
             found = assess_session(runner("onnx", session), suite, setup.settings, twin)
@@ -192,7 +192,7 @@ def benchmark(
             "name": dataset.name,
             "split": dataset.split,
             "count": len(drawn),
-            "indices": indices.tolist(),
+            "indices": places.tolist(),
             "digest": drawn.digest,
         },
         models=tuple(reports),

@@ -40,6 +40,7 @@ class ImageResults:
         fooled_by: [N], the attacks of the suite whose examples fooled it inside the threat.
         clean: float32 [N, ...].
         adversarial: float32 [N, ...], the first example inside the threat; the clean image where none is.
+        classes: how many there are.
     """
 
     model: str
@@ -53,6 +54,7 @@ class ImageResults:
     fooled_by: list[tuple[str, ...]]
     clean: NDArray[np.float32]
     adversarial: NDArray[np.float32]
+    classes: int
 
 
 def image_results(
@@ -79,14 +81,15 @@ def image_results(
         fooled_by,
         sample.images.numpy(),
         worst.adversarial.numpy(),
+        sample.classes,
     )
 
 
 def write_images(results: list[ImageResults], folder: str | os.PathLike[str]) -> list[Path]:
     """Write images.csv, a row for each image and model, and examples-MODEL-RUNTIME.npz for each model.
 
-    An .npz holds `clean`, `adversarial`, `label`, `index` and `withstands` of all images, and `target_class`
-    where attacks aimed at one.
+    An .npz holds `clean`, `adversarial`, `label`, `index` and `withstands` of all images, the number of
+    `classes`, and `target_class` where attacks aimed at one. `npz:FILE` reads its clean images as data.
 
     Args:
         results: of each model under each runtime.
@@ -115,6 +118,7 @@ def write_images(results: list[ImageResults], folder: str | os.PathLike[str]) ->
                 label=each.label,
                 index=each.index,
                 withstands=each.withstands,
+                classes=each.classes,
                 **aimed,
             )
         paths.append(path)

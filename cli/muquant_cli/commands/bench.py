@@ -28,7 +28,12 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
-@click.option("--data", required=True, help="Data set whose test images are attacked.")
+@click.option(
+    "--data",
+    required=True,
+    help="Data set whose test images are attacked: digits, mnist, cifar10, folder:PATH, or npz:FILE, arrays "
+    "images (uint8, or floats in [0, 1]), labels, and indices and classes if you like.",
+)
 @click.option("--suite", type=click.Choice(list(SUITES)), help="Which attacks.  [default: standard]")
 @click.option(
     "--attacks",

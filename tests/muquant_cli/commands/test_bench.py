@@ -112,6 +112,35 @@ def test_autoattack_in_l1_with_every_image(run: Path, tmp_path: Path) -> None:
         assert int(arrays["withstands"].sum()) == round(10 * row["worst_case"])
 
 
+def test_images_that_were_written_are_read(run: Path, tmp_path: Path) -> None:
+    arguments = (
+        "bench",
+        f"float={run}",
+        "--attacks",
+        "pgd",
+        "--epsilon",
+        0.2,
+        "--runtime",
+        "torch",
+        "--examples",
+    )
+    first = invoke_json(*arguments, *FEW, "--out", tmp_path / "a")
+    file = tmp_path / "a" / "examples-0-float-torch.npz"
+    second = invoke_json(*arguments, "--data", f"npz:{file}", "--out", tmp_path / "b")
+    assert second["data"]["indices"] == first["data"]["indices"]
+    assert second["data"]["digest"] == first["data"]["digest"]
+    figures = [
+        [row[key] for key in ("clean", "worst_case")] for (row,) in (first["models"], second["models"])
+    ]
+    assert figures[0] == figures[1]
+    with np.load(file) as arrays:
+        wrong = {**arrays, "label": arrays["label"] + 5}
+        np.savez(tmp_path / "wrong.npz", **wrong)
+        np.savez(tmp_path / "beyond.npz", **{**arrays, "clean": arrays["clean"] * 16})
+    for name, match in (("wrong", "expected labels in 0..9, found"), ("beyond", "expected floats in [0, 1]")):
+        assert match in fails(*arguments, "--data", f"npz:{tmp_path / name}.npz", "--out", tmp_path / "c")
+
+
 def test_attacks_of_ones_own(run: Path, tmp_path: Path) -> None:
     text = "pgd:steps=5,restarts=2,square:queries=30,after=pgd"
     (tmp_path / "own.toml").write_text(
