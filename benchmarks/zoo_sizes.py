@@ -122,7 +122,7 @@ def measure(name: str, way: str) -> dict[str, Any]:
         seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
         session = load_session(path)
     except Exception as error:  # of onnxruntime's quantizer or of its file
-        return {"commit": commit(), "failed": str(error).strip().splitlines()[0]}
+        return {"commit": commit(), "failed": " ".join((str(error) or repr(error)).split())}
     exact, found = (
         [network.answer(each, feed) for feed in tests] for each in (load_session(source), session)
     )
