@@ -400,11 +400,11 @@ def with_figures(page: str, text: str) -> str:
     for name, render in FIGURES[page].items():
         path = ROOT / "benchmarks" / "results" / f"{name}.json"
         table = render(json.loads(path.read_text())) if path.exists() else "*Not measured yet.*"
-        begin, end = f"<!-- figures: {name} -->\n", "\n<!-- end of figures -->"
+        begin, end = f"<!-- figures: {name} -->\n", "<!-- end of figures -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
             sys.exit(f"{page} has no place for {name}; expected a line {begin.strip()}")
-        text = pattern.sub(lambda _: f"{begin}{table}{end}", text)  # noqa: B023  # used at once
+        text = pattern.sub(lambda _: f"{begin}{table}\n{end}", text)  # noqa: B023  # used at once
     return text
 
 

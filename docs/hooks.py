@@ -1,7 +1,8 @@
 """What the site takes from elsewhere in the repository: pages, pictures, the options of the commands.
 
 Links are written as they work in the repository, from the folder of the file that has them. Those to pages
-and pictures of the site lead there; of others, such as those to a script, the site keeps the words alone.
+and pictures of the site lead there; of others, such as those to a script, the site keeps the words alone. A picture
+is a link to itself in full size.
 """
 
 import posixpath
@@ -26,7 +27,6 @@ PAGES = {
     "examples/cpp.md": "examples/cpp/README.md",
     "examples/python.md": "examples/python/README.md",
     "measured/benchmarks.md": "benchmarks/README.md",
-    "measured/leaderboard.md": "benchmarks/robust/README.md",
     "measured/paper-mnist.md": "benchmarks/results/paper_cnn4.md",
     "measured/paper-cifar10.md": "benchmarks/results/paper_wrn-16-2.md",
     "why/quantizer.md": "muquant/README.md",
@@ -77,7 +77,8 @@ def led(markdown: str, path: str, uri: str) -> str:
         if there is None:
             return str(words)
         relative = posixpath.relpath(there, posixpath.dirname(uri) or ".")
-        return f"{picture}[{words}]({relative}{'#' + anchor if anchor else ''})"
+        link = f"[{words}]({relative}{'#' + anchor if anchor else ''})"
+        return f"[!{link}]({relative})" if picture else link
 
     return CODE_OR_LINK.sub(lead, markdown)
 
