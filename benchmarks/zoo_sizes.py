@@ -28,6 +28,7 @@ from zoo_answers import FILES, SAMPLES, SEED, TESTS, float_file
 from muquant import AnswersWarning, MuLawSpec
 from muquant.base.reading import read_json
 from muquant_onnx import compress_onnx, load_session
+from muquant_onnx.from_onnx.opset import raised
 
 Make = Callable[[Path, Path, list[Feed]], None]
 """(float file, file to write, samples): writes it."""
@@ -53,7 +54,10 @@ def plain(bits: int) -> Make:
 
 
 def static_int8(source: Path, path: Path, samples: list[Feed]) -> None:
-    """onnxruntime's static quantization of weights, per channel, and activations, as its manual has it."""
+    """onnxruntime's static quantization of weights, per channel, and activations, as its manual has it.
+
+    It writes what only opset 13 has, whatever the opset, so older files are raised as ours are.
+    """
     library = importlib.import_module("onnxruntime.quantization")
     base = importlib.import_module("onnxruntime.quantization.calibrate").CalibrationDataReader
     shapes = importlib.import_module("onnxruntime.quantization.shape_inference")
@@ -66,7 +70,8 @@ def static_int8(source: Path, path: Path, samples: list[Feed]) -> None:
             return self.left.pop() if self.left else None
 
     prepared = path.with_suffix(".prepared")
-    shapes.quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    with raised(source) as file:
+        shapes.quant_pre_process(file.path, prepared, skip_symbolic_shape=True)
     library.quantize_static(prepared, path, Reader(), per_channel=True)
     prepared.unlink()
 
