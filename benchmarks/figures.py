@@ -304,6 +304,45 @@ def _size_and_answers(row: dict[str, Any], way: str) -> str:
     return f"{100 * found['nbytes'] / row['float_nbytes']:.0f}: {100 * same:.1f}"
 
 
+def decisions(sizes: dict[str, Any], answers: dict[str, Any]) -> str:
+    """Return the table of what there is to choose, and what each choice costs: from the least to the most."""
+    networks = sizes["networks"]
+    rows = []
+    for bits in (2, 3, 4, 6):
+        found = [row["ways"][f"muquant, {bits} bits"] for row in networks.values()]
+        sized = [
+            one["nbytes"] / row["float_nbytes"] for one, row in zip(found, networks.values(), strict=True)
+        ]
+        same, seconds = (
+            [next(iter(one["task"].values())) for one in found],
+            [one["cpu_seconds"] for one in found],
+        )
+        rows.append(
+            (f"`--bits {bits} --flat --calibration SAMPLES`", _span(sized), _span(same), _seconds(seconds))
+        )
+    for way, options in (
+        ("3 bits for all", "`--bits 3 --flat`"),
+        ("default", "`--bits 3`"),
+        ("default, samples", "**`--bits 3 --calibration SAMPLES`**"),
+    ):
+        runs = {name: answers["networks"][name][way]["draws"] for name in networks}
+        sized = [draws[0]["nbytes"] / networks[name]["float_nbytes"] for name, draws in runs.items()]
+        same = [mean(next(iter(draw["task"].values())) for draw in draws) for draws in runs.values()]
+        seconds = [mean(draw["cpu_seconds"] for draw in draws) for draws in runs.values()]
+        rows.append((options, _span(sized), _span(same), _seconds(seconds)))
+    head = ("options", "file, % of float", "answers that stay, %", "seconds of a processor")
+    return markdown_table(head, "lrrr", rows)
+
+
+def _span(shares: Sequence[float]) -> str:
+    """From the least to the most, in percent."""
+    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f}"
+
+
+def _seconds(found: Sequence[float]) -> str:
+    return f"{min(found):.0f} to {max(found):.0f}"
+
+
 def _figure(draw: dict[str, Any], figure: str) -> float:
     found: float = draw["task"].get(figure, min(db for db in draw["sqnr"].values() if db is not None))
     return found
@@ -371,11 +410,12 @@ def beyond_scales(document: dict[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
+FIGURES: dict[str, dict[str, Callable[..., str]]] = {
     "README.md": {"runtimes_matrix": runtimes},
     "docs/index.md": {"mnist_cnn4": mnist_cnn4},
     "docs/choose.md": {
         "calibrated": calibrated,
+        "zoo_sizes and zoo_answers": decisions,
         "runtime_peers": runtime_peers,
         "zoo_answers": zoo_answers,
         "zoo_sizes": zoo_sizes,
@@ -392,14 +432,18 @@ FIGURES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     },
     "benchmarks/robust/README.md": {"leaderboard": leaderboard},
 }
-"""Page -> name of a file in `results/`, and of a place in the page -> what makes one of the other."""
+"""Page -> name of a file in `results/`, or of several, and of a place in the page -> what makes one of the
+other."""
 
 
 def with_figures(page: str, text: str) -> str:
     """Return a page's text with every figure taken anew from its file."""
     for name, render in FIGURES[page].items():
-        path = ROOT / "benchmarks" / "results" / f"{name}.json"
-        table = render(json.loads(path.read_text())) if path.exists() else "*Not measured yet.*"
+        paths = [ROOT / "benchmarks" / "results" / f"{one}.json" for one in name.split(" and ")]
+        measured = all(path.exists() for path in paths)
+        table = (
+            render(*(json.loads(path.read_text()) for path in paths)) if measured else "*Not measured yet.*"
+        )
         begin, end = f"<!-- figures: {name} -->\n", "<!-- end of figures -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):

@@ -50,11 +50,11 @@ def draw(axes: Axes, row: dict[str, Any]) -> None:
         for way, place in zip(found, zip(x, y, strict=True), strict=True):
             if series == "muquant":
                 axes.annotate(
-                    way.split()[1], place, (0, -13), textcoords="offset points", ha="center", fontsize=9
+                    way.split()[1], place, (0, 7), textcoords="offset points", ha="center", fontsize=9
                 )
     axes.axhline(100, color="#e5e7eb", linewidth=1, zorder=0)
-    axes.set_ylim(-4, 106)
-    axes.set_xlim(0)
+    axes.set_ylim(-4, 115)
+    axes.set_xlim(0, 55)
     axes.set_ylabel(f"{figure}, %", fontsize=10)
     axes.set_xlabel("size of the file, % of float", fontsize=10)
     axes.tick_params(labelsize=9, labelbottom=True, labelleft=True)

@@ -1,8 +1,8 @@
 """What the site takes from elsewhere in the repository: pages, pictures, the options of the commands.
 
 Links are written as they work in the repository, from the folder of the file that has them. Those to pages
-and pictures of the site lead there; of others, such as those to a script, the site keeps the words alone. A picture
-is a link to itself in full size.
+and pictures of the site lead there; of others, such as those to a script, the site keeps the words alone. A
+picture is a link to itself in full size.
 """
 
 import posixpath
