@@ -6,8 +6,8 @@ Two lines of the shell (`LINES`), each in an empty folder with an environment of
 What is installed is the wheel of this checkout, built before the clock runs; all else comes from a package
 index. How fast that is depends on the way there, and on what else the machine does, so what pip fetched is
 stated, and beside the seconds of the clock those of processors and the load before. The file is a detector of
-text that a package ships, 10 MB. Writes `results/first_file.json`; the exit status is 1 where the target of two
-minutes is missed.
+text that a package ships, 10 MB. Writes `results/first_file.json`; the exit status is 1 where the target of
+two minutes is missed.
 """
 
 import json

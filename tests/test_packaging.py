@@ -20,7 +20,7 @@ OPTIONAL: dict[str, list[str]] = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = packages_distributions()
 """Module -> what has installed it."""
 PACKAGES = [ROOT / path for path in PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
-SAY_THEMSELVES = {"lightning", "olive", "openvino", "torchao"}
+SAY_THEMSELVES = {"imagecorruptions", "lightning", "olive", "openvino", "torchao"}
 """Modules whose own files say how they are installed."""
 BEFORE = {"serve": [], "torch": ["serve"], "bench": ["torch"], "timm": ["torch"]}
 """Extra -> those that are in it."""
