@@ -59,8 +59,9 @@ def _check_names(graph: onnx.GraphProto | onnx.FunctionProto, path: Path) -> Non
         made += [tensor.name for tensor in graph.initializer]
         made += [tensor.values.name for tensor in graph.sparse_initializer]
     used = [name for node in graph.node for name in node.input]
-    if any(isinstance(name, bytes) for name in (*made, *used)):
-        raise InputError(f"{path} has values whose names are not UTF-8, as ONNX wants them; export it again")
+    nodes = [name for node in graph.node for name in (node.name, node.op_type, node.domain)]
+    if any(isinstance(name, bytes) for name in (*made, *used, *nodes)):
+        raise InputError(f"{path} has names that are not UTF-8, as ONNX wants them; export it again")
     if len(made) != len(set(made)):
         twice = next(name for name, count in Counter(made).items() if count > 1)
         raise InputError(f"{path} has two values of the name {twice!r}, expected one; export it again")

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from muquant.base.errors import InputError
+from muquant.base.errors import InputError, first_line
 from muquant.base.files import atomic_path, put_in_place, target_of
 from muquant.base.leftovers import sweeping_in, writing_in
 from muquant.base.reading import open_file
@@ -102,8 +102,20 @@ def _holds(file: Path, text: bytes) -> bool:
 
 
 def as_proto(model: ir.Model) -> onnx.ModelProto:
-    """Return a model as ONNX has it, without the shapes of initializers, which these state themselves."""
-    proto = ir.to_proto(model)
+    """Return a model as ONNX has it, without the shapes of initializers, which these state themselves.
+
+    Raises:
+        InputError: it holds what ONNX cannot, such as words that are not UTF-8.
+    """
+    try:
+        proto = ir.to_proto(model)
+    except ir.serde.SerdeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise InputError(
+            f"the graph holds what ONNX files cannot ({first_line(cause)}); export it again"
+        ) from error
     for graph in graphs_of(proto.graph):
         stored = {tensor.name for tensor in graph.initializer}
         others = [value for value in graph.value_info if value.name not in stored]

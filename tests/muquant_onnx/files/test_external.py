@@ -173,7 +173,31 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     data = model(tensor).SerializeToString()
     assert b"weight" in data
     path.write_bytes(data.replace(b"weight", b"wei\xffht"))
-    with pytest.raises(
-        InputError, match=r"model\.onnx (has values whose names are not UTF-8|is not a whole)"
-    ):
+    with pytest.raises(InputError, match=r"model\.onnx (has names that are not UTF-8|is not a whole)"):
         parse(path)
+
+
+@pytest.mark.parametrize("what", ["product", "MatMul", "words", "graph", "batch", "transA", "producer"])
+def test_words_that_are_not_utf_8_are_refused_in_one_line(what: str, tmp_path: Path) -> None:
+    """Wherever a graph has words: protobuf reads them as bytes, and cannot write them."""
+    weight = numpy_helper.from_array(np.ones((32, 32), np.float32), "weight")
+    axes: list[str | int | None] = ["batch", 32]
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "weight"], ["h"], name="product", doc_string="words"),
+            helper.make_node("Gemm", ["h", "weight"], ["y"], transA=0),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, axes)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, axes)],
+        [weight],
+    )
+    made = helper.make_model(
+        graph, producer_name="producer", opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    path, good = tmp_path / "model.onnx", made.SerializeToString()
+    path.write_bytes(good.replace(what.encode(), what[:-1].encode() + b"\xff"))
+    with pytest.raises(InputError) as refused:
+        compress_onnx(path, tmp_path / "small.onnx", check=False, synthetic=False)
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "small.onnx").exists()
