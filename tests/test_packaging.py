@@ -83,7 +83,7 @@ def test_all_packages_have_types() -> None:
 
 
 def test_extras_that_texts_name_are_there() -> None:
-    texts = [*ROOT.glob("*.md"), ROOT / ".ci" / "run", *(p for each in PACKAGES for p in each.rglob("*.py"))]
+    texts = [*ROOT.glob("*.md"), *ROOT.glob(".ci/run"), *(p for each in PACKAGES for p in each.rglob("*.py"))]
     named = {
         extra
         for text in texts
