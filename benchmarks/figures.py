@@ -286,7 +286,7 @@ def zoo_answers(document: dict[str, Any]) -> str:
 def zoo_sizes(document: dict[str, Any]) -> str:
     """Return the table of what files cost at each width, beside peers: size, and answers that stay."""
     ways = list(next(iter(document["networks"].values()))["ways"])
-    head = ("% of the float file: % of the answers", *document["networks"])
+    head = ("size: answers", *document["networks"])
     rows = []
     for way in ways:
         bold = "**" if way.startswith("muquant") else ""

@@ -54,7 +54,7 @@ def draw(axes: Axes, row: dict[str, Any]) -> None:
                 )
     axes.axhline(100, color="#e5e7eb", linewidth=1, zorder=0)
     axes.set_ylim(-4, 115)
-    axes.set_xlim(0, 55)
+    axes.set_xlim(0, 60)
     axes.set_ylabel(f"{figure}, %", fontsize=10)
     axes.set_xlabel("size of the file, % of float", fontsize=10)
     axes.tick_params(labelsize=9, labelbottom=True, labelleft=True)
