@@ -24,7 +24,6 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 docs: $(STAMP)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
 	$(VENV)/bin/mkdocs build --strict --quiet
 	@echo "built site/index.html"
 
