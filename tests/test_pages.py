@@ -216,6 +216,13 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
         assert re.match(r"[a-z]+:", target) or (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES + OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_words_are_taken_for_html(page: Path) -> None:
+    code = r"^(```+).*?^\1|`[^`]*`|<!--.*?-->"
+    words = re.sub(code, "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"<(?!https?:)[A-Za-z/][^>\n]*", words)) <= {"<br"}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the benchmarks of a checkout")
 def test_the_figures_are_those_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
