@@ -157,18 +157,8 @@ def cost(variants: dict[str, Any], name: str, measure: str) -> str:
 
 def runtimes_matrix(document: dict[str, Any]) -> str:
     """Return the table of which runtimes run which forms, and why some do not."""
-    runtimes = list(
-        dict.fromkeys(name for row in document["forms"].values() for found in row.values() for name in found)
-    )
     reasons: dict[str, str] = {}
-    rows = []
-    for form, networks in document["forms"].items():
-        found = {
-            name: [network[name]["default"] for network in networks.values() if name in network]
-            for name in runtimes
-        }
-        rows.append((f"`{form}`", *(_runs(files, reasons) for files in found.values())))
-    table = markdown_table(("policy or target", *runtimes), "l" * (1 + len(runtimes)), rows)
+    table = _by_runtime(document["forms"], [f"`{form}`" for form in document["forms"]], reasons)
     lines = (f"({number}) {text}." for number, text in enumerate(reasons.values(), 1))
     return "\n\n".join([table, *lines])
 
@@ -176,14 +166,18 @@ def runtimes_matrix(document: dict[str, Any]) -> str:
 def runtimes(document: dict[str, Any]) -> str:
     """Return the table of how far runtimes are off, by the forms that all of them run."""
     forms = {form: document["forms"][form] for form in ("auto", "float", "portable")}
+    return _by_runtime(forms, ("as it comes (`auto`)", "`--policy float`", "`--target portable`"), {})
+
+
+def _by_runtime(forms: dict[str, Any], heads: Sequence[str], reasons: dict[str, str]) -> str:
+    """A row for each runtime, a column for each form; why something does not run goes into `reasons`."""
     names = dict.fromkeys(name for row in forms.values() for found in row.values() for name in found)
     rows = []
     for name in names:
         found = ([one[name]["default"] for one in row.values() if name in one] for row in forms.values())
         label = name.replace("chromium", "onnxruntime-web in Chromium,")
-        rows.append((label, *(_runs(files, {}) for files in found)))
-    head = ("runtime", "as it comes (`auto`)", "`--policy float`", "`--target portable`")
-    return markdown_table(head, "l" * len(head), rows)
+        rows.append((label, *(_runs(files, reasons) for files in found)))
+    return markdown_table(("runtime", *heads), "l" * (1 + len(heads)), rows)
 
 
 def _runs(files: Sequence[dict[str, Any]], reasons: dict[str, str]) -> str:

@@ -27,14 +27,15 @@ def test_the_matrix_of_runtimes_numbers_the_reasons() -> None:
         },
     }
     assert runtimes_matrix({"forms": forms}) == (
-        "| policy or target | one 1.0 | two 2.0 | three 3 |\n"
-        "| --- | --- | --- | --- |\n"
-        "| `float` | 5e-07 | 1 of 2: 1e-06 (1) |  |\n"
-        "| `int8` | 1 of 2: 1e-03 (2) | no (1) (3) | 0e+00 |\n"
+        "| runtime | `float` | `int8` |\n"
+        "| --- | --- | --- |\n"
+        "| one 1.0 | 5e-07 | 1 of 2: 1e-03 (1) |\n"
+        "| two 2.0 | 1 of 2: 1e-06 (2) | no (2) (3) |\n"
+        "| three 3 |  | 0e+00 |\n"
         "\n"
-        "(1) no operator: X.\n"
+        "(1) it answers otherwise.\n"
         "\n"
-        "(2) it answers otherwise.\n"
+        "(2) no operator: X.\n"
         "\n"
         "(3) It hurts; nor does it run the float file."
     )
