@@ -1,10 +1,12 @@
-"""What the site takes from elsewhere in the repository: pages, pictures, the options of the commands.
+"""What the site takes from elsewhere in the repository: pages, pictures, notebooks, options of the commands.
 
 Links are written as they work in the repository, from the folder of the file that has them. Those to pages
 and pictures of the site lead there; of others, such as those to a script, the site keeps the words alone. A
 picture is a link to itself in full size.
 """
 
+import base64
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -37,6 +39,7 @@ PAGES = {
 }
 """Page of the site -> file of the repository that it is."""
 PICTURES = "benchmarks/results"
+NOTEBOOKS = "docs/notebooks"
 COMMANDS = "<!-- commands -->"
 """Where the page of the commands has what `--help` says."""
 FENCE = re.compile(r"^(```+)(\S+) \S.*$", re.MULTILINE)
@@ -47,11 +50,38 @@ CODE_OR_LINK = re.compile(
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what lies elsewhere."""
-    for page, path in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / path).read_text()))
-    for picture in sorted((ROOT / PICTURES).glob("*.png")):
-        files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
+    for uri, source in PAGES.items():
+        files.append(File.generated(config, uri, content=(ROOT / source).read_text()))
+    for path in sorted((ROOT / PICTURES).glob("*.png")):
+        files.append(File.generated(config, f"pictures/{path.name}", abs_src_path=str(path)))
+    for notebook in sorted((ROOT / NOTEBOOKS).glob("*.ipynb")):
+        page, shown = page_of(notebook)
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=page))
+        for name, picture in shown.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=picture))
     return files
+
+
+def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as a page, with what its cells showed when they ran; and its pictures by their names."""
+    parts, pictures = [], dict[str, bytes]()
+    for cell in json.loads(notebook.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/png" in data:
+                name = f"{notebook.stem}-{len(pictures)}.png"
+                pictures[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![What the cell above draws]({name})")
+            else:
+                text = "".join(data["text/plain"]).rstrip()
+                parts.append(f"```text\n{text}\n```")
+    parts.append(f"[The notebook itself]({notebook.name})")
+    return "\n\n".join(parts), pictures
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -87,7 +117,7 @@ def place_of(path: str) -> str | None:
     """Where a file of the repository is on the site; None where it is not there."""
     places = {file: page for page, file in PAGES.items()}
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        return re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
     if path.startswith(PICTURES) and path.endswith(".png"):
         return f"pictures/{posixpath.basename(path)}"
     return places.get(path, places.get(f"{path}/README.md"))
