@@ -41,6 +41,13 @@ def test_help_and_version_are_there_at_once() -> None:
         assert not found & {"torch", "scipy", "sklearn", "onnx", "onnxruntime", "matplotlib", "pandas"}
 
 
+def test_compression_needs_no_package_that_benchmarks_need() -> None:
+    commands = (f"import muquant_cli.commands.{name}" for name in ("compress", "export", "verify", "train"))
+    for found in imported(*commands):
+        assert "torch" in found
+        assert not found & {"jinja2", "matplotlib"}
+
+
 def test_a_name_imports_what_it_needs_and_no_more() -> None:
     spec, compress, training = imported(
         "import muquant; muquant.MuLawSpec", "muquant.compress", "import muquant.training"

@@ -9,7 +9,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from muquant.base.files import check_writable, write_bytes
 from muquant.base.provenance import provenance
 from muquant.base.reading import read_bytes
 from muquant.base.text import byte_size, code, escape, markdown_table
-from muquant.robustness import Report, to_markdown
 from muquant_cli.output import Output
 from muquant_onnx import CompressReport, ExportReport, VerifyReport
 
@@ -173,12 +171,6 @@ def of_verification(report: VerifyReport, file: Path, beside: Path) -> Iterator[
     if report.answers is not None:
         yield ""
         yield from _answers(report.answers)
-
-
-def of_benchmark(report: Report, model: str) -> Iterator[str]:
-    """Yield the section of `bench` about one of its models: the report's own Markdown."""
-    models = tuple(each for each in report.models if each.name == model)
-    yield to_markdown(replace(report, models=models)).rstrip()
 
 
 def _put(text: str, command: str, section: str) -> str:

@@ -16,11 +16,11 @@ from muquant.certification import BOUNDS
 from muquant.data import load_dataset
 from muquant.robustness import SUITES, BenchmarkSetup, read_kinds, settings_for
 from muquant.training import load_run
-from muquant_cli.card import check_card, of_benchmark, write_card
+from muquant_cli.card import check_card, write_card
 from muquant_cli.options.common import card_option, module_option, policy_option, root_option
 from muquant_cli.output import FAILED, Output, command
 from muquant_cli.sources.candidates import Candidate, read_candidates
-from muquant_cli.steps.benchmark import run_bench
+from muquant_cli.steps.benchmark import of_benchmark, run_bench
 
 _LIMIT = 1000
 _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualifying", "advisory")}

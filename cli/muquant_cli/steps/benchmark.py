@@ -1,7 +1,8 @@
 """A benchmark of robustness with a bar, its report and its tables."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -14,6 +15,7 @@ from muquant.robustness import (
     ModelReport,
     Report,
     benchmark,
+    to_markdown,
     write_images,
     write_report,
 )
@@ -57,6 +59,12 @@ def run_bench(
         _show(output, report)
         output.say(f"Wrote {', '.join(map(str, paths))}")
     return report
+
+
+def of_benchmark(report: Report, model: str) -> Iterator[str]:
+    """Yield the section of a card about one of the models: the report's own Markdown."""
+    models = tuple(each for each in report.models if each.name == model)
+    yield to_markdown(replace(report, models=models)).rstrip()
 
 
 def _show(output: Output, report: Report) -> None:
