@@ -4,12 +4,15 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import muquant_integrations
 from muquant.base.errors import InputError
 from muquant_integrations.packages import needing
+
+REFERENCE = Path(__file__).parents[2] / "docs/reference/muquant_integrations.md"
 
 
 def remove(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +48,12 @@ def test_the_package_imports_none_of_them() -> None:
     code = f"import sys, muquant_integrations; print({names} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="needs the pages of a checkout")
+def test_every_public_name_is_in_the_reference() -> None:
+    text = REFERENCE.read_text()
+    assert all(f"::: muquant_integrations.{name}\n" in text for name in muquant_integrations.__all__)
 
 
 def test_every_public_name_is_there_where_its_package_is() -> None:
