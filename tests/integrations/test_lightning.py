@@ -33,6 +33,10 @@ def fit(tmp_path: Path, network: nn.Module, images: Tensor) -> Callable[..., Any
         def training_step(self, batch: Any, _: int) -> Tensor:
             return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
+        def validation_step(self, batch: Any, _: int) -> None:
+            layers: list[Any] = [self.net.get_submodule(path) for path in ("1", "3")]
+            assert all(len(row.unique()) <= 8 for layer in layers for row in layer.weight)
+
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=1e-2)
 
@@ -91,6 +95,18 @@ def test_a_run_goes_on_from_its_checkpoint(
         tmp_path / "small.mq", copy.deepcopy(other_plain(module))
     ).tensors.items():
         assert torch.equal(tensor.codes, whole.compressed.tensors[name].codes)
+
+
+def test_what_is_validated_is_the_network_in_few_bits(
+    fit: Callable[..., Any], network: nn.Module, tmp_path: Path
+) -> None:
+    fresh, other = copy.deepcopy(network), copy.deepcopy(network)
+    trainer, module = fit(muquant_integrations.MuLawQAT(3), 1, fresh)
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    new = type(module)(other)
+    trainer.validate(new, trainer.train_dataloader, ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, new.state_dict()[name]), name
 
 
 def other_plain(module: Any) -> nn.Module:
