@@ -47,7 +47,7 @@ _TENSORS: dict[str, Mutation] = {"*.safetensors": tensor_files.tensor_file}
 _MODEL: dict[str, Mutation] = {"model.onnx": models.model}
 
 READERS: dict[str, Reader] = {
-    "artifact": Reader(seeds.artifacts, {"*.mq": tensor_files.tensor_file}, reading.artifact, 200),
+    "artifact": Reader(seeds.artifacts, {"*.mq": tensor_files.tensor_file}, reading.artifact, 190),
     "run": Reader(_one(seeds.run), {"model.safetensors": tensor_files.tensor_file}, reading.run, 80),
     "resume": Reader(
         _one(seeds.unfinished_run),
@@ -55,8 +55,8 @@ READERS: dict[str, Reader] = {
         reading.resume,
         15,
     ),
-    "rounds": Reader(_one(seeds.rounds), {"*.jsonl": documents.lines}, reading.rounds, 90),
-    "plan": Reader(_one(seed_models.plan), {"*.json": documents.document}, reading.plan, 200),
+    "rounds": Reader(_one(seeds.rounds), {"*.jsonl": documents.lines}, reading.rounds, 80),
+    "plan": Reader(_one(seed_models.plan), {"*.json": documents.document}, reading.plan, 190),
     "finished": Reader(_one(seeds.finished), _TENSORS, reading.finished, 100),
     "attacks": Reader(_one(seeds.kept_attack), _TENSORS, reading.attacks, 70),
     "state": Reader(_one(seeds.state), {"*.safetensors": tensor_files.plain_tensor_file}, reading.state, 80),
@@ -64,6 +64,14 @@ READERS: dict[str, Reader] = {
     "mnist": Reader(_one(seeds.idx_files), {"*": pictures.idx}, reading.mnist, 40),
     "cifar10": Reader(_one(seeds.cifar_files), {"*": raw.changed}, reading.cifar10, 5),
     "images": Reader(_one(seeds.image_folder), {"*": pictures.image}, reading.images, 12),
+    "arrays": Reader(_one(seeds.arrays), {"*": arrays.archive}, reading.arrays, 10),
+    "suite": Reader(seeds.suites, {"*.json": documents.document, "*.toml": raw.changed}, reading.suite, 10),
+    "pretrained": Reader(
+        _one(seeds.pretrained),
+        {"*.json": documents.document, "*.mq": tensor_files.tensor_file},
+        reading.pretrained,
+        10,
+    ),
     "decoded": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.decoded, 25),
     "served": Reader(seed_models.served, {**_MODEL, "model.data": raw.changed}, reading.served, 12),
     "cached": Reader(

@@ -18,12 +18,15 @@ from fuzzing.agreement import DisagreementError, answers, compare, plain_answer
 from muquant.base.errors import InputError
 from muquant.compression.artifact import read_artifact
 from muquant.data import load_dataset
+from muquant.robustness import settings_for
+from muquant.robustness.own import read_suite
 from muquant.robustness.runner import predictions
 from muquant.training import load_run, read_run, train
 from muquant.training.feedback.journal import Journal
 from muquant_cli import main
 from muquant_cli.options.calibration import read_calibration
 from muquant_cli.sources.state import load_state
+from muquant_integrations import MuLawModel
 from muquant_onnx import compress_onnx, decode_file, load_session, verify_onnx
 from muquant_onnx.serving.serve import count_kernels
 from muquant_onnx.serving.sessions import POLICIES
@@ -155,6 +158,27 @@ def images(folder: Path) -> None:
         with several.trying():
             load_dataset(f"folder:{folder}", split)
     several.done()
+
+
+def arrays(folder: Path) -> None:
+    """Read images, labels and places from arrays."""
+    found = load_dataset(f"npz:{folder / 'images.npz'}", "test")
+    pixels = found.inputs()
+    if not bool(((pixels >= 0) & (pixels <= 1)).all()) or int(found.labels.max()) >= len(found.classes):
+        raise BrokenError("pixels outside of [0, 1], or a label that is no class")
+
+
+def suite(folder: Path) -> None:
+    """Read attacks of one's own."""
+    (path,) = [*folder.iterdir()] or [folder / "suite.json"]
+    read_suite(str(path))(settings_for("digits"), None)
+
+
+def pretrained(folder: Path) -> None:
+    """Read a folder with a configuration."""
+    found = MuLawModel.from_pretrained(folder, seeds.own_module())
+    if not isinstance(found.model, muquant.CompressedModel):
+        raise BrokenError("a model that is not the folder's")
 
 
 def decoded(folder: Path) -> None:

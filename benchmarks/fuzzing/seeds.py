@@ -25,6 +25,7 @@ from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.store import Store
 from muquant.training import TrainingConfig, train
 from muquant.training.feedback.journal import Record
+from muquant_integrations import MuLawModel
 
 CONFIG = TrainingConfig(
     data="digits", model="cnn4-small", epochs=1, batch_size=512, augment="none", device="cpu"
@@ -125,6 +126,39 @@ def cifar_files() -> Case:
     """Files by the names of CIFAR-10's; never the published ones, so that all of them are refused."""
     names = ("data_batch_1", "test_batch", "batches.meta")
     return {f"cifar-10-batches-py/{name}": b"\x80\x02}." for name in names}
+
+
+@cache
+def arrays() -> Case:
+    """Six images with labels, places and the number of classes."""
+    draw, stream = np.random.default_rng(0), io.BytesIO()
+    images = draw.integers(0, 256, (6, 1, 8, 8), np.uint8)
+    np.savez(stream, images=images, labels=np.arange(6) % 3, indices=np.arange(6) + 9, classes=np.array(3))
+    return {"images.npz": stream.getvalue()}
+
+
+@cache
+def suites() -> list[Case]:
+    """Attacks of one's own, in the two forms of file."""
+    attacks: list[dict[str, object]] = [
+        {"attack": "apgd-ce", "steps": 5, "restarts": 2},
+        {"attack": "square", "after": ["apgd-ce"]},
+    ]
+    toml = "".join(
+        "[[attacks]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in entry.items())
+        for entry in attacks
+    )
+    return [
+        {"suite.json": json.dumps({"attacks": attacks}).encode()},
+        {"suite.toml": toml.encode()},
+    ]
+
+
+@cache
+def pretrained() -> Case:
+    """A folder with a configuration, of `own_module`."""
+    compressed = muquant.compress(own_module(), muquant.MuLawSpec(**QUICK), rounding="nearest", check=False)
+    return made(MuLawModel(compressed, {"model_type": "mlp"}).save_pretrained)
 
 
 @cache
