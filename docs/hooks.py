@@ -29,6 +29,7 @@ PAGES = {
     "examples/cpp.md": "examples/cpp/README.md",
     "examples/python.md": "examples/python/README.md",
     "measured/benchmarks.md": "benchmarks/README.md",
+    "measured/leaderboard.md": "benchmarks/robust/README.md",
     "measured/paper-mnist.md": "benchmarks/results/paper_cnn4.md",
     "measured/paper-cifar10.md": "benchmarks/results/paper_wrn-16-2.md",
     "why/quantizer.md": "muquant/README.md",
