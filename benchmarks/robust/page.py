@@ -138,9 +138,10 @@ def _panel(axes: Axes, title: str, board: list[dict[str, Any]]) -> None:
             )
         axes.annotate(f" {model['bits']:.3g}", (model["nbytes"] / 1e6, 100 * value), fontsize=8, va="bottom")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("MB of the deployed file; numbers are bits")
-    axes.set_ylabel("AA standard, % of the images; dashes are certified")
+    axes.set_ylabel("AA standard, %; dashes are certified")
     axes.set_ylim(-3, 103)
     axes.grid(alpha=0.25)
 
