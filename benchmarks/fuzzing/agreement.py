@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -17,6 +18,8 @@ _MOST = 10**6
 """Numbers of an input."""
 _LARGEST = 1e30
 """Above it sums in another order overflow."""
+_OUTLIER = 1e4
+"""Times the median weight of a matrix: 8 bits from zero to there hold no other weight of it."""
 
 
 class DisagreementError(Exception):
@@ -75,6 +78,19 @@ def compare(wanted: Mapping[str, Array], found: Mapping[str, Array], tolerance: 
         apart, largest = float(np.abs(one - other).max()), float(np.abs(one).max())
         if apart > tolerance * max(largest, float(np.finfo(np.float32).tiny)):
             raise DisagreementError(f"{what}: {name!r} differs by {apart:.3g} of {largest:.3g}")
+
+
+def has_outliers(path: Path) -> bool:
+    """Whether a weight is so large that 8 bits hold nothing else beside it.
+
+    The float network may multiply it by zero, so that its answers say nothing of it.
+    """
+    for tensor in onnx.load(path).graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = np.abs(onnx.numpy_helper.to_array(tensor, str(path.parent)))
+            if values.ndim > 1 and values.size and values.max() > _OUTLIER * np.median(values):
+                return True
+    return False
 
 
 def _overflows(values: Array) -> bool:
