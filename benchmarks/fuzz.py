@@ -112,6 +112,7 @@ class Campaign:
     def keep(self, reader: str, seed: int, finding: Finding) -> None:
         """Keep a finding as a folder, unless there are enough like it."""
         place = self.folder / "findings" / f"{reader}-{seed}"
+        shutil.rmtree(place, ignore_errors=True)  # of a sitting that was killed here
         files = write_case(make(reader, seed), place / "files")
         if finding.kind in ("hang", "crash", "memory"):
             confirmed = again(reader, files, self.folder / "scratch-again")

@@ -77,7 +77,7 @@ def test_the_figures_are_those_of_the_documents(cards: dict[str, Any]) -> None:
     assert f"{document['average_bits']['stored']:.2f} with its share" in text
     (answered,) = document["answers"]["outputs"]
     assert rows[answered["name"]][0] == f"{answered['sqnr']:.1f} dB"
-    assert "- command: `muquant " in text
+    assert "- command: `muquant" in text
 
     document, text = cards["export"]
     rows = {row[0]: row[1:] for row in cells(sections(text)["export"])}
