@@ -134,7 +134,10 @@ def decode(
         raise ValueError(f"{packed.size} bytes for {count} codes of {bits} bits")
     stream = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
     codes = stream @ (1 << np.arange(bits))
-    k = codebook(bits, mu, entry["levels"], entry["grid"])[codes].reshape(shape).astype(np.float32)
+    levels = codebook(bits, mu, entry["levels"], entry["grid"])
+    if float(step.max(initial=0)) * float(np.abs(levels).max()) > float(np.finfo(np.float32).max):
+        raise ValueError(f"a step of {step.max()}, whose largest level is no float32")
+    k = levels[codes].reshape(shape).astype(np.float32)
 
     axis, blocks = entry["channel_axis"], entry.get("channel_groups", 1)
     axes = axis if isinstance(axis, list) else [axis]

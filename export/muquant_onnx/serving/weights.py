@@ -60,6 +60,8 @@ def _read_weight(tensors: Mapping[str, onnx.TensorProto], name: str, entry: Weig
         step = _step(tensors, name)
         if not (np.isfinite(step) & (step >= 0)).all():
             raise ValueError("steps that are negative, infinite or no numbers; expected others")
+        if float(step.max(initial=0)) * spec.grid_max > float(np.finfo(np.float32).max):
+            raise ValueError(f"a step of {step.max():.3g}, whose largest level is none of float32")
         if spec.steps.kind == "tensor" and (step == step.reshape(-1)[:1]).all():
             step = step.reshape(-1)[:1]  # a DequantizeLinear's scale repeats it for each channel
         step = step.reshape(spec.steps.step_shape(channels.count(shape), channels.inputs(shape)))

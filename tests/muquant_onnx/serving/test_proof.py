@@ -192,6 +192,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "steps-nan": (tensor("square.scale", lambda step: step * np.float32(np.nan)), "square do not fit.*steps"),
     "steps-negative": (tensor("square.scale", lambda step: -step), "square do not fit.*steps"),
     "steps-infinite": (tensor("square.scale", lambda step: step + np.float32(np.inf)), "square do not fit"),
+    "steps-that-overflow": (
+        tensor("square.scale", lambda step: 0 * step + np.float32(1e38)),
+        "square do not fit",
+    ),
     "mu-negative": (tensor("square.mu", lambda mu: mu - 100), "square do not fit.*mu is"),
     "mu-large": (tensor("square.mu", lambda mu: mu + 1e6), "square do not fit.*mu is"),
     "mu-float": (tensor("square.mu", lambda mu: mu.astype(np.float32)), "square do not fit.*float32"),
