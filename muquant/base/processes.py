@@ -1,5 +1,6 @@
 """The processes that work together: one, or those that torchrun has started, through Lightning Fabric."""
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ class FabricProcesses(Processes):
             accelerator=find_device(device).type, devices=local, num_nodes=_world() // local, strategy="ddp"
         )
         self._fabric.launch()
+        atexit.register(_leave)
         self.device = self._fabric.device
         self.rank, self.count = self._fabric.global_rank, self._fabric.world_size
 
@@ -135,6 +137,13 @@ class FabricProcesses(Processes):
         for sender in range(self.count):
             everything |= self._fabric.broadcast(dict(parts), src=sender)
         return [everything[number] for number in range(total)]
+
+
+def _leave() -> None:
+    """Leave the group in order: where its threads still run when the interpreter goes, they abort the process
+    now and then, after all its work is done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _world() -> int:
