@@ -1,6 +1,5 @@
 """The number format, defined once: everything else (packing, files, ONNX) derives from a `MuLawSpec`."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, get_args
@@ -13,7 +12,8 @@ Domain = Literal["decoded", "mapped"]
 Levels = Literal["mid-rise", "mid-tread"]
 Grid = Literal["auto", "int4", "int8", "int16"]
 
-MAX_MU = 2.0**16
+MIN_MU, MAX_MU = 1e-300, 2.0**16
+"""Of the expansion, where it is not 0. Below, products are subnormal, and runtimes take them for 0."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,10 @@ class MuLawSpec:
             raise InputError(f"bits is {self.bits!r}; expected a whole number from 2 to 8")
         if self.mu != "auto":
             number = isinstance(self.mu, int | float) and not isinstance(self.mu, bool)
-            if not number or not math.isfinite(self.mu) or not 0 <= self.mu <= MAX_MU:
-                raise InputError(f'mu is {self.mu!r}; expected a number from 0 to {MAX_MU:.0f}, or "auto"')
+            if not number or not (self.mu == 0 or MIN_MU <= self.mu <= MAX_MU):
+                raise InputError(
+                    f'mu is {self.mu!r}; expected 0, a number from {MIN_MU} to {MAX_MU:.0f}, or "auto"'
+                )
         for name, choices in (("domain", Domain), ("levels", Levels), ("grid", Grid)):
             if getattr(self, name) not in get_args(choices):
                 expected = ", ".join(f'"{choice}"' for choice in get_args(choices))

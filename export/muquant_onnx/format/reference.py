@@ -20,7 +20,7 @@ from muquant.base.reading import require_file
 from muquant_onnx.format.metadata import Metadata, WeightEntry, metadata_of
 from muquant_onnx.format.names import Part, label
 
-LARGEST_MU = 65536
+SMALLEST_MU, LARGEST_MU = 1e-300, 65536
 STEP_PARTS = (Part.STEP, Part.SCALE, Part.STEP_CODES, Part.SCALE_CODES, Part.STEP_UNIT)
 """Of a weight: what its steps are read from."""
 
@@ -125,7 +125,7 @@ def decode(
         entry: the weight's metadata: bits, levels, grid, granularity, shape, channel_axis, channel_groups.
     """
     bits, shape = entry["bits"], entry["shape"]
-    if not 0 <= mu <= LARGEST_MU or not (np.isfinite(step) & (step >= 0)).all():
+    if not (mu == 0 or SMALLEST_MU <= mu <= LARGEST_MU) or not (np.isfinite(step) & (step >= 0)).all():
         raise ValueError(f"mu is {mu}, or a step is none")
     count = math.prod(shape)
     if bits not in range(2, 5 if entry["grid"] == "int4" else 9):
