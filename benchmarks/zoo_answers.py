@@ -76,12 +76,7 @@ USUAL = (
 def main() -> None:
     """Measure what is not there yet, write, and print the table."""
     options = parse()
-    os.environ[VARIABLE] = str(options.packages)
-    install()
-    FILES.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore", AnswersWarning)
-    kept = options.out / "zoo_answers.json"
-    rows: dict[str, dict[str, Any]] = read_json(kept)["networks"] if kept.exists() else {}
+    rows = prepared(options, "zoo_answers")
     for name in options.only:
         for way in options.ways:
             known = rows.setdefault(name, {}).get(way)
@@ -92,6 +87,17 @@ def main() -> None:
             document = {"samples": SAMPLES, "tests": TESTS, "networks": rows}
             write_results("zoo_answers", SEED, document, options.out)
     print(zoo_answers({"networks": rows}))
+
+
+def prepared(options: argparse.Namespace, results: str) -> dict[str, dict[str, Any]]:
+    """Have the packages of the zoo at hand, and return what the results hold of each network so far."""
+    os.environ[VARIABLE] = str(options.packages)
+    install()
+    FILES.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore", AnswersWarning)
+    kept = options.out / f"{results}.json"
+    rows: dict[str, dict[str, Any]] = read_json(kept)["networks"] if kept.exists() else {}
+    return rows
 
 
 def parse() -> argparse.Namespace:

@@ -12,21 +12,19 @@ import importlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from packaged.networks import NETWORKS, Feed
-from packaged.packages import FOLDER, VARIABLE, install
+from packaged.packages import FOLDER, VARIABLE
 from packaged.tasks import sqnr
 from provenance import RESULTS, commit, write_results
 from sizes_plot import plot_sizes
-from zoo_answers import FILES, SAMPLES, SEED, TESTS, float_file
+from zoo_answers import FILES, SAMPLES, SEED, TESTS, float_file, prepared
 
-from muquant import AnswersWarning, MuLawSpec
-from muquant.base.reading import read_json
+from muquant import MuLawSpec
 from muquant_onnx import compress_onnx, load_session
 from muquant_onnx.from_onnx.opset import raised
 
@@ -88,12 +86,7 @@ USUAL = ("rapidocr-recognition", "nudenet", "rapidocr-classification", "silero-v
 def main() -> None:
     """Measure what is not there yet, write, and draw the picture."""
     options = parse()
-    os.environ[VARIABLE] = str(options.packages)
-    install()
-    FILES.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore", AnswersWarning)
-    kept = options.out / "zoo_sizes.json"
-    rows: dict[str, dict[str, Any]] = read_json(kept)["networks"] if kept.exists() else {}
+    rows = prepared(options, "zoo_sizes")
     for name in options.only:
         row = rows.setdefault(name, {"float_nbytes": float_file(name).stat().st_size, "ways": {}})
         for way in [way for way in WAYS if way not in row["ways"]]:
