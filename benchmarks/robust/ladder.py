@@ -11,6 +11,7 @@ from muquant.data import load_dataset
 from muquant.training import AdversarialOptions, IbpOptions, QatOptions, TrainingConfig, train
 from robust.entry import Entry, add, digest
 
+MODELS = Path(__file__).parent.parent / "models"
 AUTHOR = "muquant"
 SAMPLES = 512
 """Training images that calibrate."""
@@ -26,12 +27,14 @@ class Recipe:
         start: the part of the steps that a network trained at few bits is trained in float. Intervals that
             have grown with float weights do not survive the rounding of them: certified training at 3 bits
             from half of the steps on fell to chance at once.
+        init: run folder of the weights that all trainings begin with; None for random ones.
     """
 
     config: TrainingConfig
     norm: str
     epsilon: float
     start: float = 0.5
+    init: Path | None = None
 
     def at(self, bits: int | None, seed: int) -> TrainingConfig:
         """The training of the float network, or of one with a quantizer in place."""
@@ -58,21 +61,24 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "cifar10-wrn-16-2-nfgsm": Recipe(
         TrainingConfig(
-            data="cifar10",
+            data="folder:data/cifar10",
             model="wrn-16-2",
+            validation=0.05,
             method="adversarial",
-            epochs=15,
+            epochs=14,
             optimizer="sgd",
-            lr=0.2,
+            lr=0.1,
             weight_decay=5e-4,
             augment="flip-crop",
             precision="bf16",
             average=0.5,
             average_decay=0.999,
-            adversarial=AdversarialOptions(attack="n-fgsm"),
+            adversarial=AdversarialOptions(epsilon=8 / 255, attack="n-fgsm", epsilon_warmup=0.0),
         ),
         "linf",
         8 / 255,
+        start=0.0,
+        init=MODELS / "paper-wrn-16-2" / "adv",
     ),
 }
 """By the beginning of the entries' names."""
@@ -96,7 +102,7 @@ def climb(name: str, seed: int, runs: Path, seconds: float) -> list[tuple[Entry,
     recipe, end = RECIPES[name], f"-seed{seed}" if seed else ""
     folder = runs / f"{name}{end}"
     float_run = folder / "float"
-    model = train(recipe.at(None, seed), float_run, resume=True, max_seconds=seconds).model
+    model = train(recipe.at(None, seed), float_run, init=recipe.init, resume=True, max_seconds=seconds).model
     script = f"python benchmarks/leaderboard.py ladder {name} --seed {seed}"
     control = f"{name}-32-float{end}"
     made: list[tuple[Entry, Path]] = []
@@ -126,7 +132,7 @@ def climb(name: str, seed: int, runs: Path, seconds: float) -> list[tuple[Entry,
             enter(bits, weights, path)
     for bits in (3, 2):
         config, run = recipe.at(bits, seed), folder / f"trained-{bits}"
-        trained = train(config, run, resume=True, max_seconds=seconds).model
+        trained = train(config, run, init=recipe.init, resume=True, max_seconds=seconds).model
         path = folder / f"trained-{bits}.mq"
         if not path.exists():
             muquant.compress(trained).save(path)

@@ -34,7 +34,7 @@ def _carried_back(logits: Traced, labels: Tensor, through: Callable[[Operation],
     eye = torch.eye(classes, dtype=logits.dtype, device=logits.device)
     rows = {logits: (eye[labels] - eye[:, None]).contiguous()}  # [classes, N, classes]
     total = torch.zeros(classes, len(labels), dtype=logits.dtype, device=logits.device)
-    for node in reversed(_in_order(logits)):
+    for node in reversed(logits.in_order()):
         coefficients = rows.pop(node, None)
         if coefficients is None:  # in front of where bounds end
             continue
@@ -51,19 +51,3 @@ def _carried_back(logits: Traced, labels: Tensor, through: Callable[[Operation],
 def _least(rows: Tensor, values: Range) -> Tensor:
     """The least value of linear functions [S, N, ...] in a box, [S, N]."""
     return (rows.clamp(min=0) * values.lower + rows.clamp(max=0) * values.upper).flatten(2).sum(2)
-
-
-def _in_order(last: Traced) -> list[Traced]:
-    """All values that `last` is made of, each behind those that it is made of itself."""
-    order: dict[Traced, None] = {}
-    pending = [(last, False)]
-    while pending:
-        node, ready = pending.pop()
-        if node in order:
-            continue
-        if ready:
-            order[node] = None
-            continue
-        pending.append((node, True))
-        pending += [(each, False) for each in node.inputs]
-    return list(order)

@@ -47,6 +47,21 @@ class Traced:
         inputs = (self, *others)
         return Traced(operation.forward([each.range for each in inputs]), operation, inputs)
 
+    def in_order(self) -> "list[Traced]":
+        """All values that this is made of and itself, each behind those that it is made of."""
+        order: dict[Traced, None] = {}
+        pending: list[tuple[Traced, bool]] = [(self, False)]
+        while pending:
+            node, ready = pending.pop()
+            if node in order:
+                continue
+            if ready:
+                order[node] = None
+                continue
+            pending.append((node, True))
+            pending += [(each, False) for each in node.inputs]
+        return list(order)
+
     @property
     def shape(self) -> torch.Size:
         """[N, ...]."""

@@ -8,7 +8,7 @@ import torch
 
 from muquant.base.errors import InputError
 from muquant.models.architecture import Architecture, Classifier
-from muquant.models.cnn4 import build_cnn4, build_cnn4_small
+from muquant.models.cnn4 import build_cnn4, build_cnn4_small, build_cnn4_strided
 from muquant.models.wide_resnet import build_wide_resnet
 
 MAX_PARAMETERS = 1 << 29
@@ -27,7 +27,7 @@ def build_model(
     It takes float32 [N, C, H, W] in [0, 1], normalises it in its first layer and returns logits [N, classes].
 
     Args:
-        name: a name of `MODELS`: "cnn4", "cnn4-small", or "wrn-D-K" with numbers for D and K.
+        name: a name of `MODELS`: "cnn4", "cnn4-small", "cnn4-strided", or "wrn-D-K" with numbers for D and K.
         input_shape: (C, H, W) of one image.
         classes: the number of classes.
         mean: subtracted from every channel; None means 0.
@@ -80,6 +80,7 @@ class ModelEntry:
 MODELS: dict[str, ModelEntry] = {
     "cnn4": ModelEntry("cnn4", build_cnn4),
     "cnn4-small": ModelEntry("cnn4-small", build_cnn4_small),
+    "cnn4-strided": ModelEntry("cnn4-strided", build_cnn4_strided),
     "wrn-D-K": ModelEntry(r"wrn-([0-9]{1,6})-([0-9]{1,6})", build_wide_resnet),
 }
 

@@ -62,6 +62,30 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
+def cut_and_mix(
+    images: Tensor, labels: Tensor, classes: int, alpha: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Put one rectangle of the next image of the batch into each, at the same place.
+
+    Args:
+        images: [N, C, H, W].
+        labels: int64 [N].
+        classes: how many there are.
+        alpha: above 0; the share that stays is drawn from Beta(alpha, alpha), before what leaves the image
+            is cut off.
+        seed: of the draws.
+
+    Returns:
+        Images of the same shape, and the shares of the classes, float32 [N, classes].
+    """
+    from torchvision.transforms.v2 import CutMix  # it takes a second to import
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        mixed, shares = CutMix(alpha=alpha, num_classes=classes)(images, labels)
+    return mixed, shares
+
+
 def _moved(padded: Tensor, shape: torch.Size, generator: Generator) -> Tensor:
     """Cut one window of `shape` out of each padded image, each at its own random place."""
     count, channels, height, width = shape

@@ -46,9 +46,9 @@ PERTURBATIONS: dict[str, Perturbation] = {"pgd": pgd, "n-fgsm": n_fgsm}
 """What `TRAINING_ATTACKS` of `options/adversarial.py` has the usual strengths of."""
 
 
-def cross_entropy_rise(labels: Tensor) -> Rise:
+def cross_entropy_rise(targets: Tensor) -> Rise:
     """What Madry's attack raises: the cross-entropy, summed so that its gradients do not underflow."""
-    return lambda logits: functional.cross_entropy(logits, labels, reduction="sum")
+    return lambda logits: functional.cross_entropy(logits, targets, reduction="sum")
 
 
 def divergence_rise(reference: Tensor) -> Rise:

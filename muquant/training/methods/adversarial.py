@@ -45,7 +45,7 @@ class Adversarial(Method):
 
     def loss(self, batch: Batch) -> BatchLoss:
         """Attack the batch, and take the loss of what comes out."""
-        rise = cross_entropy_rise(batch.labels)
+        rise = cross_entropy_rise(batch.targets)
         if self._options.trades:
             with torch.no_grad(), evaluation_mode(batch.model):
                 rise = divergence_rise(batch.model(batch.inputs).float())
@@ -61,10 +61,10 @@ class Adversarial(Method):
         smoothing, beta = self.config.label_smoothing, self._options.trades
         if not beta:
             logits = model(attacked).float()
-            loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+            loss = functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
             return BatchLoss(loss, logits)
         clean, logits = model(batch.inputs).float(), model(attacked).float()
-        loss = functional.cross_entropy(clean, batch.labels, label_smoothing=smoothing)
+        loss = functional.cross_entropy(clean, batch.targets, label_smoothing=smoothing)
         return BatchLoss(loss + beta * divergence_rise(clean)(logits), logits)
 
     def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:

@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from muquant.certification import certify
 from muquant.certification.bounds import interval
 from muquant.certification.operations import Range
-from muquant.certification.trace import traced
+from muquant.certification.trace import Traced, traced
 from muquant.data import Dataset
+from muquant.training.methods.growth import growth_penalty
 from muquant.training.methods.method import Batch, BatchLoss, Method
 from muquant.training.options.ibp import IbpOptions
 
@@ -24,9 +25,11 @@ class Ibp(Method):
     Effectiveness of Interval Bound Propagation for Training Verifiably Robust Models", 2018).
 
     Epsilon rises, and meanwhile the loss goes from that of the images to that of the balls. Weights begin so
-    small that intervals neither grow nor vanish from layer to layer (Shi et al., "Fast Certified Robust
-    Training with Short Warmup", NeurIPS 2021). With quantization-aware training the weights whose bounds are
-    taken are the decoded ones. The training accuracy is that of the images as they are.
+    small that intervals neither grow nor vanish from layer to layer, and `growth_penalty` keeps them so while
+    epsilon rises (Shi et al., "Fast Certified Robust Training with Short Warmup", NeurIPS 2021). With
+    quantization-aware training the weights whose bounds are taken are the decoded ones. The training accuracy
+    is the share of the balls of the step's epsilon that are certified. Bounds are computed in the precision
+    of the run; what is said of a finished network is proven in double precision, see `certify`.
     """
 
     def initialize(self, model: nn.Module) -> None:
@@ -39,17 +42,20 @@ class Ibp(Method):
 
     def loss(self, batch: Batch) -> BatchLoss:
         """The loss of the images, and of their balls, in the shares that belong to the step."""
-        smoothing = self.config.label_smoothing
-        logits = batch.model(batch.inputs).float()
-        clean = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-        share = self._options.share(batch.progress)
-        if not share:
-            return BatchLoss(clean, logits)
-        with torch.autocast(batch.inputs.device.type, enabled=False):
-            worst = self._worst_logits(batch, share)
+        smoothing, share = self.config.label_smoothing, self._options.share(batch.progress)
         kept = 1 - share * (1 - self._options.clean)
-        balls = functional.cross_entropy(worst, batch.labels, label_smoothing=smoothing)
-        return BatchLoss(kept * clean + (1 - kept) * balls, logits)
+        total = torch.zeros((), device=batch.inputs.device)
+        if kept:
+            logits = batch.model(batch.inputs).float()
+            total = kept * functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        if share:
+            bounds = self._bounds(batch, share)
+            logits = -interval(bounds, batch.labels).float()
+            balls = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+            total = total + (1 - kept) * balls
+            if share < 1 and self._options.balance:
+                total = total + self._options.balance * (1 - share) * growth_penalty(bounds)
+        return BatchLoss(total, logits)
 
     def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:
         """The share of up to 500 held-out images that intervals certify at the full epsilon."""
@@ -59,13 +65,13 @@ class Ibp(Method):
         proven = certify(model, images.inputs(), images.labels, epsilon, bound="ibp")
         return {"robust_accuracy": proven.accuracy}
 
-    def _worst_logits(self, batch: Batch, share: float) -> Tensor:
-        """What the logits of other classes can exceed the label's by, float32 [N, classes]."""
+    def _bounds(self, batch: Batch, share: float) -> Traced:
+        """The network on the balls of a share of epsilon."""
         epsilon = self._options.epsilon
         assert epsilon is not None
         radius = share * epsilon
         ball = Range((batch.inputs - radius).clamp(min=0), (batch.inputs + radius).clamp(max=1))
-        return -interval(traced(batch.model, ball), batch.labels)
+        return traced(batch.model, ball)
 
     @property
     def _options(self) -> IbpOptions:

@@ -19,6 +19,8 @@ class Batch:
         model: in training mode; a method that changes the mode sets it back.
         inputs: float32 [N, C, H, W] in [0, 1], augmented, on the model's device.
         labels: int64 [N], on the same device.
+        targets: what a cross-entropy is taken against: the labels, or float32 [N, classes], the share of each
+            class, where images are mixed.
         progress: the fraction of the run's steps that are done, at least 0 and below 1.
         generator: on the CPU, seeded by the run's seed and the step; the only source of a method's
             randomness, so that a resumed run draws what the uninterrupted one would have drawn.
@@ -27,6 +29,7 @@ class Batch:
     model: nn.Module
     inputs: Tensor
     labels: Tensor
+    targets: Tensor
     progress: float
     generator: Generator
 

@@ -12,4 +12,4 @@ class Standard(Method):
         """The loss of the images as they are."""
         logits = batch.model(batch.inputs).float()
         smoothing = self.config.label_smoothing
-        return BatchLoss(functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing), logits)
+        return BatchLoss(functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing), logits)

@@ -1,5 +1,6 @@
 """The options of certified training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ class IbpOptions:
         start: the fraction of the run's steps, at least 0 and below 1, that train on images as they are.
         ramp: the fraction of the steps after these, above 0 and at most 1, in which epsilon rises.
         clean: weight of the images' own loss once epsilon has risen, 0 to 1; it falls from 1.
+        balance: weight of what keeps intervals from growing and ReLUs from leaning while epsilon rises, see
+            `growth_penalty`, 0 or more; it falls to 0 as epsilon rises.
 
     Raises:
         InputError: a value is of another type or out of range, or start and ramp are more than the run.
@@ -27,6 +30,7 @@ class IbpOptions:
     start: float = 0.02
     ramp: float = 0.4
     clean: float = 0.0
+    balance: float = 0.5
 
     def __post_init__(self) -> None:
         check_fields(self, _RANGES, "training option")
@@ -59,8 +63,11 @@ class IbpOptions:
         """Read what `dataclasses.asdict` made of it, from a source that is not trusted.
 
         Raises:
-            InputError: a field is missing, unknown, of another type or out of range.
+            InputError: a field is missing, unknown, of another type or out of range. Runs from before
+                intervals were balanced lack that field.
         """
+        if isinstance(document, Mapping):
+            document = {"balance": 0.0, **document}
         values: dict[str, Any] = field_values(cls, document, "options of certified training")
         return cls(**values)
 
@@ -70,4 +77,5 @@ _RANGES: dict[str, tuple[float, float]] = {
     "start": (0, 1),
     "ramp": (1e-6, 1 + 1e-9),
     "clean": (0, 1 + 1e-9),
+    "balance": (0, 1e4),
 }

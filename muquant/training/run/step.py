@@ -18,7 +18,7 @@ from muquant.base.seeds import derive_seed, generator_for
 from muquant.compression.batch_norm import batch_norms, mean_over_batches
 from muquant.data import Dataset
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
-from muquant.training.augmentations import AUGMENTATIONS
+from muquant.training.augmentations import AUGMENTATIONS, cut_and_mix
 from muquant.training.methods import METHODS, Batch, RunView
 from muquant.training.optimizers import OPTIMIZERS, ParameterGroups
 from muquant.training.options.config import TrainingConfig
@@ -183,13 +183,16 @@ class Stepper:
         """This process' share of a step's images, augmented as in the whole batch."""
         seed, processes = self._config.seed, self.processes
         inputs, labels = self.data.batch(step)
-        inputs = processes.part_of(self._augment(inputs, generator_for(seed, "augment", step)))
-        inputs = inputs.to(processes.device, memory_format=torch.channels_last)
-        labels = processes.part_of(labels).to(processes.device)
+        inputs, targets = self._augment(inputs, generator_for(seed, "augment", step)), labels
+        if self._config.cutmix is not None:
+            mix = self._config.cutmix, derive_seed(seed, "cutmix", step)
+            inputs, targets = cut_and_mix(inputs, labels, len(self.data.part.classes), *mix)
+        inputs = processes.part_of(inputs).to(processes.device, memory_format=torch.channels_last)
+        labels, targets = (processes.part_of(each).to(processes.device) for each in (labels, targets))
         own = f" of process {processes.rank}" if processes.rank else ""  # each draws its own numbers
         torch.manual_seed(derive_seed(seed, "dropout" + own, step))  # such layers draw from the global one
         generator = generator_for(seed, "method" + own, step)
-        return Batch(self._fast.train(), inputs, labels, step / self.steps, generator)
+        return Batch(self._fast.train(), inputs, labels, targets, step / self.steps, generator)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is minimised, and logits [N, classes] without gradients."""

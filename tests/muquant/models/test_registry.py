@@ -8,7 +8,7 @@ SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 7, 5)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", ["cnn4", "cnn4-small", "wrn-10-1", "wrn-16-2"])
+@pytest.mark.parametrize("name", ["cnn4", "cnn4-small", "cnn4-strided", "wrn-10-1", "wrn-16-2"])
 def test_a_model_maps_images_to_logits(name: str, shape: tuple[int, int, int]) -> None:
     model = build_model(name, shape, 7)
     assert model(torch.rand(2, *shape)).shape == (2, 7)
@@ -50,5 +50,5 @@ def test_a_huge_model_is_refused_before_it_is_allocated() -> None:
 
 @pytest.mark.parametrize("name", ["resnet", "cnn4 ", "wrn-28-10x", "wrn--28-10", "wrn-9999999-1", ""])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(InputError, match="cnn4, cnn4-small, wrn-D-K"):
+    with pytest.raises(InputError, match="cnn4, cnn4-small, cnn4-strided, wrn-D-K"):
         build_model(name, (1, 8, 8), 10)

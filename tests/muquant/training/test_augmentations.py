@@ -4,6 +4,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from muquant.training import AUGMENTATIONS
+from muquant.training.augmentations import cut_and_mix
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -73,3 +74,32 @@ def test_cutout_hides_a_square_anywhere_and_nothing_else() -> None:
 def test_one_batch_moves_its_images_apart() -> None:
     images = torch.rand(1, 1, 28, 28).expand(50, -1, -1, -1)
     assert len({image.numpy().tobytes() for image in AUGMENTATIONS["shift"](images, seeded())}) > 10
+
+
+def test_cutmix_puts_a_rectangle_of_the_next_image_in_and_counts_both_labels_by_area() -> None:
+    images = torch.rand(6, 3, 12, 9, generator=seeded())
+    labels = torch.tensor([0, 1, 2, 3, 3, 1])
+    shares = []
+    for seed in range(200):
+        mixed, targets = cut_and_mix(images, labels, 5, 1.0, seed)
+        other = (mixed != images)[:, 0]  # [6, 12, 9]
+        assert torch.equal(mixed, torch.where(other[:, None], images.roll(1, 0), images))
+        assert torch.equal(other, other[:1].expand_as(other))  # the same place in all
+        rows, columns = other[0].any(1), other[0].any(0)
+        assert torch.equal(other[0], rows[:, None] & columns)
+        stays = 1 - float(other[0].float().mean())
+        expected = stays * functional.one_hot(labels, 5) + (1 - stays) * functional.one_hot(labels.roll(1), 5)
+        torch.testing.assert_close(targets, expected)
+        shares.append(stays)
+    assert 0.5 < sum(shares) / 200 < 0.75  # 1/2 of Beta(1, 1), and what leaves the image is cut off
+
+
+def test_cutmix_draws_from_its_seed_alone() -> None:
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
+    torch.manual_seed(1)
+    first = cut_and_mix(images, labels, 6, 1.0, 7)
+    after = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(3))  # the global source is as before
+    for one, other in zip(first, cut_and_mix(images, labels, 6, 1.0, 7), strict=True):
+        assert torch.equal(one, other)

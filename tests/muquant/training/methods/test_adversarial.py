@@ -29,7 +29,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def batch_of(model: nn.Module, progress: float = 0.5) -> Batch:
     dataset = load_dataset("tiny", "train")
-    return Batch(model.train(), dataset.inputs()[:30], dataset.labels[:30], progress, seeded(1))
+    labels = dataset.labels[:30]
+    return Batch(model.train(), dataset.inputs()[:30], labels, labels, progress, seeded(1))
 
 
 def fresh(model: nn.Module) -> dict[str, Tensor]:

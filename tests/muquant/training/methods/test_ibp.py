@@ -6,15 +6,19 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from muquant import InputError
+from muquant.certification.operations import Range
+from muquant.certification.trace import traced
 from muquant.data import load_dataset
 from muquant.models import build_model
 from muquant.training import Batch, QatOptions, TrainingConfig, train
+from muquant.training.methods.growth import growth_penalty
 from muquant.training.methods.ibp import Ibp
 from muquant.training.options.ibp import IbpOptions
 
@@ -26,7 +30,7 @@ def test_the_loss_of_a_linear_network_is_that_of_its_worst_corners(tiny: Tiny) -
     linear = nn.Linear(64, 3)
     model = nn.Sequential(nn.Flatten(), linear)
     inputs, labels = dataset.inputs()[:12].clamp(0.2, 0.8), dataset.labels[:12]
-    batch = Batch(model, inputs, labels, 0.99, torch.Generator())
+    batch = Batch(model, inputs, labels, labels, 0.99, torch.Generator())
     method = Ibp(tiny(method="ibp", ibp=IbpOptions(epsilon=0.1, clean=0.25)))
     weight, bias = linear.weight, linear.bias
     apart = weight[labels][:, None] - weight[None]  # [N, 3, 64]
@@ -36,7 +40,7 @@ def test_the_loss_of_a_linear_network_is_that_of_its_worst_corners(tiny: Tiny) -
     expected = expected + 0.75 * functional.cross_entropy(-least, labels)
     found = method.loss(batch)
     torch.testing.assert_close(found.loss, expected)
-    torch.testing.assert_close(found.logits, model(inputs))
+    torch.testing.assert_close(found.logits, -least)  # whose largest is the label's where all margins are > 0
     found.loss.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
     assert torch.isfinite(weight.grad).all()
@@ -45,10 +49,50 @@ def test_the_loss_of_a_linear_network_is_that_of_its_worst_corners(tiny: Tiny) -
 def test_at_first_it_is_the_loss_of_the_images(tiny: Tiny) -> None:
     dataset = load_dataset("tiny", "train")
     model = build_model("cnn4-small", (1, 8, 8), 3)
-    batch = Batch(model, dataset.inputs()[:12], dataset.labels[:12], 0.05, torch.Generator())
+    labels = dataset.labels[:12]
+    batch = Batch(model, dataset.inputs()[:12], labels, labels, 0.05, torch.Generator())
     method = Ibp(tiny(method="ibp", ibp=IbpOptions(epsilon=0.1, start=0.1)))
     expected = functional.cross_entropy(model(batch.inputs), batch.labels)
     torch.testing.assert_close(method.loss(batch).loss, expected)
+
+
+@pytest.mark.parametrize("growth", [2.0, 8.0])
+def test_while_epsilon_rises_intervals_that_grow_and_relus_that_lean_cost(growth: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 3))
+    layers = [each for each in model if isinstance(each, nn.Linear)]
+    for each in layers:
+        each.weight.data *= growth
+    x, radius = torch.rand(5, 6, dtype=torch.float64), 0.05
+    found = growth_penalty(traced(model.double(), Range(x - radius, x + radius)))
+    costs, lower, upper = [], (x - radius).numpy(), (x + radius).numpy()
+    for each in layers[:2]:
+        weight, bias = each.weight.detach().numpy(), each.bias.detach().numpy()
+        centre = (lower + upper) / 2 @ weight.T + bias
+        reach = (upper - lower) / 2 @ np.abs(weight).T
+        active, idle = centre - reach > 0, centre + reach < 0
+        spread = (centre - centre.mean()) ** 2
+        pairs = [(np.sum(centre[active]), -np.sum(centre[idle])), (spread[active].sum(), spread[idle].sum())]
+        ratios = [radius / reach.mean(), *(min(pair) / max(pair) if max(pair) else 1.0 for pair in pairs)]
+        costs.append(sum(max(0.0, 0.5 - ratio) / 0.5 for ratio in ratios))
+        lower, upper = np.maximum(centre - reach, 0), np.maximum(centre + reach, 0)
+    assert float(found.detach()) == pytest.approx(np.mean(costs), rel=1e-4)
+    assert found > 0
+
+
+def test_the_balance_is_paid_for_until_epsilon_has_risen(tiny: Tiny) -> None:
+    dataset = load_dataset("tiny", "train")
+    model, labels = build_model("cnn4-strided", (1, 8, 8), 3), dataset.labels[:12]
+
+    def loss(progress: float, balance: float) -> float:
+        batch = Batch(model, dataset.inputs()[:12], labels, labels, progress, torch.Generator())
+        options = IbpOptions(epsilon=0.3, start=0.1, ramp=0.5, balance=balance)
+        return float(Ibp(tiny(method="ibp", ibp=options)).loss(batch).loss.detach())
+
+    without, half, whole = (loss(0.3, balance) for balance in (0.0, 0.5, 1.0))
+    assert without < half < whole
+    assert whole - half == pytest.approx(half - without, rel=1e-3)
+    assert loss(0.7, 0.0) == loss(0.7, 1.0)
 
 
 def test_epsilon_rises_smoothly_from_start_to_the_end_of_the_ramp() -> None:
@@ -93,6 +137,7 @@ def test_it_learns_what_can_be_certified(tiny: Tiny, tmp_path: Path, qat: QatOpt
         ({"epsilon": 0.0}, "epsilon: expected at least"),
         ({"start": 0.7, "ramp": 0.5}, "at most 1 together"),
         ({"clean": 2.0}, "clean: expected"),
+        ({"balance": -1.0}, "balance: expected"),
     ],
 )
 def test_bad_options_are_named(changes: dict[str, float], message: str) -> None:
@@ -104,3 +149,13 @@ def test_a_data_set_without_a_usual_epsilon_asks_for_one(tiny: Tiny) -> None:
     with pytest.raises(InputError, match="--ibp-epsilon"):
         tiny(method="ibp")
     assert replace(tiny(), data="mnist", method="ibp").ibp == IbpOptions(epsilon=0.3)
+
+
+def test_options_of_runs_from_before_intervals_were_balanced_are_read() -> None:
+    before = {"epsilon": 0.3, "start": 0.02, "ramp": 0.4, "clean": 0.0}
+    assert IbpOptions.from_dict(before) == IbpOptions(epsilon=0.3, balance=0.0)
+
+
+def test_mixed_images_have_no_label_to_certify(tiny: Tiny) -> None:
+    with pytest.raises(InputError, match="cutmix: certified training"):
+        tiny(method="ibp", ibp=IbpOptions(epsilon=0.1), cutmix=1.0)

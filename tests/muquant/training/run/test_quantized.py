@@ -147,7 +147,9 @@ def test_a_batch_decodes_each_weight_once_and_has_the_same_gradients(
         torch.manual_seed(0)
         model = prepare(build_model("cnn4-small", (1, 8, 8), 3), QatOptions())
         counted = 0
-        batch = Batch(model, dataset.inputs(), dataset.labels, 0.5, torch.Generator().manual_seed(0))
+        batch = Batch(
+            model, dataset.inputs(), dataset.labels, dataset.labels, 0.5, torch.Generator().manual_seed(0)
+        )
         if once:
             with decoded_once(model):
                 loss = Adversarial(config).loss(batch).loss

@@ -76,6 +76,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain-sgd": {"optimizer": "sgd", "momentum": 0.0, "lr": 0.05},
     "batchnorm": {"model": "wrn-10-1", "augment": "flip-crop", "epochs": 2},
     "noisy-method": {"method": "noisy"},
+    "cutmix": {"cutmix": 1.0, "method": "adversarial", "adversarial": ATTACK},
     "average": {"model": "wrn-10-1", "average": 0.5, "epochs": 2},
     "average-best-qat": {"average": 0.9, "keep": "best", "qat": QatOptions(start=0.4)},
     "bf16": {"precision": "bf16", "epochs": 2},
