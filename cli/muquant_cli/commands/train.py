@@ -15,6 +15,7 @@ from muquant.training import OutOfTime
 from muquant_cli.options.common import root_option
 from muquant_cli.options.training import config_options, read_config
 from muquant_cli.output import Output, command
+from muquant_cli.sources import read_source, source_forms
 from muquant_cli.steps.training import run_training
 from muquant_cli.streams import BAD_INPUT
 
@@ -22,6 +23,11 @@ from muquant_cli.streams import BAD_INPUT
 @click.command()
 @config_options
 @click.option("--init", type=click.Path(path_type=Path), help="Run folder whose weights to begin with.")
+@click.option(
+    "--teacher",
+    metavar="MODEL",
+    help=f"A robust network whose answers adversarial training learns in place of labels: {source_forms()}.",
+)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Run folder to write.")
 @click.option(
     "--resume", is_flag=True, help="Go on with the run in the folder; bit for bit as if never interrupted."
@@ -36,6 +42,7 @@ def train(
     output: Output,
     out: Path,
     init: Path | None,
+    teacher: str | None,
     resume: bool,
     max_seconds: float,
     download: bool,
@@ -53,6 +60,7 @@ def train(
             config,
             out,
             init=init,
+            teacher=None if teacher is None else read_source(teacher).on_images,
             resume=resume,
             max_seconds=max_seconds,
             download=download,

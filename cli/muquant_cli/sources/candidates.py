@@ -159,7 +159,9 @@ def _subject(
     source = candidate.source
     given = None if _states_inputs(candidate) else given
     preprocess = given if source is None or source.preprocess is None else source.preprocess
-    module = None if source is None or "torch" not in runtimes else _on_images(preprocess, source.module)
+    module = None
+    if source is not None and "torch" in runtimes:
+        module = replace(source, preprocess=preprocess).on_images
     if module is None and file is None:
         raise InputError(f"{candidate.path}: an ONNX file does not run in torch; add onnx to --runtime")
     bits: float | None = None
@@ -186,11 +188,6 @@ def _digest(file: Path, given: nn.Module | None) -> str:
     """Return what names a file, what it is served by, and what options put before it."""
     parts = [hashlib.sha256(read_bytes(file)).hexdigest(), ort.__version__]
     return " ".join(parts if given is None else [*parts, repr(given)])
-
-
-def _on_images(preprocess: nn.Module | None, module: nn.Module) -> nn.Module:
-    """Return a module that takes images in [0, 1], as attacks make them."""
-    return module if preprocess is None else nn.Sequential(preprocess, module).eval()
 
 
 def _session(preprocess: nn.Module | None, file: Path) -> LogitsFunction:

@@ -27,6 +27,11 @@ class Source:
     kind: str = ""
     text: str = ""
 
+    @property
+    def on_images(self) -> nn.Module:
+        """The model on images in [0, 1], as attacks make them, in evaluation mode."""
+        return self.module if self.preprocess is None else nn.Sequential(self.preprocess, self.module).eval()
+
     def require_example(self) -> Example:
         """Return the example.
 

@@ -11,6 +11,7 @@ from muquant.base.seeds import derive_seed
 from muquant.data import Dataset
 from muquant.models.calls import evaluation_mode
 from muquant.training.methods.awp import Call, with_worse_weights
+from muquant.training.methods.distillation import taught_loss
 from muquant.training.methods.method import Batch, BatchLoss, Method
 from muquant.training.options.adversarial import AdversarialOptions
 from muquant.training.perturbations import PERTURBATIONS, Rise, cross_entropy_rise, divergence_rise
@@ -38,26 +39,36 @@ class Adversarial(Method):
     With `awp` above 0 the loss is that of the worst weights near by, see `with_worse_weights`, once
     epsilon has risen.
 
+    With a teacher, a network that is robust already, its answers stand in for the labels, see `taught_loss`.
+
     The attack sees the model in evaluation mode, as in TRADES: its images leave the running statistics alone,
     and Pang et al., "Bag of Tricks for Adversarial Training", ICLR 2021, find the result no less robust and
     more accurate. The loss sees it in training mode. The training accuracy is that of the adversarial images.
     """
 
+    takes_teacher = True
+
     def loss(self, batch: Batch) -> BatchLoss:
         """Attack the batch, and take the loss of what comes out."""
-        rise = cross_entropy_rise(batch.targets)
-        if self._options.trades:
+        rise, taught = cross_entropy_rise(batch.targets), None
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(batch.inputs).float()
+            rise = divergence_rise(taught)
+        elif self._options.trades:
             with torch.no_grad(), evaluation_mode(batch.model):
                 rise = divergence_rise(batch.model(batch.inputs).float())
         attacked, model = self._attack(batch, rise), batch.model.__call__
         if self._options.awp and batch.progress >= self._options.epsilon_warmup:
             model = with_worse_weights(
-                batch.model, lambda call: self._loss(call, batch, attacked).loss, self._options.awp
+                batch.model, lambda call: self._loss(call, batch, attacked, taught).loss, self._options.awp
             )
-        return self._loss(model, batch, attacked)
+        return self._loss(model, batch, attacked, taught)
 
-    def _loss(self, model: Call, batch: Batch, attacked: Tensor) -> BatchLoss:
+    def _loss(self, model: Call, batch: Batch, attacked: Tensor, taught: Tensor | None) -> BatchLoss:
         """That of a model for the images of a batch as they are and attacked."""
+        if taught is not None:
+            return taught_loss(model, batch.inputs, attacked, taught)
         smoothing, beta = self.config.label_smoothing, self._options.trades
         if not beta:
             logits = model(attacked).float()

@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from muquant.data import Dataset
 from muquant.training.feedback import FeedbackConfig, generate, measure_class_margins
@@ -24,11 +25,11 @@ class Feedback(Standard):
     The folder `feedback` of the run gets a log of the rounds, and pictures.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, teacher: nn.Module | None = None) -> None:
         # late, as matplotlib takes half a second; here, so that nothing is trained where it is missing
         from muquant.training.feedback.journal import Journal
 
-        super().__init__(config)
+        super().__init__(config, teacher)
         self._open_journal = Journal
         self._rounds = self._options.round_epochs(config.epochs)
 

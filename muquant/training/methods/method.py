@@ -77,10 +77,17 @@ class Method:
 
     Args:
         config: of the run.
+        teacher: a network whose answers are learned, on the model's device and in evaluation mode; None
+            where there is none.
+
+    Attributes:
+        takes_teacher: whether the method knows what to do with one.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self.config = config
+    takes_teacher = False
+
+    def __init__(self, config: TrainingConfig, teacher: nn.Module | None = None) -> None:
+        self.config, self.teacher = config, teacher
 
     def initialize(self, model: nn.Module) -> None:
         """Give a new model other weights than its own, where the method wants that; not with `init`."""

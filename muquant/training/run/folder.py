@@ -127,8 +127,8 @@ class RunFolder:
         """Make the folder and write its `config.json`, or compare with the one that is there.
 
         Args:
-            document: with the keys "config", "data" and "init", which have to be equal in a run that is
-                resumed, and "versions", which is a record only.
+            document: with the keys "config", "data" and "init", and "teacher" where there is one, which have
+                to be equal in a run that is resumed, and "versions", which is a record only.
 
         Raises:
             InputError: the folder's run has another configuration or other data, or its file is damaged.
@@ -138,8 +138,8 @@ class RunFolder:
             make_folder(self.path)
             write_json(self.config, {"schema": RUN_SCHEMA, **document})
             return
-        for key in ("config", "data", "init"):
-            refuse_changes(f"{key} of the run in {self.path}", self.stored(key), document[key])
+        for key in ("config", "data", "init", "teacher"):
+            refuse_changes(f"{key} of the run in {self.path}", self.stored(key), document.get(key))
 
     @contextmanager
     def claim(self) -> Iterator[None]:

@@ -6,8 +6,10 @@ import platform
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from muquant.base.processes import join_processes
 from muquant.base.seeds import derive_seed, own_randomness
@@ -23,6 +25,7 @@ from muquant.training.run.quantized import decoded_once
 from muquant.training.run.session import TrainingSession
 from muquant.training.run.start import start_from
 from muquant.training.run.step import Stepper
+from muquant.training.run.teacher import digest_of, ready_teacher
 
 
 def train(
@@ -32,6 +35,7 @@ def train(
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
     init: str | os.PathLike[str] | None = None,
+    teacher: nn.Module | None = None,
     resume: bool = False,
     on_progress: OnTrainingProgress | None = None,
     on_note: OnNote | None = None,
@@ -56,6 +60,8 @@ def train(
         download: fetch missing data.
         init: folder of a finished run in float, whose weights this one begins with; None for random ones. A
             run that is resumed may leave it out.
+        teacher: a network that takes the same images and returns as many logits, whose answers adversarial
+            training learns in place of the labels; it is left as it is. A run that is resumed needs it, too.
         resume: go on with the run in `out`, or begin it where none has begun. A finished run is returned.
         on_progress: called after every step; what it raises ends the run, which can be resumed then.
         on_note: called with what a method does between two epochs, while that takes long; likewise.
@@ -66,7 +72,8 @@ def train(
         OutOfTime: `max_seconds` have passed; the run can be resumed.
         InputError: data, model or device cannot be had; `out` holds a run and `resume` is off, or it holds a
             run of another configuration or other data, or one that another process is training; or loss or
-            weights stopped being finite, and then the last good checkpoint stays.
+            weights stopped being finite, and then the last good checkpoint stays; or the method takes no
+            teacher, or the teacher does not answer images of the data with a logit for each class.
     """
     folder, processes = RunFolder(Path(out)), join_processes(config.device)
     if not resume and not processes.rank:
@@ -80,9 +87,12 @@ def train(
         if init is None:
             METHODS[config.method](config).initialize(model)
         origin = folder.origin() if init is None else start_from(init, model, config, data.identity)
-        identity = {"config": config.to_dict(), "data": data.identity, "init": origin}
+        identity: dict[str, Any] = {"config": config.to_dict(), "data": data.identity, "init": origin}
+        if teacher is not None:
+            teacher = ready_teacher(teacher, config, parts, processes.device)
+            identity["teacher"] = digest_of(teacher)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        stepper = Stepper(model, config, parts, processes)
+        stepper = Stepper(model, config, parts, processes, teacher)
         with processes.in_turn():  # what cannot be used has been found by now
             folder.begin({**identity, "versions": _versions()})
         if folder.model.exists():

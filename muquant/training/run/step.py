@@ -63,11 +63,16 @@ class Stepper:
     """
 
     def __init__(
-        self, model: nn.Module, config: TrainingConfig, dataset: Dataset, processes: Processes | None = None
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        dataset: Dataset,
+        processes: Processes | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.model = model
         self.processes = processes or Processes(config.device)
-        self.method = METHODS[config.method](config)
+        self.method = METHODS[config.method](config, teacher)
         self.data = TrainingSet(dataset, config.batch_size, config.seed)
         whole = torch.empty(min(config.batch_size, len(dataset)))
         self.processes.part_of(whole)  # refuses what does not divide

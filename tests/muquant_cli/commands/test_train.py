@@ -33,7 +33,7 @@ def test_every_training_option_is_on_the_command_line() -> None:
     format_ = [f"qat_{field.name}" for field in fields(QatOptions) if field.name != "overrides"]
     feedback = [f"feedback_{field.name}" for field in fields(FeedbackConfig)]
     certified = [f"ibp_{field.name}" for field in fields(IbpOptions)]
-    for name in (*plain, *attack, *feedback, *certified, *format_, "qat", "init", "max_seconds"):
+    for name in (*plain, *attack, *feedback, *certified, *format_, "qat", "init", "teacher", "max_seconds"):
         assert f"--{name.replace('_', '-')} " in text, name
 
 
@@ -223,3 +223,13 @@ def test_torchrun_shares_a_run_as_the_readme_says(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["finished"]  # the first process alone has printed
     assert read_run(tmp_path / "run").config.batch_size == 64
+
+
+def test_a_teacher_is_named_like_any_model(tmp_path: Path) -> None:
+    attack = ("--method", "adversarial", "--epsilon", 0.1, "--attack-steps", 1)
+    teacher = tmp_path / "teacher"
+    invoke("train", *QUICK, *attack, "-o", teacher)
+    invoke("train", *QUICK, *attack, "--teacher", teacher, "-o", tmp_path / "student")
+    assert json.loads((tmp_path / "student" / "config.json").read_text())["teacher"]
+    result = fails("train", *QUICK, "--teacher", teacher, "-o", tmp_path / "other")
+    assert "a teacher with method standard" in result

@@ -3,19 +3,29 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from muquant.base.errors import InputError
 from muquant.data import load_dataset
 from muquant.models import build_model
-from muquant.training import AdversarialOptions, Batch, EpochMetrics, Standard, TrainingConfig, train
+from muquant.training import (
+    AdversarialOptions,
+    Batch,
+    EpochMetrics,
+    QatOptions,
+    Standard,
+    TrainingConfig,
+    train,
+)
 from muquant.training.methods.adversarial import Adversarial
 from muquant.training.options.adversarial import Strength
-from muquant.training.perturbations import cross_entropy_rise, n_fgsm, pgd
+from muquant.training.perturbations import cross_entropy_rise, divergence_rise, n_fgsm, pgd
 
 from ..conftest import plug_in
 
@@ -265,3 +275,67 @@ def test_training_makes_a_model_robust(
     for each in result.history:
         assert each.robust_accuracy is not None
         assert each.trained_attack_accuracy is not None
+
+
+def test_a_teacher_stands_in_for_the_labels(tiny: Tiny) -> None:
+    student, teacher = (build_model("cnn4-small", (1, 8, 8), 3) for _ in range(2))
+    batch = batch_of(student)
+    wrong = replace(batch, labels=(batch.labels + 1) % 3, targets=(batch.targets + 1) % 3)
+    method = Adversarial(tiny(method="adversarial", adversarial=OPTIONS), teacher.eval())
+    found = method.loss(batch).loss.detach()
+    torch.testing.assert_close(method.loss(replace(wrong, generator=seeded(1))).loss.detach(), found)
+    with torch.no_grad():
+        taught = functional.softmax(teacher(batch.inputs), 1).numpy()
+        attacked = pgd(
+            student.eval(),
+            batch.inputs,
+            divergence_rise(teacher(batch.inputs)),
+            Strength(0.1, 3, 2.5 * 0.1 / 3),
+            seeded(1),
+        )
+        answers = [functional.log_softmax(student(each), 1).numpy() for each in (batch.inputs, attacked)]
+    apart = [(taught * (np.log(taught) - answer)).sum(1).mean() for answer in answers]
+    assert apart[1] > apart[0]
+    assert float(found) == pytest.approx(apart[0] / 6 + 5 * apart[1] / 6, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_student_becomes_as_robust_as_its_teacher(digits: TrainingConfig, tmp_path: Path) -> None:
+    config = replace(
+        digits, method="adversarial", adversarial=AdversarialOptions(epsilon=0.15, attack_steps=3)
+    )
+    teacher = train(config, tmp_path / "teacher").model
+    before = {name: each.clone() for name, each in teacher.state_dict().items()}
+    student = train(replace(config, qat=QatOptions()), tmp_path / "student", teacher=teacher)
+    assert all(torch.equal(each, before[name]) for name, each in teacher.state_dict().items())
+    judge = Adversarial(config)
+    images = load_dataset("digits", "train")
+    wanted, found = (judge.validate(each, images)["robust_accuracy"] for each in (teacher, student.model))
+    assert found > wanted - 0.1
+    with pytest.raises(InputError, match="teacher"):  # it is part of what a run is
+        train(replace(config, qat=QatOptions()), tmp_path / "student", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "teacher", "message"),
+    [
+        (
+            {"method": "standard"},
+            build_model("cnn4-small", (1, 8, 8), 3),
+            "standard, which learns from labels",
+        ),
+        ({}, build_model("cnn4-small", (1, 8, 8), 4), r"logits \[1, 3\] of one image, found \[1, 4\]"),
+        ({}, build_model("cnn4-small", (1, 12, 12), 3), r"does not take images \[1, 1, 8, 8\]"),
+        ({"trades": 6.0}, build_model("cnn4-small", (1, 8, 8), 3), "a teacher and trades"),
+    ],
+    ids=["method", "classes", "images", "trades"],
+)
+def test_a_teacher_who_cannot_be_asked_is_named(
+    changes: dict[str, Any], teacher: nn.Module, message: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    trades = changes.pop("trades", 0.0)
+    method = changes.get("method", "adversarial")
+    options = replace(OPTIONS, trades=trades) if method == "adversarial" else None
+    with pytest.raises(InputError, match=message):
+        train(tiny(method=method, adversarial=options), tmp_path, teacher=teacher)
+    assert not (tmp_path / "config.json").exists()
