@@ -4,11 +4,13 @@
     python benchmarks/leaderboard.py attack NAME [--model MODEL] [--count 1000] [--again]
     python benchmarks/leaderboard.py check
     python benchmarks/leaderboard.py ladder RECIPE [--seed 0] [--max-seconds S] [--attack]
+    python benchmarks/leaderboard.py source [--attack]
     python benchmarks/leaderboard.py page
 
 `add` writes an entry, and keeps the .mq file. `attack` measures it, in PyTorch and as a deployed file; with
 `--again` it compares what it finds with what the entry states, and the exit status is 1 where they differ.
 `check` compares every kept file with its entry. `ladder` trains and rounds the networks of a recipe of ours.
+`source` enters the source's networks, rounded and mapped as it does it, from the runs in `models/`.
 `page` writes `results/leaderboard.json`, the table, and its plot. All but `page` can be interrupted: the next
 call goes on. Data sets are found by MUQUANT_DATA.
 """
@@ -26,6 +28,7 @@ from robust.attack import COUNT, SUITE, attack
 from robust.entry import WEIGHTS, Entry, add, digest, names
 from robust.ladder import RECIPES, climb
 from robust.page import plot
+from robust.source import enter
 
 from muquant.attacks import Norm
 from muquant.base.errors import InputError
@@ -78,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--runs", type=Path, default=Path("runs/robust"), help="folder of the runs")
     command.add_argument("--max-seconds", type=float, default=math.inf, help="of each training")
+    command.add_argument("--attack", action="store_true", help="attack those that were not yet")
+    _of_attacks(command)
+
+    command = commands.add_parser("source", help="enter the source's networks, in its own forms")
+    command.set_defaults(function=source)
+    command.add_argument("--runs", type=Path, default=Path("runs/robust/source"), help="folder of .mq files")
     command.add_argument("--attack", action="store_true", help="attack those that were not yet")
     _of_attacks(command)
 
@@ -154,10 +163,21 @@ def ladder(options: argparse.Namespace) -> int:
     except OutOfTime as stopped:
         print(f"{stopped}; the same command goes on")
         return 1
+    _attack_all(made, options)
+    return 0
+
+
+def source(options: argparse.Namespace) -> int:
+    """Enter the source's networks."""
+    _attack_all(enter(options.runs), options)
+    return 0
+
+
+def _attack_all(made: list[tuple[Entry, Path]], options: argparse.Namespace) -> None:
+    """Attack, where that is asked for, what was not attacked yet."""
     for entry, path in made:
         if options.attack and Entry.read(entry.name).figures is None:
             _attack(entry, path, options)
-    return 0
 
 
 def page(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ ENTRIES, MODELS = (Path(__file__).parent / name for name in ("entries", "models"
 WEIGHTS = {
     "float": "as they were trained, 32 bits",
     "rounded": "rounded after training, without samples",
+    "mapped": "the last layers mapped by the law, then all rounded uniformly, as the source does it",
     "calibrated": "rounded after training, with samples",
     "trained": "trained on with the quantizer in place",
 }

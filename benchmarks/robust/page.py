@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, write_picture
+from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, VIOLET, write_picture
 from muquant.base.text import byte_size, markdown_table
 
-COLOURS = {"float": BLACK, "rounded": GREY, "calibrated": BLUE, "trained": ORANGE}
+COLOURS = {"float": BLACK, "rounded": GREY, "mapped": VIOLET, "calibrated": BLUE, "trained": ORANGE}
 """What was done to the weights -> the colour of its marks."""
 
 _HEAD = (

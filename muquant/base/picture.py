@@ -10,6 +10,7 @@ from muquant.base.files import atomic_path
 
 FORMATS = (".pdf", ".png", ".svg")
 BLACK, GREY, ORANGE, BLUE = "#111827", "#9aa7b4", "#c2410c", "#1d4ed8"
+VIOLET = "#7e22ce"
 
 
 def check_format(path: str | os.PathLike[str]) -> None:

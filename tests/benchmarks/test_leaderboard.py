@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("robust", reason="needs the benchmarks of a checkout")
 
 import leaderboard
-from robust import entry as entries, ladder
+from robust import entry as entries, ladder, source
 from robust.entry import Entry, digest
 from robust.page import boards, cost, plot, table
 
@@ -125,6 +125,21 @@ def test_ladder_trains_alike_and_keeps_three_bits(tmp_path: Path, monkeypatch: p
         assert entry.file.exists() == ("-3-" in entry.name)
         assert entry.control == (None if entry.weights == "float" else "tiny-32-float-seed1")
     assert ladder.climb("tiny", 1, tmp_path / "runs", float("inf")) == made
+
+
+@pytest.mark.slow
+def test_networks_of_the_source_are_entered_in_its_own_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "ROWS", ("orig",))
+    made = {entry.weights: (entry, path) for entry, path in source.enter(tmp_path / "files")}
+    assert list(made) == ["float", "rounded", "mapped"]
+    rounded, mapped = (muquant.load(made[weights][1]).tensors for weights in ("rounded", "mapped"))
+    assert {tensor.spec.domain for tensor in rounded.values()} == {"decoded"}
+    assert [tensor.spec.domain for tensor in mapped.values()][-3:] == ["mapped"] * 3
+    assert {tensor.spec.domain for tensor in [*mapped.values()][:-3]} == {"decoded"}
+    assert {entry.control for entry, _ in made.values()} == {None, "cifar10-source-orig-32-float"}
+    assert made["mapped"][0].file.exists()
 
 
 def _figures(fell: list[int], count: int = 100) -> dict[str, Any]:

@@ -24,12 +24,12 @@ class Ibp(Method):
     """The cross-entropy of the worst logits in a ball, as interval bounds tell them (Gowal et al., "On the
     Effectiveness of Interval Bound Propagation for Training Verifiably Robust Models", 2018).
 
-    Epsilon rises, and meanwhile the loss goes from that of the images to that of the balls. Weights begin so
-    small that intervals neither grow nor vanish from layer to layer, and `growth_penalty` keeps them so while
-    epsilon rises (Shi et al., "Fast Certified Robust Training with Short Warmup", NeurIPS 2021). With
-    quantization-aware training the weights whose bounds are taken are the decoded ones. The training accuracy
-    is the share of the balls of the step's epsilon that are certified. Bounds are computed in the precision
-    of the run; what is said of a finished network is proven in double precision, see `certify`.
+    Epsilon rises, from balls that are next to nothing. Weights begin so small that intervals neither grow nor
+    vanish from layer to layer, and `growth_penalty` keeps them so while epsilon rises (Shi et al., "Fast
+    Certified Robust Training with Short Warmup", NeurIPS 2021). With quantization-aware training the weights
+    whose bounds are taken are the decoded ones. The training accuracy is the share of the balls of the step's
+    epsilon that are certified. Bounds are computed in the precision of the run; what is said of a finished
+    network is proven in double precision, see `certify`.
     """
 
     def initialize(self, model: nn.Module) -> None:
@@ -43,7 +43,7 @@ class Ibp(Method):
     def loss(self, batch: Batch) -> BatchLoss:
         """The loss of the images, and of their balls, in the shares that belong to the step."""
         smoothing, share = self.config.label_smoothing, self._options.share(batch.progress)
-        kept = 1 - share * (1 - self._options.clean)
+        kept = self._options.clean if share else 1.0
         total = torch.zeros((), device=batch.inputs.device)
         if kept:
             logits = batch.model(batch.inputs).float()
