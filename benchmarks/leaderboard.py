@@ -3,7 +3,7 @@
     python benchmarks/leaderboard.py add NAME MODEL --data mnist --weights trained --made-by "..." ...
     python benchmarks/leaderboard.py attack NAME [--model MODEL] [--count 1000] [--again]
     python benchmarks/leaderboard.py check
-    python benchmarks/leaderboard.py ladder RECIPE [--seed 0] [--max-seconds S] [--attack]
+    python benchmarks/leaderboard.py ladder RECIPE [--seed 0] [--bits 3] [--weights trained] [--attack]
     python benchmarks/leaderboard.py source [--attack]
     python benchmarks/leaderboard.py page
 
@@ -26,7 +26,7 @@ import figures
 from provenance import RESULTS, write_results
 from robust.attack import COUNT, SUITE, attack
 from robust.entry import WEIGHTS, Entry, add, digest, names
-from robust.ladder import RECIPES, climb
+from robust.ladder import RECIPES, WAYS, WIDTHS, climb
 from robust.page import plot
 from robust.source import enter
 
@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("recipe", choices=list(RECIPES))
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--runs", type=Path, default=Path("runs/robust"), help="folder of the runs")
+    command.add_argument("--bits", type=int, nargs="+", choices=WIDTHS, default=WIDTHS, help="which widths")
+    command.add_argument("--weights", nargs="+", choices=WAYS, default=WAYS, help="what is done to weights")
     command.add_argument("--max-seconds", type=float, default=math.inf, help="of each training")
     command.add_argument("--attack", action="store_true", help="attack those that were not yet")
     _of_attacks(command)
@@ -159,7 +161,9 @@ def check(options: argparse.Namespace) -> int:
 def ladder(options: argparse.Namespace) -> int:
     """Train and round the networks of a recipe."""
     try:
-        made = climb(options.recipe, options.seed, options.runs, options.max_seconds)
+        made = climb(
+            options.recipe, options.seed, options.runs, options.max_seconds, options.bits, options.weights
+        )
     except OutOfTime as stopped:
         print(f"{stopped}; the same command goes on")
         return 1

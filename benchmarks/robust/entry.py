@@ -3,7 +3,7 @@
 import hashlib
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -126,14 +126,17 @@ def digest(model: Path) -> str:
 
 
 def add(entry: Entry, model: Path, keep: bool) -> None:
-    """Write a new entry, and with `keep` copy its .mq to `models/`.
+    """Write a new entry, and with `keep` copy its .mq to `models/`. What is known of the network stays.
 
     Raises:
         InputError: the name is taken by another network, the control is no entry, or the model cannot be
             read.
     """
-    if entry.name in names() and Entry.read(entry.name).sha256 != entry.sha256:
-        raise InputError(f"entry {entry.name}: there is one of another network; choose another name")
+    if entry.name in names():
+        known = Entry.read(entry.name)
+        if known.sha256 != entry.sha256:
+            raise InputError(f"entry {entry.name}: there is one of another network; choose another name")
+        entry = replace(entry, figures=known.figures)
     if entry.control is not None:
         look_up("control", entry.control, dict.fromkeys(names()))
     if model.is_dir():

@@ -1,6 +1,6 @@
 """Networks of ours: a recipe in float, trained at few bits for as many epochs, and rounded from float."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,7 +84,24 @@ RECIPES: Mapping[str, Recipe] = {
 """By the beginning of the entries' names."""
 
 
-def climb(name: str, seed: int, runs: Path, seconds: float) -> list[tuple[Entry, Path]]:
+WIDTHS = (8, 4, 3, 2)
+"""Bits of what is rounded."""
+
+WAYS = ("rounded", "calibrated", "trained")
+"""What is done to weights: names of `WEIGHTS`."""
+
+TRAINED = (3, 2)
+"""Bits of what is trained with the quantizer in place."""
+
+
+def climb(
+    name: str,
+    seed: int,
+    runs: Path,
+    seconds: float,
+    widths: Collection[int] = WIDTHS,
+    ways: Collection[str] = WAYS,
+) -> list[tuple[Entry, Path]]:
     """Train what is not trained yet, round it, and add what came out as entries.
 
     Args:
@@ -92,6 +109,8 @@ def climb(name: str, seed: int, runs: Path, seconds: float) -> list[tuple[Entry,
         seed: of the training; others than 0 end the entries' names.
         runs: folder of the runs, which are resumed.
         seconds: for each training, which then stops to be resumed; infinity for all that it needs.
+        widths: those of `WIDTHS` that are wanted; the float network is always there.
+        ways: those of `WAYS` that are wanted, likewise.
 
     Returns:
         Entries, and where their networks are.
@@ -124,13 +143,17 @@ def climb(name: str, seed: int, runs: Path, seconds: float) -> list[tuple[Entry,
         made.append((entry, path))
 
     enter(32, "float", float_run)
-    for bits in (8, 4, 3, 2):
-        for weights, compress in _WAYS.items():
+    for bits in widths:
+        for weights, compress in _COMPRESS.items():
+            if weights not in ways:
+                continue
             path = folder / f"{weights}-{bits}.mq"
             if not path.exists():
                 compress(model, bits, recipe.config.data).save(path)
             enter(bits, weights, path)
-    for bits in (3, 2):
+    for bits in TRAINED:
+        if bits not in widths or "trained" not in ways:
+            continue
         config, run = recipe.at(bits, seed), folder / f"trained-{bits}"
         trained = train(config, run, init=recipe.init, resume=True, max_seconds=seconds).model
         path = folder / f"trained-{bits}.mq"
@@ -150,7 +173,7 @@ def _calibrated(model: torch.nn.Module, bits: int, data: str) -> muquant.Compres
     return muquant.compress(model, muquant.MuLawSpec(bits=bits), calibration=images.inputs(drawn), flat=True)
 
 
-_WAYS: dict[str, Callable[[torch.nn.Module, int, str], muquant.CompressedModel]] = {
+_COMPRESS: dict[str, Callable[[torch.nn.Module, int, str], muquant.CompressedModel]] = {
     "rounded": _rounded,
     "calibrated": _calibrated,
 }

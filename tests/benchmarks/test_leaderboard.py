@@ -46,6 +46,13 @@ def test_added_network_is_kept_with_its_digest(model: Path) -> None:
     assert leaderboard.main(["check"]) == 0
 
 
+def test_what_was_measured_stays_where_a_network_is_added_again(model: Path) -> None:
+    _add(model)
+    replace(Entry.read("mine"), figures={"count": 1}).write()
+    assert _add(model) == 0
+    assert Entry.read("mine").figures == {"count": 1}
+
+
 def test_altered_file_is_refused_before_it_is_attacked(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +132,8 @@ def test_ladder_trains_alike_and_keeps_three_bits(tmp_path: Path, monkeypatch: p
         assert entry.file.exists() == ("-3-" in entry.name)
         assert entry.control == (None if entry.weights == "float" else "tiny-32-float-seed1")
     assert ladder.climb("tiny", 1, tmp_path / "runs", float("inf")) == made
+    few = ladder.climb("tiny", 1, tmp_path / "runs", float("inf"), widths=(3,), ways=("trained",))
+    assert [entry.name for entry, _ in few] == ["tiny-32-float-seed1", "tiny-3-trained-seed1"]
 
 
 @pytest.mark.slow
