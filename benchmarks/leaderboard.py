@@ -118,8 +118,8 @@ def add_entry(options: argparse.Namespace) -> int:
         control=options.control,
         sha256=digest(options.model),
     )
-    add(entry, options.model, keep=True)
-    print(f"wrote {entry.write()}; next: python benchmarks/leaderboard.py attack {entry.name}")
+    path = add(entry, options.model, keep=True)
+    print(f"wrote {path}; next: python benchmarks/leaderboard.py attack {entry.name}")
     return 0
 
 

@@ -125,8 +125,11 @@ def digest(model: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def add(entry: Entry, model: Path, keep: bool) -> None:
+def add(entry: Entry, model: Path, keep: bool) -> Path:
     """Write a new entry, and with `keep` copy its .mq to `models/`. What is known of the network stays.
+
+    Returns:
+        The path of the entry.
 
     Raises:
         InputError: the name is taken by another network, the control is no entry, or the model cannot be
@@ -144,4 +147,4 @@ def add(entry: Entry, model: Path, keep: bool) -> None:
     elif keep:
         with atomic_path(make_folder(MODELS) / entry.file.name) as temporary:
             shutil.copyfile(model, temporary)
-    entry.write()
+    return entry.write()
