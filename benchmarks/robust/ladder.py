@@ -24,9 +24,7 @@ class Recipe:
     Attributes:
         config: of the float network.
         norm, epsilon: what entries are attacked by.
-        start: the part of the steps that a network trained at few bits is trained in float. Intervals that
-            have grown with float weights do not survive the rounding of them: certified training at 3 bits
-            from half of the steps on fell to chance at once.
+        start: the part of the steps that a network trained at few bits is trained in float.
         init: run folder of the weights that all trainings begin with; None for random ones.
     """
 
@@ -41,23 +39,30 @@ class Recipe:
         config = replace(self.config, seed=seed)
         return config if bits is None else replace(config, qat=QatOptions(bits=bits, start=self.start))
 
+    def spec(self, bits: int) -> muquant.MuLawSpec:
+        """The format of what is rounded: levels as for what is trained."""
+        qat = self.at(bits, 0).qat
+        assert qat is not None
+        return qat.spec
+
 
 RECIPES: Mapping[str, Recipe] = {
-    "mnist-cnn4-ibp": Recipe(
+    "mnist-cnn4-strided-ibp": Recipe(
         TrainingConfig(
+            model="cnn4-strided",
             method="ibp",
-            epochs=70,
-            batch_size=256,
-            lr=5e-4,
+            epochs=36,
+            lr=2e-3,
             schedule="cosine",
             warmup=0.0,
             weight_decay=0.0,
             augment="none",
-            ibp=IbpOptions(epsilon=0.4),
+            precision="bf16",
+            ibp=IbpOptions(epsilon=0.4, start=0.01, ramp=0.5),
         ),
         "linf",
         0.3,
-        start=0.0,
+        start=0.9,
     ),
     "cifar10-wrn-16-2-nfgsm": Recipe(
         TrainingConfig(
@@ -149,7 +154,7 @@ def climb(
                 continue
             path = folder / f"{weights}-{bits}.mq"
             if not path.exists():
-                compress(model, bits, recipe.config.data).save(path)
+                compress(model, recipe.spec(bits), recipe.config.data).save(path)
             enter(bits, weights, path)
     for bits in TRAINED:
         if bits not in widths or "trained" not in ways:
@@ -163,17 +168,17 @@ def climb(
     return made
 
 
-def _rounded(model: torch.nn.Module, bits: int, data: str) -> muquant.CompressedModel:
-    return muquant.compress(model, muquant.MuLawSpec(bits=bits), flat=True)
+def _rounded(model: torch.nn.Module, spec: muquant.MuLawSpec, data: str) -> muquant.CompressedModel:
+    return muquant.compress(model, spec, flat=True)
 
 
-def _calibrated(model: torch.nn.Module, bits: int, data: str) -> muquant.CompressedModel:
+def _calibrated(model: torch.nn.Module, spec: muquant.MuLawSpec, data: str) -> muquant.CompressedModel:
     images = load_dataset(data, "train")
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:SAMPLES]
-    return muquant.compress(model, muquant.MuLawSpec(bits=bits), calibration=images.inputs(drawn), flat=True)
+    return muquant.compress(model, spec, calibration=images.inputs(drawn), flat=True)
 
 
-_COMPRESS: dict[str, Callable[[torch.nn.Module, int, str], muquant.CompressedModel]] = {
+_COMPRESS: dict[str, Callable[[torch.nn.Module, muquant.MuLawSpec, str], muquant.CompressedModel]] = {
     "rounded": _rounded,
     "calibrated": _calibrated,
 }

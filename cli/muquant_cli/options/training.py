@@ -89,7 +89,7 @@ _HELP = {
     "qat-bits": 'Width of a code, 2 to 8; other widths for some layers: "3,conv1=8,fc.*=4".',
     "qat-mu": "Companding parameter.  [default: learned]",
     "qat-granularity": "Which weights share a scale: tensor, channel or group:G.",
-    "qat-levels": "Levels without, or with, an exact zero.",
+    "qat-levels": "Levels without, or with, an exact zero.  [default: mid-rise; mid-tread for ibp]",
     "qat-layers": "Which layers to quantize: all, last:K or REGEX.",
     "qat-start": "Fraction of the steps that is trained in float first.",
     "qat-rate": "Learning rate of scale and mu, in units of the weights' one.",

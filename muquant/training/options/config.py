@@ -70,7 +70,7 @@ class TrainingConfig:
         adversarial: options of the method of that name, completed by defaults; None for other methods.
         feedback: likewise.
         ibp: likewise.
-        qat: options of quantization-aware training; None trains in float.
+        qat: options of quantization-aware training, completed by what the method needs; None trains in float.
 
     Raises:
         InputError: a value is of another type or out of range, a name is unknown, or two values contradict.
@@ -120,6 +120,8 @@ class TrainingConfig:
             )
         if self.keep == "best" and self.validation == 0:
             raise InputError("training option keep: best is judged on held-out images; give a validation")
+        if self.qat is not None:
+            object.__setattr__(self, "qat", self.qat.complete(self.method))
         for name, kind in METHOD_OPTIONS.items():
             if kind is None:
                 continue

@@ -1,7 +1,7 @@
 """The options of quantization-aware training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from muquant.base.errors import InputError
@@ -18,7 +18,8 @@ class QatOptions:
         overrides: (layers, width) pairs: other widths for some layers, see `prepare_qat`.
         mu: companding parameter; None is learned.
         granularity: which weights share a scale: "tensor", "channel" or "group:G".
-        levels: "mid-rise" or "mid-tread".
+        levels: "mid-rise" or "mid-tread"; None is the one that the method needs. Certified training needs
+            levels with an exact zero: bounds add up the magnitudes of weights, and without it none is small.
         layers: "all", "last:K" or a regular expression.
         start: the fraction of the run's steps, at least 0 and below 1, that is trained in float; scale and mu
             are searched then.
@@ -37,7 +38,7 @@ class QatOptions:
     overrides: tuple[tuple[str, int], ...] = ()
     mu: float | None = None
     granularity: str = "channel"
-    levels: str = "mid-rise"
+    levels: str | None = None
     layers: str = "all"
     start: float = 0.0
     rate: float = 1.0
@@ -52,7 +53,12 @@ class QatOptions:
     def spec(self) -> MuLawSpec:
         """The format of the layers that no override picks."""
         mu = "auto" if self.mu is None else self.mu
-        return MuLawSpec(self.bits, mu, granularity=self.granularity, levels=self.levels)  # type: ignore[arg-type]
+        levels: Any = self.levels or "mid-rise"
+        return MuLawSpec(self.bits, mu, granularity=self.granularity, levels=levels)  # type: ignore[arg-type]
+
+    def complete(self, method: str) -> Self:
+        """The same options for a training method, with a choice in place of None."""
+        return replace(self, levels=self.levels or ("mid-tread" if method == "ibp" else "mid-rise"))
 
     @classmethod
     def from_dict(cls, document: object) -> Self:

@@ -151,6 +151,18 @@ def test_a_data_set_without_a_usual_epsilon_asks_for_one(tiny: Tiny) -> None:
     assert replace(tiny(), data="mnist", method="ibp").ibp == IbpOptions(epsilon=0.3)
 
 
+def test_certified_networks_get_levels_with_a_zero(tiny: Tiny) -> None:
+    def levels(**changes: object) -> str | None:
+        qat = tiny(**changes).qat
+        assert qat is not None
+        return qat.levels
+
+    certified = {"method": "ibp", "ibp": IbpOptions(epsilon=0.1)}
+    assert levels(qat=QatOptions(), **certified) == "mid-tread"
+    assert levels(qat=QatOptions(levels="mid-rise"), **certified) == "mid-rise"
+    assert levels(qat=QatOptions()) == "mid-rise"
+
+
 def test_options_of_runs_from_before_intervals_were_balanced_are_read() -> None:
     before = {"epsilon": 0.3, "start": 0.02, "ramp": 0.4, "clean": 0.0}
     assert IbpOptions.from_dict(before) == IbpOptions(epsilon=0.3, balance=0.0)
