@@ -65,14 +65,16 @@ class Affine(Operation):
         apply: the operation, [N, ...] to [N, ...].
         linear: without what it adds.
         absolute: `linear` with the magnitudes of its coefficients.
-        terms: roundings that one output goes through at most, in whatever order its terms are added.
+        terms: roundings that one output goes through at most, in whatever order its terms are added: a
+            number, or what tells it for each output from which inputs are not 0, float [N, ...] of 0 and 1.
+            What is multiplied by 0 adds nothing, and is not rounded.
         added: the magnitude of what it adds and subtracts, for inputs of any size; broadcasts to the output.
     """
 
     apply: Function
     linear: Function
     absolute: Function
-    terms: int
+    terms: int | Function
     added: Tensor | float = 0.0
 
     def forward(self, inputs: Sequence[Range]) -> Range:
@@ -83,7 +85,8 @@ class Affine(Operation):
         error = None
         if given.error is not None:
             # Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1
-            gamma = self.terms * UNIT / (1 - self.terms * UNIT)
+            terms = self.terms if isinstance(self.terms, int) else self.terms((given.largest > 0).to(centre))
+            gamma = terms * UNIT / (1 - terms * UNIT)
             error = self.absolute(given.error) + gamma * (self.absolute(given.largest) + self.added)
         return Range(centre - radius, centre + radius, error)
 
@@ -118,9 +121,12 @@ class Relu(Operation):
     """max(x, 0)."""
 
     def forward(self, inputs: Sequence[Range]) -> Range:
-        """It rises, and adds nothing to an error."""
+        """It rises, and adds nothing to an error; what stays below 0 as computed, too, has none."""
         (given,) = inputs
-        return Range(given.lower.clamp(min=0), given.upper.clamp(min=0), given.error)
+        error = given.error
+        if error is not None:
+            error = torch.minimum(error, (given.upper + error).clamp(min=0))
+        return Range(given.lower.clamp(min=0), given.upper.clamp(min=0), error)
 
     def backward(self, rows: Tensor, inputs: Sequence[Range]) -> tuple[list[Tensor], Tensor]:
         """Below the chord, and above 0 or x, whichever leaves less between (Zhang et al. 2018, CROWN)."""

@@ -159,7 +159,7 @@ def _linear(x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
             lambda values: functional.linear(values, weight, bias),
             lambda values: functional.linear(values, weight),
             lambda values: functional.linear(values, weight.abs()),
-            terms=weight.shape[1] + 1,
+            lambda some: functional.linear(some, (weight != 0).to(weight)) + 1,
             added=0.0 if bias is None else bias.abs(),
         )
     )
@@ -174,7 +174,7 @@ def _conv2d(x: Traced, weight: Tensor, bias: Tensor | None = None, *args: Any, *
             lambda values: torch.conv2d(values, weight, bias, *args, **kwargs),
             lambda values: torch.conv2d(values, weight, None, *args, **kwargs),
             lambda values: torch.conv2d(values, weight.abs(), None, *args, **kwargs),
-            terms=weight[0].numel() + 1,
+            lambda some: torch.conv2d(some, (weight != 0).to(weight), None, *args, **kwargs) + 1,
             added=0.0 if bias is None else bias.abs()[:, None, None],
         )
     )

@@ -145,12 +145,13 @@ def test_a_pool_whose_winner_is_known_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_rounding_does_stays_below_its_bound(seed: int) -> None:
+@pytest.mark.parametrize("zeros", [0.0, 0.9], ids=["dense", "sparse"])
+def test_what_rounding_does_stays_below_its_bound(zeros: float, seed: int) -> None:
     """The same network in float32, with sums in another order, against double precision."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         first, last = nn.Linear(400, 300), nn.Linear(300, 4)
-        first.weight.data *= 30
+        first.weight.data *= 30 * (torch.rand(300, 400) >= zeros)
     module = nn.Sequential(first, nn.ReLU(), last).eval()
     images = torch.rand(10, 400, generator=seeded(seed))
     exact = module.double()(images.double()).detach()
@@ -164,6 +165,31 @@ def test_what_rounding_does_stays_below_its_bound(seed: int) -> None:
         wrong = (computed.double() - exact).abs()
         assert float(wrong.max()) > 0
         assert bool((wrong <= error).all())
+
+
+def test_what_is_multiplied_by_nothing_is_not_rounded() -> None:
+    """gamma_n of the terms that are not 0, and of the bias; nothing behind a ReLU that is never open."""
+    unit = 1.01 * 2.0**-24
+    layer, conv = nn.Linear(50, 3).double(), nn.Conv2d(2, 3, 3, padding=1, bias=False).double()
+    layer.weight.data[:, 7:] = 0
+    layer.bias.data = torch.tensor([0.0, 0.0, -1e3], dtype=torch.float64)
+    x = torch.rand(4, 50, generator=seeded(0)).double()
+    x[:, :3] = 0  # four terms are left
+    found = traced(nn.Sequential(layer, nn.ReLU()), Range(x, x, torch.zeros_like(x))).range.error
+    assert found is not None
+    reach = (layer.weight.abs() * x[:, None]).sum(2) + layer.bias.abs()
+    expected = 5 * unit / (1 - 5 * unit) * reach
+    shut = torch.relu(layer(x) + expected)  # as far as it may open at most
+    torch.testing.assert_close(found, torch.minimum(expected, shut).detach())
+    assert bool((found[:, 2] == 0).all())
+    conv.weight.data[:, 1] = 0
+    image = torch.rand(1, 2, 5, 5, generator=seeded(1)).double()
+    flat = nn.Sequential(conv, nn.Flatten())
+    found = traced(flat, Range(image, image, torch.zeros_like(image))).range.error
+    assert found is not None
+    terms = torch.conv2d(torch.ones(1, 1, 5, 5), torch.ones(3, 1, 3, 3), padding=1).double() + 1
+    reach = torch.conv2d(image, conv.weight.abs(), padding=1)
+    torch.testing.assert_close(found, (terms * unit / (1 - terms * unit) * reach).flatten(1).detach())
 
 
 @pytest.fixture(scope="module")
