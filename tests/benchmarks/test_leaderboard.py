@@ -16,7 +16,7 @@ from robust.page import boards, cost, plot, table
 
 import muquant
 from muquant.models import build_model
-from muquant.training import TrainingConfig
+from muquant.training import TrainingConfig, read_run
 
 REAL_ENTRIES, REAL_MODELS = entries.ENTRIES, entries.MODELS
 
@@ -149,6 +149,20 @@ def test_networks_of_the_source_are_entered_in_its_own_forms(
     assert {tensor.spec.domain for tensor in [*mapped.values()][:-3]} == {"decoded"}
     assert {entry.control for entry, _ in made.values()} == {None, "cifar10-source-orig-32-float"}
     assert made["mapped"][0].file.exists()
+
+
+@pytest.mark.slow
+def test_what_goes_on_from_float_goes_on_in_float_and_at_few_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(data="digits", model="cnn4-small", epochs=2, augment="none")
+    recipe = ladder.Recipe(config, "linf", 0.2, start=0.0, further=replace(config, epochs=1, lr=1e-4))
+    monkeypatch.setattr(ladder, "RECIPES", {"tiny": recipe})
+    ladder.climb("tiny", 0, tmp_path, float("inf"), widths=(3,), ways=("trained",))
+    begun, control, trained = (read_run(tmp_path / "tiny" / name) for name in ("begun", "float", "trained-3"))
+    assert (begun.config.epochs, control.config.epochs, trained.config.epochs) == (2, 1, 1)
+    assert control.init == trained.init == digest(tmp_path / "tiny" / "begun")
+    assert control.config == replace(trained.config, qat=None)
 
 
 def _figures(fell: list[int], count: int = 100) -> dict[str, Any]:
