@@ -13,6 +13,9 @@ from muquant.base.text import byte_size, markdown_table
 COLOURS = {"float": BLACK, "rounded": GREY, "mapped": VIOLET, "calibrated": BLUE, "trained": ORANGE}
 """What was done to the weights -> the colour of its marks."""
 
+NAMES = {"folder:data/cifar10": "CIFAR-10 (JPEG)"}
+"""What data sets that have no name of their own are called."""
+
 _HEAD = (
     *(
         "",
@@ -34,7 +37,7 @@ def boards(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the entries of `results/leaderboard.json` by data set and threat, the best first."""
     sorted_by: dict[str, list[dict[str, Any]]] = {}
     for entry in document["entries"]:
-        title = f"{entry['data']}, {entry['norm']} {entry['epsilon']:.4g}"
+        title = f"{NAMES.get(entry['data'], entry['data'])}, {entry['norm']} {entry['epsilon']:.4g}"
         sorted_by.setdefault(title, []).append(entry)
     for entries in sorted_by.values():
         entries.sort(key=lambda entry: -_torch(entry)["aa_standard"])
