@@ -1,6 +1,7 @@
 """Directions in which the decision boundary is looked for. One function each, one line in `DIRECTIONS`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -47,9 +48,9 @@ def neighbours(dataset: Dataset) -> Directions:
 
     def draw(images: Tensor, labels: Tensor, count: int, generators: Sequence[Generator]) -> Tensor:
         parts = [slice(start, start + _BLOCK) for start in range(0, len(dataset), _BLOCK)]
-        distance = torch.cat(
-            [torch.cdist(images.flatten(1), dataset.inputs(part).flatten(1)) for part in parts], dim=1
-        )
+        # products of matrices round by how many images there are, and so would the order of equal distances
+        apart = partial(torch.cdist, images.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+        distance = torch.cat([apart(dataset.inputs(part).flatten(1)) for part in parts], dim=1)
         distance[labels[:, None] == dataset.labels] = torch.inf
         towards = []
         for image, row in zip(images, distance, strict=True):
