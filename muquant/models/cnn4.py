@@ -49,7 +49,8 @@ class StridedCNN4(Classifier):
     """conv 4x4 of stride 2, ReLU, conv 4x4 of stride 2, ReLU, fully connected, ReLU, fully connected.
 
     The kind that certified training takes (Wong and Kolter, "Provable defenses against adversarial examples
-    via the convex outer adversarial polytope", ICML 2018): bounds cost a fifth of those of `CNN4`.
+    via the convex outer adversarial polytope", ICML 2018): bounds take less than half the time of
+    those of `CNN4`.
     """
 
     def __init__(self, architecture: Architecture, widths: tuple[int, int], hidden: int) -> None:

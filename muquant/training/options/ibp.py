@@ -18,8 +18,8 @@ class IbpOptions:
             data set. The papers train MNIST with 0.4 to certify 0.3.
         start: the fraction of the run's steps, at least 0 and below 1, that train on images as they are.
         ramp: the fraction of the steps after these, above 0 and at most 1, in which epsilon rises.
-        clean: weight of the images' own loss once epsilon rises, 0 to 1; above 0 a step takes half as long
-            again.
+        clean: weight of the images' own loss once epsilon rises, 0 to 1; above 0 each step runs
+            the images as well.
         balance: weight of what keeps intervals from growing and ReLUs from leaning while epsilon rises, see
             `growth_penalty`, 0 or more; it falls to 0 as epsilon rises.
 
