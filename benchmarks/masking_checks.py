@@ -28,13 +28,13 @@ from muquant.attacks import PGD, TorchTarget
 from muquant.base.processes import Processes
 from muquant.base.seeds import generator_for
 from muquant.compression.layers import quantizable_weights
+from muquant.models.fingerprint import fingerprint
 from muquant.robustness.checks import CHECKS
 from muquant.robustness.checks.gradients import TemperedPGD
 from muquant.robustness.evidence import PROBED, AttackOutcome, Evidence, Finding
 from muquant.robustness.runner import Runner, Sample
 from muquant.robustness.settings import settings_for
 from muquant.robustness.store import Store
-from muquant.robustness.subject import fingerprint
 from muquant.robustness.suites import standard
 from muquant.training import TrainingConfig
 from muquant.training.run.data import load_run_data

@@ -14,9 +14,9 @@ from muquant.base.files import make_folder, write_json
 from muquant.base.reading import read_json
 from muquant.compression.amplification import Amplification, measure_amplification
 from muquant.format.spec import Domain
+from muquant.models.fingerprint import fingerprint
 from muquant.robustness import Settings
 from muquant.robustness.runner import Sample, describe, predictions
-from muquant.robustness.subject import fingerprint
 from paper.networks import map_weights
 
 MUS = (1.0, 5.0, 16.0, 64.0, 255.0)

@@ -11,12 +11,12 @@ from muquant.attacks import TorchTarget, Transfer
 from muquant.base.processes import Processes
 from muquant.data import Dataset
 from muquant.models.evaluation import evaluate
+from muquant.models.fingerprint import fingerprint
 from muquant.robustness import BenchmarkSetup, Settings, Subject, SuiteAttack
 from muquant.robustness.assessment import Entry, assess_torch
 from muquant.robustness.evidence import AttackOutcome
 from muquant.robustness.runner import OnBatch, Runner, Sample, describe, replay
 from muquant.robustness.store import Store
-from muquant.robustness.subject import fingerprint
 from muquant.robustness.suites import SUITES
 from muquant.robustness.summary import report_attack, summarize
 

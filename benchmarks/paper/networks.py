@@ -12,7 +12,8 @@ import muquant
 from muquant.compression.layers import select_weights
 from muquant.data import load_dataset
 from muquant.format.law import compand
-from muquant.robustness.subject import Subject, fingerprint
+from muquant.models.fingerprint import fingerprint
+from muquant.robustness.subject import Subject
 from muquant.training import load_run, read_run
 from paper.recipes import Recipe
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,6 +107,41 @@ class Entry:
         if entry.name != name:
             raise InputError(f"{path}: expected the name {name}, found {entry.name}; rename one of them")
         return entry
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Entries of one source, which are attacked alike.
+
+    Attributes:
+        data, norm, epsilon, made_by, author: of all of them, as in `Entry`.
+        control: name of the float network among them.
+        made: those that were entered, and where their networks are.
+    """
+
+    data: str
+    norm: str
+    epsilon: float
+    made_by: str
+    author: str
+    control: str
+    made: list[tuple[Entry, Path]] = field(default_factory=list)
+
+    def enter(self, name: str, weights: str, model: Path, keep: bool) -> None:
+        """Add a network; the arguments and errors of `Entry` and `add`."""
+        entry = Entry(
+            name=name,
+            data=self.data,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            weights=weights,
+            made_by=self.made_by,
+            author=self.author,
+            control=None if name == self.control else self.control,
+            sha256=digest(model),
+        )
+        add(entry, model, keep)
+        self.made.append((entry, model))
 
 
 def names() -> tuple[str, ...]:

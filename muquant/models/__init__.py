@@ -10,6 +10,7 @@ caches.py        what decoders of transformers remember, as inputs
 wrappers.py      modules around modules, such as torch.compile's, and the names that they leave
 leaves.py        pictures of nothing, for networks that are to be tried on something
 logits.py        the logits in what any classifier returns
+fingerprint.py   which module it is, structure and values
 evaluation.py    accuracy and logits on a data set
 """
 

@@ -17,9 +17,10 @@ from muquant.attacks.base import BATCH_SIZE
 from muquant.attacks.target import abstains
 from muquant.base.processes import Processes
 from muquant.data import Dataset
+from muquant.models.fingerprint import fingerprint
 from muquant.robustness.kept import Witness
 from muquant.robustness.store import Store
-from muquant.robustness.subject import batched_logits, fingerprint
+from muquant.robustness.subject import batched_logits
 
 OnBatch = Callable[[str, int, int], None]
 """(what runs, images done, images in all), after each batch of this process"""

@@ -1,6 +1,5 @@
 """What a benchmark looks at: a model by name, in PyTorch, under a runtime, or both."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from muquant.attacks import Averaged, CallableTarget, Target, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
 from muquant.attacks.problem import checked_logits, differentiate, naming_shape, traced_logits
 from muquant.base.errors import InputError
+from muquant.models.fingerprint import fingerprint
 
 LogitsFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
 """images float32 [N, ...] -> logits [N, classes]"""
@@ -120,14 +120,3 @@ def batched_logits(target: Target, images: Tensor) -> Tensor:
     """
     batches = torch.split(images, BATCH_SIZE)
     return torch.cat([checked_logits(target, batch.to(target.device)).cpu() for batch in batches])
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's structure, as it prints itself, and of all its parameters and buffers."""
-    sha = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            values = tensor.detach().cpu().contiguous()
-            sha.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-            sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()

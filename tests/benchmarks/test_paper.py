@@ -22,9 +22,9 @@ from muquant.attacks import TorchTarget
 from muquant.base.processes import Processes
 from muquant.compression.layers import quantizable_weights
 from muquant.data import load_dataset
+from muquant.models.fingerprint import fingerprint
 from muquant.robustness import settings_for
 from muquant.robustness.rendering.words import radius
-from muquant.robustness.subject import fingerprint
 from muquant.training import TrainingConfig, train
 
 CONFIG = TrainingConfig(data="digits", model="cnn4-small", epochs=2)

@@ -58,7 +58,7 @@ class QatOptions:
 
     def complete(self, method: str) -> Self:
         """The same options for a training method, with a choice in place of None."""
-        return replace(self, levels=self.levels or ("mid-tread" if method == "ibp" else "mid-rise"))
+        return replace(self, levels=self.levels or ("mid-tread" if method == "ibp" else self.spec.levels))
 
     @classmethod
     def from_dict(cls, document: object) -> Self:

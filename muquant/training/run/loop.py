@@ -15,6 +15,7 @@ from muquant.base.processes import join_processes
 from muquant.base.seeds import derive_seed, own_randomness
 from muquant.models import Classifier, build_model
 from muquant.models.evaluation import evaluate
+from muquant.models.fingerprint import fingerprint
 from muquant.training.methods import METHODS
 from muquant.training.options.config import TrainingConfig
 from muquant.training.progress import EpochMetrics, OnNote, OnTrainingProgress
@@ -25,7 +26,7 @@ from muquant.training.run.quantized import decoded_once
 from muquant.training.run.session import TrainingSession
 from muquant.training.run.start import start_from
 from muquant.training.run.step import Stepper
-from muquant.training.run.teacher import digest_of, ready_teacher
+from muquant.training.run.teacher import ready_teacher
 
 
 def train(
@@ -90,7 +91,7 @@ def train(
         identity: dict[str, Any] = {"config": config.to_dict(), "data": data.identity, "init": origin}
         if teacher is not None:
             teacher = ready_teacher(teacher, config, parts, processes.device)
-            identity["teacher"] = digest_of(teacher)
+            identity["teacher"] = fingerprint(teacher)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         stepper = Stepper(model, config, parts, processes, teacher)
         with processes.in_turn():  # what cannot be used has been found by now

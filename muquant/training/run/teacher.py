@@ -1,7 +1,6 @@
-"""A network that a run learns from: whether it can be asked, and which one it is."""
+"""A network that a run learns from: whether it can be asked."""
 
 import copy
-import hashlib
 
 import torch
 from torch import nn
@@ -46,12 +45,3 @@ def ready_teacher(
             "same classes"
         )
     return ready
-
-
-def digest_of(model: nn.Module) -> str:
-    """The SHA-256 of a model's state: names, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

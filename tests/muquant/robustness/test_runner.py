@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from muquant.attacks import FGSM, PGD, AttackResult, NormalNoise, Square, Threat, TorchTarget
 from muquant.base.processes import Processes
 from muquant.data import Dataset
+from muquant.models.fingerprint import fingerprint
 from muquant.robustness.assessment import agreement, worst_case
 from muquant.robustness.runner import Runner, Sample, replay
 from muquant.robustness.store import Store
-from muquant.robustness.subject import fingerprint
 
 FIELDS = ("adversarial", "attacked", "success", "queries", "l2", "linf", "l1")
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from muquant.attacks import ATTACKS, FGSM, Square, Threat, TorchTarget, Transfer
 from muquant.base.errors import InputError
+from muquant.models.fingerprint import fingerprint
 from muquant.robustness import SUITES, settings_for
 from muquant.robustness.runner import describe
-from muquant.robustness.subject import fingerprint
 from muquant.robustness.suites import STANDARD_VERSION
 
 
