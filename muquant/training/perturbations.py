@@ -12,9 +12,10 @@ from muquant.training.options.adversarial import Strength
 Rise = Callable[[Tensor], Tensor]
 """logits float32 [N, classes] -> a scalar that the images shall raise"""
 
-Perturbation = Callable[[nn.Module, Tensor, Rise, Strength, Generator], Tensor]
+Perturbation = Callable[[nn.Module, Tensor, Rise, Strength, Generator, Tensor | None], Tensor]
 """(model in the mode in which it is to be attacked, clean images [N, ...] in [0, 1], what is to rise, how
-strongly, the only source of randomness) -> images of the same shape in [0, 1].
+strongly, the only source of randomness, images in the ball to begin with where the attack is one of
+`CARRIED`) -> images of the same shape in [0, 1].
 
 Only gradients by the images are computed, none by the weights."""
 
@@ -22,16 +23,35 @@ NOISE = 2.0
 """Noise of `n_fgsm`, in units of epsilon: what its paper takes for radii of photographs."""
 
 
-def pgd(model: nn.Module, clean: Tensor, rise: Rise, strength: Strength, generator: Generator) -> Tensor:
-    """The last iterates of PGD in the Linf ball, from a start drawn uniformly from it (Madry et al. 2018)."""
-    images = random_start(clean, strength.epsilon, "linf", generator)
+def pgd(
+    model: nn.Module,
+    clean: Tensor,
+    rise: Rise,
+    strength: Strength,
+    generator: Generator,
+    start: Tensor | None = None,
+) -> Tensor:
+    """The last iterates of PGD in the Linf ball, from a start drawn uniformly from it (Madry et al. 2018).
+
+    From where the attack on the same image ended an epoch ago, it is ATTA (Zheng et al., "Efficient
+    Adversarial Training with Transferable Adversarial Examples", CVPR 2020): networks change little from
+    epoch to epoch, so that two steps do the work of many.
+    """
+    images = random_start(clean, strength.epsilon, "linf", generator) if start is None else start
     for _ in range(strength.steps):
         moved = images + strength.step_size * _direction(model, images, rise)
         images = project(moved, clean, strength.epsilon, "linf")
     return images
 
 
-def n_fgsm(model: nn.Module, clean: Tensor, rise: Rise, strength: Strength, generator: Generator) -> Tensor:
+def n_fgsm(
+    model: nn.Module,
+    clean: Tensor,
+    rise: Rise,
+    strength: Strength,
+    generator: Generator,
+    start: Tensor | None = None,
+) -> Tensor:
     """One step from noise of twice epsilon, nothing projected into the ball.
 
     De Jorge et al., "Make Some Noise: Reliable and Efficient Single-Step Adversarial Training", NeurIPS 2022:
@@ -42,7 +62,7 @@ def n_fgsm(model: nn.Module, clean: Tensor, rise: Rise, strength: Strength, gene
     return (images + strength.step_size * _direction(model, images, rise)).clamp(0, 1)
 
 
-PERTURBATIONS: dict[str, Perturbation] = {"pgd": pgd, "n-fgsm": n_fgsm}
+PERTURBATIONS: dict[str, Perturbation] = {"pgd": pgd, "n-fgsm": n_fgsm, "atta": pgd}
 """What `TRAINING_ATTACKS` of `options/adversarial.py` has the usual strengths of."""
 
 

@@ -1,6 +1,7 @@
 """Adversarial training: the loss of images that an attack on the model as it stands has just made."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from muquant.models.calls import evaluation_mode
 from muquant.training.methods.awp import Call, with_worse_weights
 from muquant.training.methods.distillation import taught_loss
 from muquant.training.methods.method import Batch, BatchLoss, Method
-from muquant.training.options.adversarial import AdversarialOptions
+from muquant.training.options.adversarial import CARRIED, AdversarialOptions
 from muquant.training.perturbations import PERTURBATIONS, Rise, cross_entropy_rise, divergence_rise
 from muquant.training.progress import EpochMetrics
 
@@ -36,6 +37,8 @@ class Adversarial(Method):
     random start and one long step. Training can overfit to its own attack from one epoch to the next, with
     one long step as with a few of them; `fault` finds that.
 
+    With the attack "atta" each image's perturbation, in units of epsilon, is carried to the next epoch.
+
     With `awp` above 0 the loss is that of the worst weights near by, see `with_worse_weights`, once
     epsilon has risen.
 
@@ -47,6 +50,11 @@ class Adversarial(Method):
     """
 
     takes_teacher = True
+
+    @property
+    def carries(self) -> bool:  # type: ignore[override]
+        """Whether the attack begins where it ended an epoch ago."""
+        return self._options.attack in CARRIED
 
     def loss(self, batch: Batch) -> BatchLoss:
         """Attack the batch, and take the loss of what comes out."""
@@ -63,7 +71,7 @@ class Adversarial(Method):
             model = with_worse_weights(
                 batch.model, lambda call: self._loss(call, batch, attacked, taught).loss, self._options.awp
             )
-        return self._loss(model, batch, attacked, taught)
+        return replace(self._loss(model, batch, attacked, taught), carried=self._carried(batch, attacked))
 
     def _loss(self, model: Call, batch: Batch, attacked: Tensor, taught: Tensor | None) -> BatchLoss:
         """That of a model for the images of a batch as they are and attacked."""
@@ -120,5 +128,15 @@ class Adversarial(Method):
 
     def _attack(self, batch: Batch, rise: Rise) -> Tensor:
         strength, perturb = self._options.strength(batch.progress), PERTURBATIONS[self._options.attack]
+        start = None
+        if batch.carried is not None:
+            start = (batch.inputs + strength.epsilon * batch.carried).clamp(0, 1)
         with evaluation_mode(batch.model):
-            return perturb(batch.model, batch.inputs, rise, strength, batch.generator)
+            return perturb(batch.model, batch.inputs, rise, strength, batch.generator, start)
+
+    def _carried(self, batch: Batch, attacked: Tensor) -> Tensor | None:
+        """By how much of epsilon images were moved."""
+        if batch.carried is None:
+            return None
+        epsilon = self._options.strength(batch.progress).epsilon
+        return (attacked - batch.inputs) / epsilon if epsilon else batch.carried

@@ -22,6 +22,8 @@ class Batch:
         targets: what a cross-entropy is taken against: the labels, or float32 [N, classes], the share of each
             class, where images are mixed.
         progress: the fraction of the run's steps that are done, at least 0 and below 1.
+        carried: float32 like `inputs`, -1 to 1: what the method returned for the same images an epoch ago,
+            drawn uniformly at first; None where it carries nothing.
         generator: on the CPU, seeded by the run's seed and the step; the only source of a method's
             randomness, so that a resumed run draws what the uninterrupted one would have drawn.
     """
@@ -32,6 +34,7 @@ class Batch:
     targets: Tensor
     progress: float
     generator: Generator
+    carried: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +44,12 @@ class BatchLoss:
     Attributes:
         loss: a scalar, differentiable: what is minimised.
         logits: [N, classes], from which the training accuracy is counted.
+        carried: like the batch's own, for the next epoch; None where there is none.
     """
 
     loss: Tensor
     logits: Tensor
+    carried: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +78,8 @@ class Method:
     """Base of the training methods: how the loss of a batch is made, and what happens between epochs.
 
     A method keeps nothing from step to step: what it does follows from its arguments alone, so that a run
-    can be resumed anywhere.
+    can be resumed anywhere. What it carries from epoch to epoch, a value for each value of an image, is in
+    the checkpoint.
 
     Args:
         config: of the run.
@@ -82,9 +88,11 @@ class Method:
 
     Attributes:
         takes_teacher: whether the method knows what to do with one.
+        carries: whether something of each image is carried to the next epoch.
     """
 
     takes_teacher = False
+    carries = False
 
     def __init__(self, config: TrainingConfig, teacher: nn.Module | None = None) -> None:
         self.config, self.teacher = config, teacher

@@ -16,9 +16,12 @@ REACH, SINGLE_STEP_REACH = 2.5, 1.25
 """How far all steps together go, in units of epsilon, where no step size is given: Madry et al. 2018; for one
 step Wong et al. 2020."""
 
-TRAINING_ATTACKS = {"pgd": (5, None), "n-fgsm": (1, 1.0)}
+TRAINING_ATTACKS = {"pgd": (5, None), "n-fgsm": (1, 1.0), "atta": (2, 2 / 3)}
 """Attack -> its usual steps, and how far they go together; None for the values above. `PERTURBATIONS` of
 `training/perturbations.py` has the attacks themselves."""
+
+CARRIED = frozenset({"atta"})
+"""Attacks that begin where the one on the same image ended an epoch ago."""
 
 
 def epsilon_for(data: str, given: float | None, what: str, option: str) -> float:
@@ -41,10 +44,10 @@ class AdversarialOptions:
         epsilon: Linf radius in units of the input range, above 0 and below 1; None is the usual one of the
             data set.
         attack: a name of `TRAINING_ATTACKS`.
-        attack_steps: gradient steps of the attack, 1 or more; None is 5 of "pgd" and 1 of "n-fgsm", which has
-            no more. 1 of "pgd" is the fast variant of Wong et al. 2020.
-        attack_step_size: length of a step, like `epsilon`; None is 2.5 epsilon / steps, 1.25 epsilon for one
-            step, and epsilon for "n-fgsm".
+        attack_steps: gradient steps of the attack, 1 or more; None is 5 of "pgd", 2 of "atta", and 1 of
+            "n-fgsm", which has no more. 1 of "pgd" is the fast variant of Wong et al. 2020.
+        attack_step_size: length of a step, like `epsilon`; None is 2.5 epsilon / steps of "pgd", 1.25 epsilon
+            for its single one, epsilon for "n-fgsm", and 2/3 epsilon / steps for "atta".
         epsilon_warmup: the fraction of the run's steps, at least 0 and at most 1, in which epsilon rises
             along a straight line, and the number of attack steps with it. Without, large radii such as
             0.3 on MNIST are not learned at all.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,11 +19,12 @@ from muquant.compression.batch_norm import batch_norms, mean_over_batches
 from muquant.data import Dataset
 from muquant.quantization.fake_quantize import MuLawFakeQuantize
 from muquant.training.augmentations import AUGMENTATIONS, cut_and_mix
-from muquant.training.methods import METHODS, Batch, RunView
+from muquant.training.methods import METHODS, Batch, BatchLoss, RunView
 from muquant.training.optimizers import OPTIMIZERS, ParameterGroups
 from muquant.training.options.config import TrainingConfig
 from muquant.training.progress import OnNote
 from muquant.training.run.average import AveragedWeights
+from muquant.training.run.carried import Carried
 from muquant.training.run.quantized import Quantization, decoded_once, penalty
 from muquant.training.run.state import create_state, live_tensors
 from muquant.training.run.training_set import TrainingSet
@@ -51,14 +52,15 @@ class StepOutcome:
 class Stepper:
     """Model, optimizer and training data of a run.
 
-    Nothing else carries over from step to step: data order, augmentation and every other draw are derived
-    from the seed and the number of the epoch or step.
+    Nothing else carries over from step to step, but what the method carries of each image: data order,
+    augmentation and every other draw are derived from the seed and the number of the epoch or step.
 
     Attributes:
         model: what is trained.
         processes: the processes that share the run.
         method: makes the loss of a batch.
         data: what batches are drawn from.
+        carried: what the method carries of each image; None where it carries nothing.
         steps: of the whole run.
     """
 
@@ -76,6 +78,7 @@ class Stepper:
         self.data = TrainingSet(dataset, config.batch_size, config.seed)
         whole = torch.empty(min(config.batch_size, len(dataset)))
         self.processes.part_of(whole)  # refuses what does not divide
+        self.carried = Carried(dataset, config.seed, self.processes) if self.method.carries else None
         self.steps = config.epochs * self.data.steps_per_epoch
         self.quantization = Quantization(model, config.qat, self.steps) if config.qat else None
         self.optimizer = build_optimizer(model, config)
@@ -86,7 +89,8 @@ class Stepper:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a step or an epoch changes, by name."""
-        return {**live_tensors(self.model, self.optimizer), **self.data.tensors()}
+        carried = {} if self.carried is None else {"carried": self.carried.values}
+        return {**live_tensors(self.model, self.optimizer), **self.data.tensors(), **carried}
 
     def average(self) -> AveragedWeights | None:
         """What averages the weights, none of them in float where they are trained for few bits."""
@@ -154,7 +158,8 @@ class Stepper:
         if self.quantization is not None:
             self.quantization.before(step)
         batch = self._batch(step)
-        loss, logits = self._loss(batch)
+        result = self._loss(batch)
+        loss, logits = result.loss, result.logits.detach()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         correct = (logits.argmax(1) == batch.labels).sum()
@@ -166,6 +171,8 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step) * group["rate"]
         self.optimizer.step()
+        if self.carried is not None and result.carried is not None:
+            self.carried.keep(self.data.indices(step), result.carried)
         count = self.processes.count
         return StepOutcome(mean_loss, round(mean_correct * count), len(batch.labels) * count)
 
@@ -196,17 +203,20 @@ class Stepper:
         labels, targets = (processes.part_of(each).to(processes.device) for each in (labels, targets))
         own = f" of process {processes.rank}" if processes.rank else ""  # each draws its own numbers
         torch.manual_seed(derive_seed(seed, "dropout" + own, step))  # such layers draw from the global one
-        generator = generator_for(seed, "method" + own, step)
-        return Batch(self._fast.train(), inputs, labels, targets, step / self.steps, generator)
+        generator, carried = generator_for(seed, "method" + own, step), None
+        if self.carried is not None:
+            carried = processes.part_of(self.carried.of(self.data.indices(step))).to(processes.device)
+        return Batch(self._fast.train(), inputs, labels, targets, step / self.steps, generator, carried)
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What is minimised, and logits [N, classes] without gradients."""
+    def _loss(self, batch: Batch) -> BatchLoss:
+        """What the method makes of a batch, and what the quantizer adds to its loss."""
         reduced, options = self._config.precision == "bf16", self._config.qat
         with decoded_once(self.model):
             with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=reduced), compiling():
                 result = self.method.loss(batch)
-            loss = result.loss if options is None else result.loss + penalty(self.model, options)
-        return loss, result.logits.detach()
+            if options is None:
+                return result
+            return replace(result, loss=result.loss + penalty(self.model, options))
 
     def _gradients(self) -> list[Tensor]:
         return [each.grad for each in self.model.parameters() if each.grad is not None]

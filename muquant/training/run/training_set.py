@@ -37,13 +37,17 @@ class TrainingSet:
         return len(self.part) + (0 if self.added is None else len(self.added))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images [N, C, H, W] in [0, 1] and labels [N] of a step: a slice of the epoch's own permutation."""
+        """Images [N, C, H, W] in [0, 1] and labels [N] of a step."""
+        return self._look_up(self.indices(step))
+
+    def indices(self, step: int) -> Tensor:
+        """The numbers of a step's images, added ones last: a slice of the epoch's own permutation."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._order_of != (epoch, len(self)):
             self._order = torch.randperm(len(self), generator=generator_for(self._seed, "order", epoch))
             self._order_of = (epoch, len(self))
         start = place * self._batch_size
-        return self._look_up(self._order[start : start + self._batch_size])
+        return self._order[start : start + self._batch_size]
 
     def tensors(self) -> dict[str, Tensor]:
         """The added images, for a checkpoint."""

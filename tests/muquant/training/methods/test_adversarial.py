@@ -74,6 +74,36 @@ def test_attacked_images_stay_in_the_ball_and_in_the_range() -> None:
     )
 
 
+def test_an_attack_that_is_carried_goes_on_from_where_it_ended(tiny: Tiny) -> None:
+    """Against the steps of both epochs taken at once from the same start."""
+    model = build_model("cnn4-small", (1, 8, 8), 3)
+    options = AdversarialOptions(epsilon=0.1, attack="atta", epsilon_warmup=0.0)
+    method = Adversarial(tiny(method="adversarial", adversarial=options))
+    start = 2 * torch.rand(30, 1, 8, 8, generator=seeded()) - 1
+    first = replace(batch_of(model), carried=start)
+    carried = method.loss(first).carried
+    assert carried is not None
+    assert float(carried.abs().max()) <= 1 + 1e-6
+    assert not torch.equal(carried, start)
+    second = method.loss(replace(first, carried=carried)).carried
+    assert second is not None
+    images = (first.inputs + 0.1 * start).clamp(0, 1)
+    at_once = pgd(
+        model, first.inputs, cross_entropy_rise(first.labels), Strength(0.1, 4, 0.1 / 3), seeded(), images
+    )
+    torch.testing.assert_close(first.inputs + 0.1 * second, at_once, rtol=0, atol=1e-6)
+
+
+def test_what_no_attack_has_moved_is_carried_as_it_is(tiny: Tiny) -> None:
+    options = AdversarialOptions(epsilon=0.1, attack="atta", epsilon_warmup=0.5)
+    method = Adversarial(tiny(method="adversarial", adversarial=options))
+    start = torch.full((30, 1, 8, 8), 0.5)
+    batch = replace(batch_of(build_model("cnn4-small", (1, 8, 8), 3), progress=0.0), carried=start)
+    found = method.loss(batch).carried
+    assert found is not None
+    assert torch.equal(found, start)
+
+
 def test_noise_beyond_the_ball_takes_one_step_and_is_not_projected() -> None:
     weight = torch.randn(2, 12, generator=seeded())
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
@@ -261,11 +291,15 @@ def plain(digits: TrainingConfig, tmp_path_factory: pytest.TempPathFactory) -> n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"attack_steps": 3}, {"attack_steps": 1}, {"trades": 6.0}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"attack_steps": 3}, {"attack_steps": 1}, {"trades": 6.0}, {"attack": "atta", "trades": 2.0}],
+    ids=str,
+)
 def test_training_makes_a_model_robust(
-    options: dict[str, float], digits: TrainingConfig, plain: nn.Module, tmp_path: Path
+    options: dict[str, Any], digits: TrainingConfig, plain: nn.Module, tmp_path: Path
 ) -> None:
-    attack = AdversarialOptions(epsilon=0.15, **options)  # type: ignore[arg-type]
+    attack = AdversarialOptions(epsilon=0.15, **options)
     config = replace(digits, method="adversarial", adversarial=attack)
     result = train(config, tmp_path)
     judge = Adversarial(replace(config, adversarial=AdversarialOptions(epsilon=0.15)))

@@ -99,6 +99,9 @@ def test_the_literatures_epsilon_and_steps_are_the_default(data: str, epsilon: f
     noisy = AdversarialOptions(attack="n-fgsm").complete(data, 1)
     assert noisy.attack_steps == 1
     assert noisy.attack_step_size == pytest.approx(epsilon)
+    carried = AdversarialOptions(attack="atta").complete(data, 1)
+    assert carried.attack_steps == 2
+    assert carried.attack_step_size == pytest.approx(epsilon / 3)
 
 
 def test_runs_from_before_there_were_several_attacks_are_read() -> None:

@@ -83,6 +83,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adversarial-best": {"method": "adversarial", "adversarial": ATTACK, "keep": "best"},
     "qat": {"qat": QatOptions(start=0.4), "keep": "best"},  # begins in the second epoch
     "qat-adversarial": {"method": "adversarial", "adversarial": ATTACK, "qat": QatOptions(), "epochs": 2},
+    "atta": {"method": "adversarial", "adversarial": replace(ATTACK, attack="atta"), "epochs": 2},
     "trades": {"method": "adversarial", "adversarial": replace(ATTACK, trades=1.0), "epochs": 2},
 }
 

@@ -38,7 +38,7 @@ def train(out, *options):
     except SystemExit as end:
         print(json.dumps({"status": end.code}), flush=True)
 
-robust = ["--method", "adversarial", "--epsilon", "0.1", "--attack-steps", "2", "--qat", "--keep", "best"]
+robust = ["--method", "adversarial", "--epsilon", "0.1", "--attack", "atta", "--qat", "--keep", "best"]
 FEEDBACK = ["--feedback-rounds", "2", "--feedback-start", "0", "--feedback-directions", "20"]
 FEEDBACK += ["--feedback-nearest", "5", "--feedback-low-samples", "10", "--feedback-medium-samples", "5"]
 FEEDBACK += ["--feedback-high-samples", "2", "--feedback-robustness-samples", "5"]
