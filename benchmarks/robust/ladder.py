@@ -65,7 +65,35 @@ _CERTIFIED = TrainingConfig(
     ibp=IbpOptions(epsilon=0.32, start=0.01, ramp=0.5),
 )
 
+_ROBUST = TrainingConfig(
+    model="cnn4",
+    method="adversarial",
+    epochs=12,
+    lr=3e-3,
+    schedule="cosine",
+    warmup=0.02,
+    weight_decay=0.01,
+    augment="none",
+    precision="bf16",
+    validation=0.02,
+    average=0.5,
+    average_decay=0.999,
+    adversarial=AdversarialOptions(epsilon=0.3, attack="atta", trades=4.0),
+)
+
 RECIPES: Mapping[str, Recipe] = {
+    "mnist-cnn4-atta": Recipe(
+        _ROBUST,
+        "linf",
+        0.3,
+        start=0.0,
+        further=replace(
+            _ROBUST,
+            epochs=6,
+            lr=1e-3,
+            adversarial=AdversarialOptions(0.3, "atta", epsilon_warmup=0.0, trades=4.0),
+        ),
+    ),
     "mnist-cnn4-strided-ibp": Recipe(
         _CERTIFIED,
         "linf",
