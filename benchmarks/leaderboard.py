@@ -4,7 +4,7 @@
     python benchmarks/leaderboard.py attack NAME [--model MODEL] [--count 1000] [--again]
     python benchmarks/leaderboard.py check
     python benchmarks/leaderboard.py ladder RECIPE [--seed 0] [--bits 3] [--weights trained] [--attack]
-    python benchmarks/leaderboard.py source [--attack]
+    python benchmarks/leaderboard.py source [--rows fl] [--attack]
     python benchmarks/leaderboard.py page
 
 `add` writes an entry, and keeps the .mq file. `attack` measures it, in PyTorch and as a deployed file; with
@@ -24,11 +24,11 @@ from typing import get_args
 
 import figures
 from provenance import RESULTS, write_results
-from robust.attack import COUNT, SUITE, attack
+from robust.attack import COUNT, SUITE, attack, attack_new
 from robust.entry import WEIGHTS, Entry, add, digest, names
 from robust.ladder import RECIPES, WAYS, WIDTHS, climb
 from robust.page import plot
-from robust.source import enter
+from robust.source import ROWS, enter
 
 from muquant.attacks import Norm
 from muquant.base.errors import InputError
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("source", help="enter the source's networks, in its own forms")
     command.set_defaults(function=source)
     command.add_argument("--runs", type=Path, default=Path("runs/robust/source"), help="folder of .mq files")
+    command.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="which networks")
     command.add_argument("--attack", action="store_true", help="attack those that were not yet")
     _of_attacks(command)
 
@@ -128,7 +129,9 @@ def attack_entry(options: argparse.Namespace) -> int:
     entry = Entry.read(options.name)
     model = options.model or entry.file
     if not options.again:
-        return _attack(entry, model, options)
+        found = attack(entry, model, options.count, options.suite, options.reports / entry.name)
+        print(f"wrote {replace(entry, figures=found).write()}")
+        return 0
     if entry.figures is None:
         raise InputError(f"entry {entry.name}: it was not attacked yet; leave out --again")
     stated = entry.figures
@@ -140,12 +143,6 @@ def attack_entry(options: argparse.Namespace) -> int:
             same &= figures_of[key] == told
             print(f"{runtime} {key}: stated {told}, found {figures_of[key]}")
     return int(not same)
-
-
-def _attack(entry: Entry, model: Path, options: argparse.Namespace) -> int:
-    found = attack(entry, model, options.count, options.suite, options.reports / entry.name)
-    print(f"wrote {replace(entry, figures=found).write()}")
-    return 0
 
 
 def check(options: argparse.Namespace) -> int:
@@ -167,21 +164,17 @@ def ladder(options: argparse.Namespace) -> int:
     except OutOfTime as stopped:
         print(f"{stopped}; the same command goes on")
         return 1
-    _attack_all(made, options)
+    if options.attack:
+        attack_new(made, options.count, options.suite, options.reports)
     return 0
 
 
 def source(options: argparse.Namespace) -> int:
     """Enter the source's networks."""
-    _attack_all(enter(options.runs), options)
+    made = enter(options.runs, options.rows)
+    if options.attack:
+        attack_new(made, options.count, options.suite, options.reports)
     return 0
-
-
-def _attack_all(made: list[tuple[Entry, Path]], options: argparse.Namespace) -> None:
-    """Attack, where that is asked for, what was not attacked yet."""
-    for entry, path in made:
-        if options.attack and Entry.read(entry.name).figures is None:
-            _attack(entry, path, options)
 
 
 def page(options: argparse.Namespace) -> int:

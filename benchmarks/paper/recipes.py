@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from feedback import FEEDBACK, STANDARD
-from robust_3bit import FLOAT, QAT
 
 from muquant.training import AdversarialOptions, QatOptions, TrainingConfig
 from muquant.training.feedback import FeedbackConfig
@@ -42,8 +41,26 @@ class Recipe:
     said: str
 
 
+_ADVERSARIAL = TrainingConfig(
+    method="adversarial",
+    epochs=12,
+    lr=3e-3,
+    weight_decay=0.01,
+    augment="none",
+    precision="bf16",
+    keep="best",
+    adversarial=AdversarialOptions(attack_steps=7),
+)
+_ADVERSARIAL_3_BITS = replace(
+    _ADVERSARIAL,
+    lr=2e-3,
+    qat=QatOptions(),
+    adversarial=AdversarialOptions(attack_steps=7, epsilon_warmup=0.1),
+)
+
+
 def _mnist() -> Recipe:
-    """The runs of `feedback.py` and `robust_3bit.py`, whose settings were chosen on held-out images."""
+    """The runs of `feedback.py`, and adversarial ones; settings were chosen on held-out images."""
     orig, fl = (replace(config, precision="bf16") for config in (STANDARD, FEEDBACK))
     return Recipe(
         {
@@ -51,8 +68,8 @@ def _mnist() -> Recipe:
             "surrogate": Run(replace(orig, seed=1)),
             "fl": Run(fl, "orig"),
             "fl-qat": Run(replace(fl, epochs=6, qat=QatOptions()), "fl"),
-            "adv": Run(FLOAT),
-            "adv-qat": Run(QAT, "adv"),
+            "adv": Run(_ADVERSARIAL),
+            "adv-qat": Run(_ADVERSARIAL_3_BITS, "adv"),
         },
         layers="last:2",
         mu=64.0,

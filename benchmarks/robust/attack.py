@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -89,6 +90,14 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
         "seed": report["seed"],
         "runtimes": figures,
     }
+
+
+def attack_new(made: Iterable[tuple[Entry, Path]], count: int, suite: str, reports: Path) -> None:
+    """Attack entries that were not attacked yet, and write what is left; each has a folder in `reports`."""
+    for entry, path in made:
+        if Entry.read(entry.name).figures is None:
+            found = attack(entry, path, count, suite, reports / entry.name)
+            print(f"wrote {replace(entry, figures=found).write()}", flush=True)
 
 
 def _fell(image: dict[str, str]) -> bool:

@@ -136,6 +136,12 @@ TRAINED = (3, 2)
 """Bits of what is trained with the quantizer in place."""
 
 
+def name_of(recipe: str, bits: int, weights: str, seed: int) -> str:
+    """The entry's name of a network of a recipe."""
+    end = f"-seed{seed}" if seed else ""
+    return f"{recipe}-{bits}-{weights}{end}"
+
+
 def climb(
     name: str,
     seed: int,
@@ -160,8 +166,7 @@ def climb(
     Raises:
         OutOfTime: the seconds were too few for a training.
     """
-    recipe, end = RECIPES[name], f"-seed{seed}" if seed else ""
-    folder = runs / f"{name}{end}"
+    recipe, folder = RECIPES[name], runs / (f"{name}-seed{seed}" if seed else name)
     float_run, init = folder / "float", recipe.init
     if recipe.further is not None:
         init = folder / "begun"
@@ -174,11 +179,11 @@ def climb(
         epsilon=recipe.epsilon,
         made_by=f"python benchmarks/leaderboard.py ladder {name} --seed {seed}",
         author=AUTHOR,
-        control=f"{name}-32-float{end}",
+        control=name_of(name, 32, "float", seed),
     )
 
     def enter(bits: int, weights: str, path: Path) -> None:
-        family.enter(f"{name}-{bits}-{weights}{end}", weights, path, keep=bits == 3)
+        family.enter(name_of(name, bits, weights, seed), weights, path, keep=bits == 3)
 
     enter(32, "float", float_run)
     for bits in widths:

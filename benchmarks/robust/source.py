@@ -1,5 +1,6 @@
 """The source's networks: in float, rounded as it rounds, and with its last layers mapped."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from paper.networks import Made, mapped_quantized, source_quantized
@@ -10,21 +11,23 @@ from robust.entry import Entry, Family
 from robust.ladder import AUTHOR, KEPT
 
 ROWS = ("orig", "fl", "adv")
+"""Its networks: plain, by feedback learning, by adversarial training."""
 FORMS = {"rounded": source_quantized, "mapped": mapped_quantized}
 
 
-def enter(folder: Path) -> list[tuple[Entry, Path]]:
+def enter(folder: Path, rows: Collection[str] = ROWS) -> list[tuple[Entry, Path]]:
     """Add the networks as entries.
 
     Args:
         folder: where .mq files are written.
+        rows: those of `ROWS` that are wanted.
 
     Returns:
         Entries, and where their networks are.
     """
     made, found = Made(RECIPES["wrn-16-2"], KEPT), []
     make_folder(folder)
-    for run in ROWS:
+    for run in rows:
         family = Family(
             data="folder:data/cifar10",
             norm="linf",

@@ -52,8 +52,8 @@ class Adversarial(Method):
     takes_teacher = True
 
     @property
-    def carries(self) -> bool:  # type: ignore[override]
-        """Whether the attack begins where it ended an epoch ago."""
+    def carries(self) -> bool:
+        """Whether attacks begin where they ended an epoch ago."""
         return self._options.attack in CARRIED
 
     def loss(self, batch: Batch) -> BatchLoss:

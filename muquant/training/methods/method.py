@@ -88,17 +88,20 @@ class Method:
 
     Attributes:
         takes_teacher: whether the method knows what to do with one.
-        carries: whether something of each image is carried to the next epoch.
     """
 
     takes_teacher = False
-    carries = False
 
     def __init__(self, config: TrainingConfig, teacher: nn.Module | None = None) -> None:
         self.config, self.teacher = config, teacher
 
     def initialize(self, model: nn.Module) -> None:
         """Give a new model other weights than its own, where the method wants that; not with `init`."""
+
+    @property
+    def carries(self) -> bool:
+        """Whether something of each image is carried to the next epoch, see `Batch.carried`."""
+        return False
 
     @property
     def first_judged_epoch(self) -> int:
