@@ -21,9 +21,9 @@ from provenance import write_results
 from rich.console import Console
 from rich.table import Table
 from robust.attack import COUNT, SUITE, attack_new
+from robust.cost import cost, mean_cost
 from robust.entry import Entry
 from robust.ladder import climb, name_of
-from robust.page import cost
 
 RECIPE, BITS = "mnist-cnn4-atta", 3
 WAYS = ("trained", "rounded")
@@ -90,26 +90,9 @@ def _summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _cost(entries: list[dict[str, Any]], controls: list[dict[str, Any]]) -> dict[str, Any]:
-    """By how much the controls' AA standard is higher, shares of the images, with 95 % intervals.
-
-    That of a seed is of paired proportions; the one of the mean is by the spread over the images, each with
-    the mean of its differences over the seeds: all networks saw the same images.
-
-    Raises:
-        ValueError: they did not.
-    """
-    each = [cost(entry, control) for entry, control in zip(entries, controls, strict=True)]
-    count, images = entries[0]["figures"]["count"], dict[int, float]()
-    if None in each or len({entry["figures"]["sample"] for entry in entries}) > 1:
-        raise ValueError("networks were attacked on different images; give all of them the same --count")
-    for networks, sign in ((entries, 1), (controls, -1)):
-        for network in networks:
-            for image in network["figures"]["runtimes"]["torch"]["fell"]:
-                images[image] = images.get(image, 0.0) + sign / len(entries)
-    mean = math.fsum(images.values()) / count
-    squares = math.fsum(value * value for value in images.values()) / count
-    reach = 1.959964 * math.sqrt((squares - mean**2) / (count - 1))
-    return {"of_each_seed": each, "mean": mean, "interval": (mean - reach, mean + reach)}
+    mean, low, high = mean_cost(entries, controls)
+    of_each = [cost(entry, control) for entry, control in zip(entries, controls, strict=True)]
+    return {"mean": mean, "interval": (low, high), "of_each_seed": of_each}
 
 
 def show(document: dict[str, Any]) -> None:

@@ -55,14 +55,14 @@ class Recipe:
 _CERTIFIED = TrainingConfig(
     model="cnn4-strided",
     method="ibp",
-    epochs=26,
+    epochs=80,
     lr=1e-3,
     schedule="cosine",
     warmup=0.0,
     weight_decay=0.0,
     augment="none",
     precision="bf16",
-    ibp=IbpOptions(epsilon=0.32, start=0.01, ramp=0.5),
+    ibp=IbpOptions(epsilon=0.33, start=0.01, ramp=0.3),
 )
 
 _ROBUST = TrainingConfig(
@@ -99,7 +99,7 @@ RECIPES: Mapping[str, Recipe] = {
         "linf",
         0.3,
         start=0.0,
-        further=replace(_CERTIFIED, epochs=6, lr=2e-5, ibp=IbpOptions(epsilon=0.32, start=0.0, ramp=1e-5)),
+        further=replace(_CERTIFIED, epochs=6, lr=2e-5, ibp=IbpOptions(epsilon=0.33, start=0.0, ramp=1e-5)),
     ),
     "cifar10-wrn-16-2-nfgsm": Recipe(
         TrainingConfig(

@@ -1,6 +1,5 @@
 """The page: the table of all entries, and its plot."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 
 from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, VIOLET, write_picture
 from muquant.base.text import byte_size, markdown_table
+from robust.cost import cost
 
 COLOURS = {"float": BLACK, "rounded": GREY, "mapped": VIOLET, "calibrated": BLUE, "trained": ORANGE}
 """What was done to the weights -> the colour of its marks."""
@@ -75,24 +75,6 @@ def _row(entry: dict[str, Any], control: dict[str, Any] | None) -> tuple[str, ..
         f"{found['milliseconds']:.2f} / {deployed['milliseconds']:.2f} ms",
         found["verdict"],
     )
-
-
-def cost(entry: dict[str, Any], control: dict[str, Any]) -> tuple[float, float, float] | None:
-    """Return by how much the control's AA standard is higher, and the 95 % interval, shares of the images.
-
-    Both saw the same images: the interval is that of the difference of paired proportions (Agresti, Min,
-    "Simple improved confidence intervals for comparing matched proportions", 2005: half an image is added to
-    each of the four cells). None where they were attacked on different images.
-    """
-    mine, other = entry["figures"], control["figures"]
-    if mine["sample"] != other["sample"]:
-        return None
-    fell, fell_there = set(_torch(entry)["fell"]), set(_torch(control)["fell"])
-    lost, won, count = len(fell - fell_there), len(fell_there - fell), mine["count"]
-    middle = (lost - won) / (count + 2)
-    spread = math.sqrt((lost + won + 1) / (count + 2) - middle**2)
-    reach = 1.959964 * spread / math.sqrt(count + 2)
-    return (lost - won) / count, middle - reach, middle + reach
 
 
 def _words(found: tuple[float, float, float] | None) -> str:

@@ -11,8 +11,9 @@ pytest.importorskip("robust", reason="needs the benchmarks of a checkout")
 
 import leaderboard
 from robust import entry as entries, ladder, source
+from robust.cost import cost, mean_cost
 from robust.entry import Entry, digest
-from robust.page import boards, cost, plot, table
+from robust.page import boards, plot, table
 
 import muquant
 from muquant.models import build_model
@@ -137,11 +138,8 @@ def test_ladder_trains_alike_and_keeps_three_bits(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_networks_of_the_source_are_entered_in_its_own_forms(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "ROWS", ("orig",))
-    made = {entry.weights: (entry, path) for entry, path in source.enter(tmp_path / "files")}
+def test_networks_of_the_source_are_entered_in_its_own_forms(tmp_path: Path) -> None:
+    made = {entry.weights: (entry, path) for entry, path in source.enter(tmp_path / "files", ("orig",))}
     assert list(made) == ["float", "rounded", "mapped"]
     rounded, mapped = (muquant.load(made[weights][1]).tensors for weights in ("rounded", "mapped"))
     assert {tensor.spec.domain for tensor in rounded.values()} == {"decoded"}
@@ -196,6 +194,18 @@ def test_cost_is_that_of_pairs() -> None:
     assert found[1:] == pytest.approx((middle - reach, middle + reach))
     other = {**control, "figures": {**control["figures"], "sample": "others"}}
     assert cost(mine, other) is None
+
+
+def test_mean_of_costs_is_over_images() -> None:
+    controls = [_line("float", [1, 2]), _line("float", [2])]
+    mine = [_line("mine", [2, 3, 4]), _line("mine", [2, 3, 5])]
+    per_image = [-0.5, 0.0, 1.0, 0.5, 0.5] + 95 * [0.0]  # of images 1 to 5, and of the others
+    mean = sum(per_image) / 100
+    reach = 1.959964 * (sum((each - mean) ** 2 for each in per_image) / 99 / 100) ** 0.5
+    assert mean_cost(mine, controls) == pytest.approx((mean, mean - reach, mean + reach))
+    controls[0]["figures"]["sample"] = "others"
+    with pytest.raises(ValueError, match="different images"):
+        mean_cost(mine, controls)
 
 
 def test_page_is_sorted_and_drawn(tmp_path: Path) -> None:
