@@ -3,7 +3,8 @@
 import os
 import sys
 
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""That this process may use: `taskset` leaves the others to something else."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """What the environment of such processes has besides: threads that share a core wait for each other."""
 
