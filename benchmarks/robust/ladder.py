@@ -90,8 +90,8 @@ RECIPES: Mapping[str, Recipe] = {
         further=replace(
             _ROBUST,
             epochs=6,
-            lr=1e-3,
-            adversarial=AdversarialOptions(0.3, "atta", epsilon_warmup=0.0, trades=4.0),
+            lr=2e-3,
+            adversarial=AdversarialOptions(0.3, "atta", 4, 0.1, epsilon_warmup=0.0, trades=4.0),
         ),
     ),
     "mnist-cnn4-strided-ibp": Recipe(
@@ -99,7 +99,7 @@ RECIPES: Mapping[str, Recipe] = {
         "linf",
         0.3,
         start=0.0,
-        further=replace(_CERTIFIED, epochs=6, lr=2e-5, ibp=IbpOptions(epsilon=0.33, start=0.0, ramp=1e-5)),
+        further=replace(_CERTIFIED, epochs=10, lr=1e-4, ibp=IbpOptions(epsilon=0.33, start=0.0, ramp=1e-5)),
     ),
     "cifar10-wrn-16-2-nfgsm": Recipe(
         TrainingConfig(
