@@ -12,7 +12,7 @@ from typing import Any
 from paper.networks import OUR_ROWS
 from paper.published import published
 from paper.targets import accuracy
-from robust.page import table as leaderboard
+from robust.page import proven, table as leaderboard
 
 from muquant.base.files import write_bytes
 from muquant.base.text import byte_size, markdown_table
@@ -418,7 +418,7 @@ FIGURES: dict[str, dict[str, Callable[..., str]]] = {
         "zoo_sizes": zoo_sizes,
     },
     "docs/language.md": {"compress_peers": compress_peers},
-    "docs/robustness.md": {"robust_3bit": robust_3bit},
+    "docs/robustness.md": {"robust_3bit": robust_3bit, "leaderboard": proven},
     "docs/serve.md": {"runtimes_matrix": runtimes_matrix},
     "benchmarks/README.md": {
         "paper_cnn4": paper,

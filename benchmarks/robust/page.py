@@ -54,6 +54,26 @@ def table(document: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def proven(document: dict[str, Any]) -> str:
+    """Return the table of the entries that bounds prove something of, the best first."""
+    head = ("", "weights", "images", "clean", "AA standard", "certified", "file")
+    found = [(entry, _torch(entry)) for entry in document["entries"] if _torch(entry)["certified"]]
+    found.sort(key=lambda pair: -pair[1]["certified"])
+    rows = [
+        (
+            entry["name"],
+            entry["weights"],
+            f"{entry['figures']['count']:,}",
+            f"{model['clean']:.1%}",
+            f"{model['aa_standard']:.1%}",
+            f"**{model['certified']:.1%}**",
+            byte_size(model["nbytes"]),
+        )
+        for entry, model in found
+    ]
+    return markdown_table(head, "llrrrrr", rows)
+
+
 def _row(entry: dict[str, Any], control: dict[str, Any] | None) -> tuple[str, ...]:
     found, deployed = _torch(entry), entry["figures"]["runtimes"]["onnx"]
     low, high = found["aa_standard_interval"]

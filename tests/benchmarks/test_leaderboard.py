@@ -13,7 +13,7 @@ import leaderboard
 from robust import entry as entries, ladder, source
 from robust.cost import cost, mean_cost
 from robust.entry import Entry, digest
-from robust.page import boards, plot, table
+from robust.page import boards, plot, proven, table
 
 import muquant
 from muquant.models import build_model
@@ -217,6 +217,14 @@ def test_page_is_sorted_and_drawn(tmp_path: Path) -> None:
     assert "**99.0%**" in next(line for line in lines if "better" in line)
     plot(document, tmp_path / "board.png")
     assert (tmp_path / "board.png").stat().st_size > 1000
+
+
+def test_what_is_proven_is_sorted_and_the_rest_left_out() -> None:
+    some, more, none = _line("some", [1, 2, 3]), _line("more", [1]), _line("none", [1])
+    none["figures"]["runtimes"]["torch"]["certified"] = 0.0
+    _, _, *rows = proven({"entries": [none, some, more]}).splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == ["more", "some"]
+    assert "**99.0%**" in rows[0]
 
 
 def test_kept_entries_are_what_they_say() -> None:
