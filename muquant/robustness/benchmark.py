@@ -143,7 +143,7 @@ def benchmark(
 
     corrupted = _under_corruptions(subjects, drawn, setup, meter)
     for subject in subjects:
-        twin = None
+        twin = verdict = None
 
         module, session = subject.torch_target(), subject.onnx_target()
         sample = _aimed(drawn, module or session, setup)
@@ -164,6 +164,7 @@ def benchmark(
                     subject, found, sample, proven=proven, corruptions=corrupted.get((subject.name, "torch"))
                 )
             )
+            verdict = reports[-1].verdict
             take(found, sample)
             shown += pictures(subject, found, sample, dataset.classes, places.tolist())
             twin = (module, found)
@@ -175,6 +176,7 @@ def benchmark(
                     found,
                     sample,
                     None if twin is None else twin[1],
+                    verdict=verdict,
                     runtime="onnx",
                     corruptions=corrupted.get((subject.name, "onnx")),
                 )

@@ -129,7 +129,8 @@ class ModelReport:
         curves: accuracy against epsilon.
         checks: all masking checks that applied.
         verdict: "not established" where a disqualifying check fired, "not assessed" where white-box attacks
-            were not available, or attacks aimed at classes.
+            were not available, or attacks aimed at classes; "established" otherwise, and where bounds prove
+            of every image that attacks left that no other attack can turn it.
         seconds: wall time of all attacks and checks.
         abstained: fraction of the clean images on which the model abstains, which are not right then, as an
             adversarial one is not fooled; None where it cannot.

@@ -31,6 +31,7 @@ def summarize(
     twin: Assessment | None = None,
     proven: torch.Tensor | None = None,
     *,
+    verdict: Verdict | None = None,
     runtime: Literal["torch", "onnx"] = "torch",
     corruptions: CorruptionReport | None = None,
 ) -> ModelReport:
@@ -42,6 +43,7 @@ def summarize(
         sample: the images.
         twin: what was found in PyTorch, for a report under onnxruntime.
         proven: which images are certified, bool [N]; None where nobody asked.
+        verdict: that on the PyTorch model, for a report under onnxruntime.
         runtime: where it was tried.
         corruptions: how accurate it is under these; None where nobody asked.
     """
@@ -75,7 +77,7 @@ def summarize(
         attacks={entry.suite_attack.name: report_attack(entry) for entry in assessment.entries},
         curves=() if assessment.evidence is None else curves(assessment.evidence),
         checks=checks,
-        verdict=_verdict(twin or assessment),
+        verdict=verdict or _verdict(assessment, proven is not None and _all_proven(survived, proven)),
         seconds=assessment.seconds,
         abstained=float(abstained.double().mean()) if subject.abstains else None,
         corruptions=corruptions,
@@ -137,7 +139,14 @@ def _median_distance(result: AttackResult, distance: torch.Tensor) -> float | No
     return median(torch.where(result.success, distance, torch.inf)[result.attacked])
 
 
-def _verdict(assessment: Assessment) -> Verdict:
+def _all_proven(survived: torch.Tensor, proven: torch.Tensor) -> bool:
+    """Whether something survived, and bounds prove that nothing can change that."""
+    return bool(survived.any()) and not bool((survived & ~proven).any())
+
+
+def _verdict(assessment: Assessment, all_proven: bool) -> Verdict:
+    if all_proven:
+        return "established"
     if assessment.evidence is None:
         return "not assessed"
     fired = any(check.kind == "disqualifying" and finding.fired for check, finding in assessment.findings)

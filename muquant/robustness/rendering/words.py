@@ -150,6 +150,8 @@ def make(model: ModelReport) -> str:
 
 def reason(model: ModelReport, report: Report) -> str:
     """Why the verdict on a model of a report is what it is."""
+    if model.certified and model.certified == model.worst_case:
+        return "proven of every image that is left"
     if model.verdict == "not assessed":
         return "attacks aimed at classes" if aim(report) else "white-box attacks were not available"
     if not model.checks:

@@ -13,6 +13,7 @@ from torch import nn
 from muquant.base.errors import InputError
 from muquant.data import Dataset
 from muquant.robustness import BenchmarkSetup, Subject, benchmark as run, settings_for
+from muquant.robustness.images import ImageResults
 from muquant.robustness.rendering.markdown import to_markdown
 
 Setups = Callable[..., BenchmarkSetup]
@@ -52,6 +53,37 @@ def test_certified_is_what_is_known(
     page = to_markdown(report)
     assert "| certified |" in page
     assert f"{torch_report.certified:.1%}" in page
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_proof_of_all_that_is_left_outweighs_what_checks_find(
+    missing: int, quarter_net: nn.Module, quarters: Dataset, setup: Setups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Steep(nn.Module):
+        """Logits so large that the cross-entropy has no gradients."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 1e4 * quarter_net(x)  # type: ignore[no-any-return]
+
+    def logits(images: Any) -> Any:
+        with torch.no_grad():
+            return Steep()(torch.from_numpy(images)).numpy()
+
+    settings = replace(settings_for("digits", 0.12), l2_bound=0.6)
+    subject = Subject("net", Steep().eval(), logits, file="abc")
+    found: list[ImageResults] = []
+    checked, _ = run([subject], quarters, setup(settings=settings), on_images=found.append)
+    assert [model.verdict for model in checked.models] == ["not established"] * 2
+    left = torch.from_numpy(found[0].withstands)
+    assert int(left.sum()) > 10
+    left[left.nonzero()[:missing, 0]] = False
+    module = sys.modules["muquant.robustness.benchmark"]
+    monkeypatch.setattr(module, "check_certifiable", lambda *_: None)
+    monkeypatch.setattr(module, "certified", lambda *_: left)
+    report, _ = run([subject], quarters, setup(settings=settings, certify="ibp"))
+    expected = "not established" if missing else "established"
+    assert [model.verdict for model in report.models] == [expected] * 2
+    assert ("proven of every image that is left" in to_markdown(report)) == (not missing)
 
 
 def test_a_proof_that_an_attack_refutes_is_no_figure(
