@@ -70,8 +70,8 @@ def robust_3bit(document: dict[str, Any]) -> str:
     """Return the table of what 3 bits do to a robust network."""
     head = ("", "clean", "AA standard", "of each seed", "as a file", "cost of bits, points", "weights")
     rows = []
-    for name, label in ROBUST.items():
-        network = document["networks"][name]
+    for name, network in document["networks"].items():
+        label = ROBUST[name]
         bold, lost = "**" if "**" in label else "", ""
         if name != "float":
             low, high = network["cost"]["interval"]
