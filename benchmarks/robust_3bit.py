@@ -1,6 +1,6 @@
 """What 3 bits cost a robust network, against float networks that were trained for as many epochs.
 
-    MUQUANT_DATA=... python benchmarks/robust_3bit.py [--seeds 0 1 2] [--count 1000] [--weights trained rounded]
+    MUQUANT_DATA=... python benchmarks/robust_3bit.py [--seeds 0 1 2] [--count 1000] [--weights trained]
 
 For each seed, cnn4 is trained adversarially on MNIST in float, and from there on for as many epochs in float
 and at 3 bits in every layer (`RECIPES` of `robust/ladder.py`); the float network is rounded to 3 bits, too.
