@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, VIOLET, write_picture
 from muquant.base.text import byte_size, markdown_table
@@ -13,8 +14,8 @@ from robust.cost import cost
 COLOURS = {"float": BLACK, "rounded": GREY, "mapped": VIOLET, "calibrated": BLUE, "trained": ORANGE}
 """What was done to the weights -> the colour of its marks."""
 
-NAMES = {"folder:data/cifar10": "CIFAR-10 (JPEG)"}
-"""What data sets that have no name of their own are called."""
+NAMES = {"mnist": "MNIST", "folder:data/cifar10": "CIFAR-10 (JPEG)"}
+"""What data sets are called."""
 
 _HEAD = (
     *(
@@ -143,7 +144,9 @@ def _panel(axes: Axes, title: str, board: list[dict[str, Any]]) -> None:
             )
         axes.annotate(f" {model['bits']:.3g}", (model["nbytes"] / 1e6, 100 * value), fontsize=8, va="bottom")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("MB of the deployed file; numbers are bits")
     axes.set_ylabel("AA standard, %; dashes are certified")
