@@ -68,7 +68,8 @@ ROBUST = {
 
 def robust_3bit(document: dict[str, Any]) -> str:
     """Return the table of what 3 bits do to a robust network."""
-    head = ("", "clean", "AA standard", "of each seed", "as a file", "cost of bits, points", "weights")
+    standard = f"AA standard, {document['count']:,} images"
+    head = ("", "clean", standard, "of each seed", "as a file", "cost of bits, points", "weights")
     rows = []
     for name, network in document["networks"].items():
         label = ROBUST[name]
