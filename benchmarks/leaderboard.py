@@ -18,13 +18,13 @@ call goes on. Data sets are found by MUQUANT_DATA.
 import argparse
 import math
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
 import figures
 from provenance import RESULTS, write_results
-from robust.attack import COUNT, SUITE, attack, attack_new
+from robust.attack import COUNT, SUITE, attack, attack_and_write, attack_new
 from robust.entry import WEIGHTS, Entry, add, digest, names
 from robust.ladder import RECIPES, WAYS, WIDTHS, climb
 from robust.page import plot
@@ -129,8 +129,7 @@ def attack_entry(options: argparse.Namespace) -> int:
     entry = Entry.read(options.name)
     model = options.model or entry.file
     if not options.again:
-        found = attack(entry, model, options.count, options.suite, options.reports / entry.name)
-        print(f"wrote {replace(entry, figures=found).write()}")
+        attack_and_write(entry, model, options.count, options.suite, options.reports)
         return 0
     if entry.figures is None:
         raise InputError(f"entry {entry.name}: it was not attacked yet; leave out --again")
@@ -164,17 +163,19 @@ def ladder(options: argparse.Namespace) -> int:
     except OutOfTime as stopped:
         print(f"{stopped}; the same command goes on")
         return 1
-    if options.attack:
-        attack_new(made, options.count, options.suite, options.reports)
+    _attack_new(made, options)
     return 0
 
 
 def source(options: argparse.Namespace) -> int:
     """Enter the source's networks."""
-    made = enter(options.runs, options.rows)
+    _attack_new(enter(options.runs, options.rows), options)
+    return 0
+
+
+def _attack_new(made: list[tuple[Entry, Path]], options: argparse.Namespace) -> None:
     if options.attack:
         attack_new(made, options.count, options.suite, options.reports)
-    return 0
 
 
 def page(options: argparse.Namespace) -> int:

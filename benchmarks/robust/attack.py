@@ -92,12 +92,17 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
     }
 
 
+def attack_and_write(entry: Entry, model: Path, count: int, suite: str, reports: Path) -> None:
+    """Attack an entry, write what is left, and say where; it has a folder in `reports`."""
+    found = attack(entry, model, count, suite, reports / entry.name)
+    print(f"wrote {replace(entry, figures=found).write()}", flush=True)
+
+
 def attack_new(made: Iterable[tuple[Entry, Path]], count: int, suite: str, reports: Path) -> None:
     """Attack entries that were not attacked yet, and write what is left; each has a folder in `reports`."""
     for entry, path in made:
         if Entry.read(entry.name).figures is None:
-            found = attack(entry, path, count, suite, reports / entry.name)
-            print(f"wrote {replace(entry, figures=found).write()}", flush=True)
+            attack_and_write(entry, path, count, suite, reports)
 
 
 def _fell(image: dict[str, str]) -> bool:

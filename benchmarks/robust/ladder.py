@@ -146,8 +146,11 @@ TRAINED = (3, 2)
 
 def name_of(recipe: str, bits: int, weights: str, seed: int) -> str:
     """The entry's name of a network of a recipe."""
-    end = f"-seed{seed}" if seed else ""
-    return f"{recipe}-{bits}-{weights}{end}"
+    return _of_seed(f"{recipe}-{bits}-{weights}", seed)
+
+
+def _of_seed(name: str, seed: int) -> str:
+    return f"{name}-seed{seed}" if seed else name
 
 
 def climb(
@@ -174,7 +177,7 @@ def climb(
     Raises:
         OutOfTime: the seconds were too few for a training.
     """
-    recipe, folder = RECIPES[name], runs / (f"{name}-seed{seed}" if seed else name)
+    recipe, folder = RECIPES[name], runs / _of_seed(name, seed)
     float_run, init = folder / "float", recipe.init
     if recipe.further is not None:
         init = folder / "begun"

@@ -104,6 +104,11 @@ class CheckReport:
     explanation: str
 
 
+def all_proven(certified: float | None, worst_case: float | None) -> bool:
+    """Whether attacks left something, and bounds prove all of it: they never prove more than what is left."""
+    return bool(certified) and certified == worst_case
+
+
 @dataclass(frozen=True)
 class ModelReport:
     """One model under one runtime.

@@ -13,6 +13,7 @@ from muquant.robustness.report import (
     ModelReport,
     Picture,
     Verdict,
+    all_proven,
 )
 from muquant.robustness.runner import Sample, describe
 from muquant.robustness.statistics import median, wilson
@@ -60,6 +61,8 @@ def summarize(
         )
         for check, finding in assessment.findings
     )
+    worst_case = float(survived.double().mean()) if available else None
+    certified = None if proven is None else float(proven.double().mean())
     return ModelReport(
         name=subject.name,
         runtime=runtime,
@@ -67,17 +70,17 @@ def summarize(
         nbytes=subject.nbytes,
         clean=float(correct.double().mean()),
         clean_interval=wilson(int(correct.sum()), len(sample)),
-        worst_case=float(survived.double().mean()) if available else None,
+        worst_case=worst_case,
         worst_case_interval=wilson(int(survived.sum()), len(sample)) if available else None,
         aa_standard=None if standard is None else standard.accuracy,
         aa_standard_interval=None if standard is None else standard.interval,
-        certified=None if proven is None else float(proven.double().mean()),
+        certified=certified,
         certified_interval=None if proven is None else wilson(int(proven.sum()), len(sample)),
         agreement=None if twin is None else float((twin.predicted == assessment.predicted).double().mean()),
         attacks={entry.suite_attack.name: report_attack(entry) for entry in assessment.entries},
         curves=() if assessment.evidence is None else curves(assessment.evidence),
         checks=checks,
-        verdict=verdict or _verdict(assessment, proven is not None and _all_proven(survived, proven)),
+        verdict=verdict or _verdict(assessment, all_proven(certified, worst_case)),
         seconds=assessment.seconds,
         abstained=float(abstained.double().mean()) if subject.abstains else None,
         corruptions=corruptions,
@@ -139,13 +142,8 @@ def _median_distance(result: AttackResult, distance: torch.Tensor) -> float | No
     return median(torch.where(result.success, distance, torch.inf)[result.attacked])
 
 
-def _all_proven(survived: torch.Tensor, proven: torch.Tensor) -> bool:
-    """Whether something survived, and bounds prove that nothing can change that."""
-    return bool(survived.any()) and not bool((survived & ~proven).any())
-
-
-def _verdict(assessment: Assessment, all_proven: bool) -> Verdict:
-    if all_proven:
+def _verdict(assessment: Assessment, established: bool) -> Verdict:
+    if established:
         return "established"
     if assessment.evidence is None:
         return "not assessed"

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from muquant.base.text import byte_size
-from muquant.robustness.report import CheckReport, ModelReport, Report, Verdict
+from muquant.robustness.report import CheckReport, ModelReport, Report, Verdict, all_proven
 from muquant.robustness.suites import STANDARD_VERSION
 
 RUNTIMES = {"torch": "PyTorch", "onnx": "onnxruntime"}
@@ -150,7 +150,7 @@ def make(model: ModelReport) -> str:
 
 def reason(model: ModelReport, report: Report) -> str:
     """Why the verdict on a model of a report is what it is."""
-    if model.certified and model.certified == model.worst_case:
+    if all_proven(model.certified, model.worst_case):
         return "proven of every image that is left"
     if model.verdict == "not assessed":
         return "attacks aimed at classes" if aim(report) else "white-box attacks were not available"
