@@ -95,7 +95,7 @@ RECIPES: Mapping[str, Recipe] = {
             adversarial=AdversarialOptions(0.3, "atta", 4, 0.1, epsilon_warmup=0.0, trades=4.0),
         ),
     ),
-    "mnist-cnn4-strided-ibp": Recipe(
+    "mnist-cnn4-strided-mtl-ibp": Recipe(
         _CERTIFIED,
         "linf",
         0.3,
@@ -103,10 +103,10 @@ RECIPES: Mapping[str, Recipe] = {
         further=replace(
             _CERTIFIED,
             epochs=8,
-            lr=1e-4,
+            lr=2e-4,
             average=0.6,
             average_decay=0.999,
-            ibp=IbpOptions(epsilon=0.33, start=0.0, ramp=1e-5),
+            ibp=IbpOptions(epsilon=0.33, start=0.0, ramp=1e-5, attacked=0.8),
         ),
     ),
     "cifar10-wrn-16-2-nfgsm": Recipe(

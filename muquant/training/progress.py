@@ -48,7 +48,8 @@ class EpochMetrics:
         seconds: of training, without validation.
         robust_accuracy: 0..1, of held-out images under a short attack, or of those that certified training
             certifies; None where the method measures none.
-        trained_attack_accuracy: 0..1, likewise under the attack of adversarial training itself.
+        trained_attack_accuracy: 0..1, likewise under the attack of adversarial training itself, or under a
+            short one where certified training attacks images as well.
     """
 
     epoch: int

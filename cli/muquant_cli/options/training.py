@@ -85,6 +85,7 @@ _HELP = {
     "ibp-start": "Fraction of the steps that train on images as they are.",
     "ibp-ramp": "Fraction of the steps after these in which epsilon rises.",
     "ibp-clean": "Weight of the images' own loss while balls are trained on, 0 to 1.",
+    "ibp-attacked": "Likewise of attacked images (MTL-IBP), with --ibp-clean 1 at most.",
     "ibp-balance": "Weight of what keeps intervals narrow while epsilon rises.",
     "qat-bits": 'Width of a code, 2 to 8; other widths for some layers: "3,conv1=8,fc.*=4".',
     "qat-mu": "Companding parameter.  [default: learned]",

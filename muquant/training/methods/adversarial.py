@@ -11,11 +11,12 @@ from muquant.attacks import PGD, TorchTarget
 from muquant.base.seeds import derive_seed
 from muquant.data import Dataset
 from muquant.models.calls import evaluation_mode
+from muquant.training.methods.attacked import attack_batch
 from muquant.training.methods.awp import Call, with_worse_weights
 from muquant.training.methods.distillation import taught_loss
 from muquant.training.methods.method import Batch, BatchLoss, Method
 from muquant.training.options.adversarial import CARRIED, AdversarialOptions
-from muquant.training.perturbations import PERTURBATIONS, Rise, cross_entropy_rise, divergence_rise
+from muquant.training.perturbations import cross_entropy_rise, divergence_rise
 from muquant.training.progress import EpochMetrics
 
 VALIDATED, VALIDATION_STEPS = 500, 10
@@ -66,12 +67,13 @@ class Adversarial(Method):
         elif self._options.trades:
             with torch.no_grad(), evaluation_mode(batch.model):
                 rise = divergence_rise(batch.model(batch.inputs).float())
-        attacked, model = self._attack(batch, rise), batch.model.__call__
+        strength, model = self._options.strength(batch.progress), batch.model.__call__
+        attacked, carried = attack_batch(self._options.attack, batch, rise, strength)
         if self._options.awp and batch.progress >= self._options.epsilon_warmup:
             model = with_worse_weights(
                 batch.model, lambda call: self._loss(call, batch, attacked, taught).loss, self._options.awp
             )
-        return replace(self._loss(model, batch, attacked, taught), carried=self._carried(batch, attacked))
+        return replace(self._loss(model, batch, attacked, taught), carried=carried)
 
     def _loss(self, model: Call, batch: Batch, attacked: Tensor, taught: Tensor | None) -> BatchLoss:
         """That of a model for the images of a batch as they are and attacked."""
@@ -125,18 +127,3 @@ class Adversarial(Method):
     def _options(self) -> AdversarialOptions:
         assert self.config.adversarial is not None
         return self.config.adversarial
-
-    def _attack(self, batch: Batch, rise: Rise) -> Tensor:
-        strength, perturb = self._options.strength(batch.progress), PERTURBATIONS[self._options.attack]
-        start = None
-        if batch.carried is not None:
-            start = (batch.inputs + strength.epsilon * batch.carried).clamp(0, 1)
-        with evaluation_mode(batch.model):
-            return perturb(batch.model, batch.inputs, rise, strength, batch.generator, start)
-
-    def _carried(self, batch: Batch, attacked: Tensor) -> Tensor | None:
-        """By how much of epsilon images were moved."""
-        if batch.carried is None:
-            return None
-        epsilon = self._options.strength(batch.progress).epsilon
-        return (attacked - batch.inputs) / epsilon if epsilon else batch.carried

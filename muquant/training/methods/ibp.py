@@ -7,17 +7,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from muquant.attacks import PGD, TorchTarget
+from muquant.base.seeds import derive_seed
 from muquant.certification import certify
 from muquant.certification.bounds import interval
 from muquant.certification.operations import Range
 from muquant.certification.trace import Traced, traced
 from muquant.data import Dataset
+from muquant.training.methods.attacked import attack_batch
 from muquant.training.methods.growth import growth_penalty
 from muquant.training.methods.method import Batch, BatchLoss, Method
+from muquant.training.options.adversarial import TRAINING_ATTACKS, Strength
 from muquant.training.options.ibp import IbpOptions
+from muquant.training.perturbations import cross_entropy_rise
 
-VALIDATED = 500
-"""Held-out images that are certified after each epoch."""
+VALIDATED, VALIDATION_STEPS = 500, 10
+"""Held-out images that are certified after each epoch, and the steps of an attack on them."""
+
+ATTACK = "atta"
+"""On images that are trained on beside their balls."""
 
 
 class Ibp(Method):
@@ -30,7 +38,14 @@ class Ibp(Method):
     whose bounds are taken are the decoded ones. The training accuracy is the share of the balls of the step's
     epsilon that are certified. Bounds are computed in the precision of the run; what is said of a finished
     network is proven in double precision, see `certify`.
+
+    With `attacked` above 0 the loss of attacked images counts, too, and may be most of it.
     """
+
+    @property
+    def carries(self) -> bool:
+        """Whether attacks begin where they ended an epoch ago."""
+        return self._options.attacked > 0
 
     def initialize(self, model: nn.Module) -> None:
         """Weights of mean 0 and deviation sqrt(2 pi) / inputs: a radius keeps its mean behind ReLU."""
@@ -43,27 +58,49 @@ class Ibp(Method):
     def loss(self, batch: Batch) -> BatchLoss:
         """The loss of the images, and of their balls, in the shares that belong to the step."""
         smoothing, share = self.config.label_smoothing, self._options.share(batch.progress)
-        kept = self._options.clean if share else 1.0
-        total = torch.zeros((), device=batch.inputs.device)
+        kept, attacked = (self._options.clean, self._options.attacked) if share else (1.0, 0.0)
+        total, carried = torch.zeros((), device=batch.inputs.device), batch.carried
         if kept:
             logits = batch.model(batch.inputs).float()
             total = kept * functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        if attacked:
+            rise = cross_entropy_rise(batch.labels)
+            images, carried = attack_batch(ATTACK, batch, rise, self._strength(share))
+            logits = batch.model(images).float()
+            total = total + attacked * functional.cross_entropy(
+                logits, batch.labels, label_smoothing=smoothing
+            )
         if share:
             bounds = self._bounds(batch, share)
             logits = -interval(bounds, batch.labels).float()
             balls = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-            total = total + (1 - kept) * balls
+            total = total + (1 - kept - attacked) * balls
             if share < 1 and self._options.balance:
                 total = total + self._options.balance * (1 - share) * growth_penalty(bounds)
-        return BatchLoss(total, logits)
+        return BatchLoss(total, logits, carried)
 
     def validate(self, model: nn.Module, held_out: Dataset) -> Mapping[str, float]:
-        """The share of up to 500 held-out images that intervals certify at the full epsilon."""
+        """The share of up to 500 held-out images that intervals certify at the full epsilon, and where images
+        are attacked, too, the share that PGD leaves.
+        """
         images = held_out.evenly(VALIDATED)
-        epsilon = self._options.epsilon
+        inputs, labels, epsilon = images.inputs(), images.labels, self._options.epsilon
         assert epsilon is not None
-        proven = certify(model, images.inputs(), images.labels, epsilon, bound="ibp")
-        return {"robust_accuracy": proven.accuracy}
+        found = {"robust_accuracy": certify(model, inputs, labels, epsilon, bound="ibp").accuracy}
+        if self._options.attacked:
+            attack = PGD(epsilon=epsilon, steps=VALIDATION_STEPS, loss="margin")
+            seed = derive_seed(self.config.seed, "robust validation")
+            found["trained_attack_accuracy"] = attack.attack(
+                TorchTarget(model), inputs, labels, seed=seed
+            ).accuracy
+        return found
+
+    def _strength(self, share: float) -> Strength:
+        """The attack in the balls of a share of epsilon."""
+        epsilon, (steps, reach) = self._options.epsilon, TRAINING_ATTACKS[ATTACK]
+        assert epsilon is not None
+        assert reach is not None
+        return Strength(share * epsilon, steps, reach * share * epsilon / steps)
 
     def _bounds(self, batch: Batch, share: float) -> Traced:
         """The network on the balls of a share of epsilon."""

@@ -20,17 +20,22 @@ class IbpOptions:
         ramp: the fraction of the steps after these, above 0 and at most 1, in which epsilon rises.
         clean: weight of the images' own loss once epsilon rises, 0 to 1; above 0 each step runs
             the images as well.
+        attacked: weight of the loss of attacked images once epsilon rises, 0 to 1 together with `clean`; the
+            rest is that of balls (MTL-IBP: De Palma et al., "Expressive Losses for Verified Robustness via
+            Convex Combinations", ICLR 2024). The attack is ATTA's two steps in the ball of the step.
         balance: weight of what keeps intervals from growing and ReLUs from leaning while epsilon rises, see
             `growth_penalty`, 0 or more; it falls to 0 as epsilon rises.
 
     Raises:
-        InputError: a value is of another type or out of range, or start and ramp are more than the run.
+        InputError: a value is of another type or out of range, or start and ramp are more than the run, or
+            the weights are more than 1.
     """
 
     epsilon: float | None = None
     start: float = 0.02
     ramp: float = 0.4
     clean: float = 0.0
+    attacked: float = 0.0
     balance: float = 0.5
 
     def __post_init__(self) -> None:
@@ -39,6 +44,11 @@ class IbpOptions:
             raise InputError(
                 f"training options ibp start and ramp: expected at most 1 together, found "
                 f"{self.start:g} and {self.ramp:g}; epsilon has to rise within the run"
+            )
+        if self.clean + self.attacked > 1:
+            raise InputError(
+                f"training options ibp clean and attacked: expected at most 1 together, found "
+                f"{self.clean:g} and {self.attacked:g}; the rest is the weight of balls"
             )
 
     def complete(self, data: str, epochs: int) -> Self:
@@ -65,10 +75,10 @@ class IbpOptions:
 
         Raises:
             InputError: a field is missing, unknown, of another type or out of range. Runs from before
-                intervals were balanced lack that field.
+                intervals were balanced or images attacked lack those fields.
         """
         if isinstance(document, Mapping):
-            document = {"balance": 0.0, **document}
+            document = {"balance": 0.0, "attacked": 0.0, **document}
         values: dict[str, Any] = field_values(cls, document, "options of certified training")
         return cls(**values)
 
@@ -78,5 +88,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "start": (0, 1),
     "ramp": (1e-6, 1 + 1e-9),
     "clean": (0, 1 + 1e-9),
+    "attacked": (0, 1 + 1e-9),
     "balance": (0, 1e4),
 }

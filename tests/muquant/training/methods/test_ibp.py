@@ -17,7 +17,7 @@ from muquant.certification.operations import Range
 from muquant.certification.trace import traced
 from muquant.data import load_dataset
 from muquant.models import build_model
-from muquant.training import Batch, QatOptions, TrainingConfig, train
+from muquant.training import Batch, BatchLoss, OutOfTime, QatOptions, TrainingConfig, train
 from muquant.training.methods.growth import growth_penalty
 from muquant.training.methods.ibp import Ibp
 from muquant.training.options.ibp import IbpOptions
@@ -44,6 +44,33 @@ def test_the_loss_of_a_linear_network_is_that_of_its_worst_corners(tiny: Tiny) -
     found.loss.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
     assert torch.isfinite(weight.grad).all()
+
+
+def test_attacked_images_take_their_share_and_are_carried_on(tiny: Tiny) -> None:
+    dataset = load_dataset("tiny", "train")
+    model = build_model("cnn4-strided", (1, 8, 8), 3)
+    inputs, labels = dataset.inputs()[:12].clamp(0.3, 0.7), dataset.labels[:12]
+    carried = 2 * torch.rand(inputs.shape, generator=torch.Generator().manual_seed(1)) - 1
+    batch = Batch(model, inputs, labels, labels, 0.99, torch.Generator(), carried)
+
+    def found(attacked: float) -> BatchLoss:
+        options = IbpOptions(epsilon=0.1, ramp=0.5, balance=0.0, attacked=attacked)
+        return Ibp(tiny(method="ibp", ibp=options)).loss(batch)
+
+    balls, whole, mixed = found(0.0), found(1.0), found(0.75)
+    assert mixed.carried is not None
+    assert balls.carried is carried
+    moved = 0.1 * mixed.carried
+    assert moved.abs().max() <= 0.1 + 1e-6
+    attacked = functional.cross_entropy(model(inputs + moved), labels)
+    torch.testing.assert_close(whole.loss, attacked)
+    torch.testing.assert_close(mixed.loss, 0.75 * attacked + 0.25 * balls.loss)
+    assert functional.cross_entropy(model(inputs + 0.1 * carried), labels) < attacked < balls.loss
+
+
+@pytest.mark.parametrize("attacked", [0.0, 0.5])
+def test_only_what_is_attacked_is_carried(tiny: Tiny, attacked: float) -> None:
+    assert Ibp(tiny(method="ibp", ibp=IbpOptions(epsilon=0.1, attacked=attacked))).carries == (attacked > 0)
 
 
 def test_at_first_it_is_the_loss_of_the_images(tiny: Tiny) -> None:
@@ -129,6 +156,25 @@ def test_it_learns_what_can_be_certified(tiny: Tiny, tmp_path: Path, qat: QatOpt
     assert result.test_accuracy > 0.9
     assert result.history[-1].robust_accuracy is not None
     assert result.history[-1].robust_accuracy > 0.6
+    assert result.history[-1].trained_attack_accuracy is None
+
+
+def test_what_is_attacked_as_well_is_validated_so(tiny: Tiny, tmp_path: Path) -> None:
+    ibp = IbpOptions(epsilon=0.05, start=0.1, attacked=0.5)
+    config = tiny(method="ibp", ibp=ibp, epochs=12, lr=5e-3, weight_decay=0.0, augment="none")
+    last = train(config, tmp_path / "run").history[-1]
+    assert last.robust_accuracy is not None
+    assert last.trained_attack_accuracy is not None
+    assert 0.3 < last.robust_accuracy <= last.trained_attack_accuracy
+
+
+def test_training_that_attacks_is_resumed_where_it_stopped(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(method="ibp", ibp=IbpOptions(epsilon=0.05, attacked=0.5), epochs=3)
+    whole = train(config, tmp_path / "whole").model.state_dict()
+    with pytest.raises(OutOfTime):
+        train(config, tmp_path / "cut", max_seconds=0.0)
+    resumed = train(config, tmp_path / "cut", resume=True).model.state_dict()
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 @pytest.mark.parametrize(
@@ -137,6 +183,10 @@ def test_it_learns_what_can_be_certified(tiny: Tiny, tmp_path: Path, qat: QatOpt
         ({"epsilon": 0.0}, "epsilon: expected at least"),
         ({"start": 0.7, "ramp": 0.5}, "at most 1 together"),
         ({"clean": 2.0}, "clean: expected"),
+        (
+            {"clean": 0.5, "attacked": 0.6},
+            "clean and attacked: expected at most 1",
+        ),
         ({"balance": -1.0}, "balance: expected"),
     ],
 )
@@ -163,7 +213,7 @@ def test_certified_networks_get_levels_with_a_zero(tiny: Tiny) -> None:
     assert levels(qat=QatOptions()) == "mid-rise"
 
 
-def test_options_of_runs_from_before_intervals_were_balanced_are_read() -> None:
+def test_options_of_runs_from_before_there_were_some_are_read() -> None:
     before = {"epsilon": 0.3, "start": 0.02, "ramp": 0.4, "clean": 0.0}
     assert IbpOptions.from_dict(before) == IbpOptions(epsilon=0.3, balance=0.0)
 
