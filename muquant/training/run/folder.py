@@ -139,7 +139,7 @@ class RunFolder:
             write_json(self.config, {"schema": RUN_SCHEMA, **document})
             return
         for key in ("config", "data", "init", "teacher"):
-            refuse_changes(f"{key} of the run in {self.path}", self.stored(key), document.get(key))
+            refuse_changes(key, f"the run in {self.path}", self.stored(key), document.get(key))
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -207,12 +207,22 @@ class RunFolder:
         write_tensors(self.model, MODEL_SCHEMA, model.state_dict(), manifest)
 
 
-def refuse_changes(what: str, stored: object, given: object) -> None:
+def refuse_changes(key: str, where: str, stored: object, given: object) -> None:
     """Compare what a run was begun with and what it is resumed with.
 
+    Args:
+        key: of `config.json` or of a checkpoint. A "config" is read before it is compared: one from before
+            there was some option has the value of it that changes nothing.
+        where: it is stored, in words.
+        stored: what it was begun with.
+        given: what it is resumed with.
+
     Raises:
-        InputError: they differ; the message names every field that does, with both values.
+        InputError: they differ; the message names every field that does, with both values. Or a "config"
+            cannot be read.
     """
+    if key == "config" and stored is not None:
+        stored = TrainingConfig.from_dict(stored).to_dict()
     before, now = _flat(stored), _flat(given)
     changes = [
         f"{key} was {before.get(key)!r} and is now {now.get(key)!r}"
@@ -221,7 +231,7 @@ def refuse_changes(what: str, stored: object, given: object) -> None:
     ]
     if changes:
         raise InputError(
-            f"{what} changed: {', '.join(changes)}; resume it with what it was begun with, or name "
+            f"{key} of {where} changed: {', '.join(changes)}; resume it with what it was begun with, or name "
             f"another folder"
         )
 

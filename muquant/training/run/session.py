@@ -58,7 +58,7 @@ class TrainingSession:
             return Position()
         file = read_tensors(path, CHECKPOINT_SCHEMA)
         for key, given in self.identity.items():
-            refuse_changes(f"{key} of the checkpoint {path}", file.manifest.get(key), given)
+            refuse_changes(key, f"the checkpoint {path}", file.manifest.get(key), given)
         position = read_position(file, self._per_epoch)
         self.stepper.data.restore(file.tensors)
         file.copy_into(self.tensors())

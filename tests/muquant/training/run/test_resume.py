@@ -206,6 +206,30 @@ def test_a_changed_configuration_is_refused_by_name(finished: bool, tiny: Tiny, 
     assert "batch_size" not in message
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_from_before_there_was_an_option_is_resumed(finished: bool, tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(method="adversarial", adversarial=AdversarialOptions(epsilon=0.1, attack_steps=1))
+    expected = train(config, tmp_path / "whole").model.state_dict()
+    run = tmp_path / "run"
+    if finished:
+        train(config, run)
+    else:
+        with pytest.raises(Stop):
+            train(config, run, on_progress=stop_after(7))
+
+    def without(document: dict[str, Any]) -> dict[str, Any]:
+        del document["config"]["cutmix"], document["config"]["adversarial"]["awp"]
+        return document
+
+    path = run / "config.json"
+    path.write_text(json.dumps(without(json.loads(path.read_text()))))
+    if not finished:
+        checkpoint = run / "checkpoint.safetensors"
+        file = read_tensors(checkpoint, CHECKPOINT_SCHEMA)
+        write_tensors(checkpoint, CHECKPOINT_SCHEMA, file.tensors, without(dict(file.manifest)))
+    assert_same_weights(train(config, run, resume=True).model, expected)
+
+
 def test_changed_data_is_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Stop):
         train(tiny(), tmp_path, on_progress=stop_after(7))
