@@ -7,20 +7,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from muquant.attacks import PGD, TorchTarget
-from muquant.base.seeds import derive_seed
+from muquant.attacks import PGD
 from muquant.data import Dataset
 from muquant.models.calls import evaluation_mode
-from muquant.training.methods.attacked import attack_batch
+from muquant.training.methods.attacked import (
+    VALIDATED,
+    VALIDATION_STEPS,
+    attack_batch,
+    judging_attack,
+    withstanding,
+)
 from muquant.training.methods.awp import Call, with_worse_weights
 from muquant.training.methods.distillation import taught_loss
 from muquant.training.methods.method import Batch, BatchLoss, Method
 from muquant.training.options.adversarial import CARRIED, AdversarialOptions
 from muquant.training.perturbations import cross_entropy_rise, divergence_rise
 from muquant.training.progress import EpochMetrics
-
-VALIDATED, VALIDATION_STEPS = 500, 10
-"""Held-out images that are attacked after each epoch, and the steps of that attack."""
 
 COLLAPSE, LARGE_GAP = 0.5, 0.2
 """Training has overfitted to its attack where 10 steps on the margin leave less than this share of the
@@ -97,16 +99,13 @@ class Adversarial(Method):
         assert epsilon is not None
         assert steps is not None
         attacks = {
-            "robust_accuracy": PGD(epsilon=epsilon, steps=VALIDATION_STEPS, loss="margin"),
+            "robust_accuracy": judging_attack(epsilon),
             "trained_attack_accuracy": PGD(
                 epsilon=epsilon, steps=steps, step_size=self._options.attack_step_size
             ),
         }
-        seed = derive_seed(self.config.seed, "robust validation")
-        target, inputs = TorchTarget(model), images.inputs()
         return {
-            name: attack.attack(target, inputs, images.labels, seed=seed).accuracy
-            for name, attack in attacks.items()
+            name: withstanding(model, images, attack, self.config.seed) for name, attack in attacks.items()
         }
 
     def fault(self, record: EpochMetrics) -> str | None:

@@ -1,11 +1,17 @@
-"""Attacks on the batch that is trained on, which may go on from the epoch before."""
+"""Attacks on the batch that is trained on, which may go on from the epoch before, and on held-out images."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from muquant.attacks import PGD, TorchTarget
+from muquant.base.seeds import derive_seed
+from muquant.data import Dataset
 from muquant.models.calls import evaluation_mode
 from muquant.training.methods.method import Batch
 from muquant.training.options.adversarial import Strength
 from muquant.training.perturbations import PERTURBATIONS, Rise
+
+VALIDATED, VALIDATION_STEPS = 500, 10
+"""Held-out images that are judged after each epoch, and the steps of the attack that judges."""
 
 
 def attack_batch(attack: str, batch: Batch, rise: Rise, strength: Strength) -> tuple[Tensor, Tensor | None]:
@@ -29,3 +35,14 @@ def attack_batch(attack: str, batch: Batch, rise: Rise, strength: Strength) -> t
     if carried is None:
         return attacked, None
     return attacked, (attacked - batch.inputs) / epsilon if epsilon else carried
+
+
+def withstanding(model: nn.Module, images: Dataset, attack: PGD, seed: int) -> float:
+    """Return the accuracy that an attack leaves of held-out images; the seed is that of the run."""
+    drawn = derive_seed(seed, "robust validation")
+    return attack.attack(TorchTarget(model), images.inputs(), images.labels, seed=drawn).accuracy
+
+
+def judging_attack(epsilon: float) -> PGD:
+    """The short attack that judges a network after an epoch: on the logit margin."""
+    return PGD(epsilon=epsilon, steps=VALIDATION_STEPS, loss="margin")

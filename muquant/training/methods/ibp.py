@@ -4,25 +4,20 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from muquant.attacks import PGD, TorchTarget
-from muquant.base.seeds import derive_seed
 from muquant.certification import certify
 from muquant.certification.bounds import interval
 from muquant.certification.operations import Range
 from muquant.certification.trace import Traced, traced
 from muquant.data import Dataset
-from muquant.training.methods.attacked import attack_batch
+from muquant.training.methods.attacked import VALIDATED, attack_batch, judging_attack, withstanding
 from muquant.training.methods.growth import growth_penalty
 from muquant.training.methods.method import Batch, BatchLoss, Method
 from muquant.training.options.adversarial import TRAINING_ATTACKS, Strength
 from muquant.training.options.ibp import IbpOptions
 from muquant.training.perturbations import cross_entropy_rise
-
-VALIDATED, VALIDATION_STEPS = 500, 10
-"""Held-out images that are certified after each epoch, and the steps of an attack on them."""
 
 ATTACK = "atta"
 """On images that are trained on beside their balls."""
@@ -57,24 +52,20 @@ class Ibp(Method):
 
     def loss(self, batch: Batch) -> BatchLoss:
         """The loss of the images, and of their balls, in the shares that belong to the step."""
-        smoothing, share = self.config.label_smoothing, self._options.share(batch.progress)
+        share, entropy = self._options.share(batch.progress), self._entropy
         kept, attacked = (self._options.clean, self._options.attacked) if share else (1.0, 0.0)
         total, carried = torch.zeros((), device=batch.inputs.device), batch.carried
         if kept:
             logits = batch.model(batch.inputs).float()
-            total = kept * functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+            total = kept * entropy(logits, batch.labels)
         if attacked:
             rise = cross_entropy_rise(batch.labels)
             images, carried = attack_batch(ATTACK, batch, rise, self._strength(share))
-            logits = batch.model(images).float()
-            total = total + attacked * functional.cross_entropy(
-                logits, batch.labels, label_smoothing=smoothing
-            )
+            total = total + attacked * entropy(batch.model(images).float(), batch.labels)
         if share:
             bounds = self._bounds(batch, share)
             logits = -interval(bounds, batch.labels).float()
-            balls = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-            total = total + (1 - kept - attacked) * balls
+            total = total + (1 - kept - attacked) * entropy(logits, batch.labels)
             if share < 1 and self._options.balance:
                 total = total + self._options.balance * (1 - share) * growth_penalty(bounds)
         return BatchLoss(total, logits, carried)
@@ -84,16 +75,17 @@ class Ibp(Method):
         are attacked, too, the share that PGD leaves.
         """
         images = held_out.evenly(VALIDATED)
-        inputs, labels, epsilon = images.inputs(), images.labels, self._options.epsilon
+        epsilon = self._options.epsilon
         assert epsilon is not None
-        found = {"robust_accuracy": certify(model, inputs, labels, epsilon, bound="ibp").accuracy}
+        proven = certify(model, images.inputs(), images.labels, epsilon, bound="ibp")
+        found = {"robust_accuracy": proven.accuracy}
         if self._options.attacked:
-            attack = PGD(epsilon=epsilon, steps=VALIDATION_STEPS, loss="margin")
-            seed = derive_seed(self.config.seed, "robust validation")
-            found["trained_attack_accuracy"] = attack.attack(
-                TorchTarget(model), inputs, labels, seed=seed
-            ).accuracy
+            left = withstanding(model, images, judging_attack(epsilon), self.config.seed)
+            found["trained_attack_accuracy"] = left
         return found
+
+    def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
     def _strength(self, share: float) -> Strength:
         """The attack in the balls of a share of epsilon."""
