@@ -1,4 +1,4 @@
-"""APGD-CE, APGD-T, FAB-T and the whole of "AA standard" against AutoAttack's own code (Croce, Hein 2020).
+"""APGD-CE, APGD-T and FAB-T against AutoAttack's own code (Croce, Hein 2020), image by image.
 
     pip install git+https://github.com/fra31/auto-attack
     MUQUANT_DATA=... python benchmarks/auto_attack.py
@@ -7,15 +7,14 @@ Trains two small networks on MNIST where the folder has none (five minutes). The
 images in the same batches from the same random numbers, and those on which they disagree are counted. There
 networks compute in double precision, so that the rounding of kernels, which depends on how many images are
 left in a batch, does not decide; images, losses and steps are float32. Square draws windows for each image
-here and for a whole batch there, so that it can only be compared by what is left: the standard version is run
-once on each side, in float32 on one thread, with its processor time. Writes `results/autoattack.json`.
+here and for a whole batch there, so that it can only be compared by what is left: `auto_attack_speed.py` runs
+the whole standard version on each side. Writes `results/autoattack.json`.
 """
 
 import argparse
 import importlib
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,8 @@ from torch import Tensor, nn
 
 from muquant.attacks import APGDCE, APGDT, FABT, Attack, Norm, TorchTarget
 from muquant.attacks.base import BATCH_SIZE
-from muquant.base.processes import Processes
 from muquant.base.seeds import derive_seed
-from muquant.robustness.assessment import run_suite
-from muquant.robustness.runner import Runner, Sample
-from muquant.robustness.settings import MNIST
-from muquant.robustness.store import Store
-from muquant.robustness.suites import STANDARD_VERSION, SUITES
+from muquant.robustness.suites import STANDARD_VERSION
 
 STEPS = 100
 TARGETS: dict[Norm, int] = {"linf": 9, "l2": 9, "l1": 1}
@@ -126,39 +120,11 @@ def compare(attack: str, case: Case, data: Fixture) -> dict[str, Any]:
     return row
 
 
-def standard_ours(data: Fixture) -> dict[str, float]:
-    """The processor seconds of our suite's four attacks, and the images that they leave."""
-    sample = Sample(data.images, data.labels, 10)
-    suite = [each for each in SUITES["autoattack"](MNIST, None) if each.name in STANDARD_VERSION]
-    target = TorchTarget(data.model)
-    runner = Runner("net", target, "", sample, SEED, Store(None), Processes(), lambda *_: None)
-    begin = time.process_time()
-    outcomes = run_suite(runner, suite)
-    return {
-        "seconds": time.process_time() - begin,
-        **{name: int(outcome.withstood.sum()) for name, outcome in outcomes.items()},
-    }
-
-
-def standard_theirs(data: Fixture) -> dict[str, float]:
-    """The same of theirs, whose one call states no images after each attack."""
-    library = importlib.import_module("autoattack")
-    made = library.AutoAttack(
-        data.model, norm="Linf", eps=MNIST.epsilon, seed=SEED, device="cpu", verbose=False
-    )
-    begin = time.process_time()
-    adversarial = made.run_standard_evaluation(data.images, data.labels, bs=BATCH_SIZE)
-    seconds = time.process_time() - begin
-    with torch.no_grad():
-        return {"seconds": seconds, "square": int((data.model(adversarial).argmax(1) == data.labels).sum())}
-
-
 def main() -> int:
     """Measure, print, write; the exit status is 1 where only their code fools more than is allowed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nets", type=Path, default=FOLDER, help="folder of the trained networks")
     parser.add_argument("--images", type=int, default=100, help="attacked in double precision")
-    parser.add_argument("--standard", type=int, default=200, help="images of the standard version")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -167,9 +133,6 @@ def main() -> int:
         doubled: Any = Doubled(plain.model).eval()
         data = Fixture(doubled, plain.images, plain.labels)
         rows += [compare(attack, case, data) for attack in STANDARD_VERSION[:-1]]
-    robust = fixture("robust", options.nets, options.standard)
-    standard = {"muquant": standard_ours(robust), "autoattack": standard_theirs(robust)}
-    print(f"AA standard on {options.standard} images: {standard}")
     only = {key: sum(row[key] for row in rows) for key in ("only_muquant_fools", "only_autoattack_fools")}
     document = {
         "count": options.images,
@@ -179,13 +142,6 @@ def main() -> int:
         "rows": rows,
         **only,
         "allowed_share": ALLOWED,
-        "standard": {
-            "net": "robust",
-            "epsilon": MNIST.epsilon,
-            "count": options.standard,
-            "threads": 1,
-            **standard,
-        },
     }
     print(f"wrote {write_results('autoattack', SEED, document)}")
     return int(only["only_autoattack_fools"] > ALLOWED * options.images * len(rows))
