@@ -15,7 +15,7 @@ from muquant.data import Dataset
 from muquant.training.methods.attacked import VALIDATED, attack_batch, judging_attack, withstanding
 from muquant.training.methods.growth import growth_penalty
 from muquant.training.methods.method import Batch, BatchLoss, Method
-from muquant.training.options.adversarial import TRAINING_ATTACKS, Strength
+from muquant.training.options.adversarial import Strength
 from muquant.training.options.ibp import IbpOptions
 from muquant.training.perturbations import cross_entropy_rise
 
@@ -89,10 +89,9 @@ class Ibp(Method):
 
     def _strength(self, share: float) -> Strength:
         """The attack in the balls of a share of epsilon."""
-        epsilon, (steps, reach) = self._options.epsilon, TRAINING_ATTACKS[ATTACK]
+        epsilon = self._options.epsilon
         assert epsilon is not None
-        assert reach is not None
-        return Strength(share * epsilon, steps, reach * share * epsilon / steps)
+        return Strength.usual(ATTACK, share * epsilon)
 
     def _bounds(self, batch: Batch, share: float) -> Traced:
         """The network on the balls of a share of epsilon."""

@@ -37,6 +37,29 @@ def epsilon_for(data: str, given: float | None, what: str, option: str) -> float
 
 
 @dataclass(frozen=True)
+class Strength:
+    """An attack in the Linf ball.
+
+    Attributes:
+        epsilon: radius of the ball.
+        steps: gradient steps, 1 or more.
+        step_size: length of one.
+    """
+
+    epsilon: float
+    steps: int
+    step_size: float
+
+    @classmethod
+    def usual(cls, attack: str, epsilon: float, steps: int | None = None) -> Self:
+        """The strength of an attack of `TRAINING_ATTACKS` of which less is said; None is its usual steps."""
+        usual, reach = TRAINING_ATTACKS[attack]
+        steps = steps or usual
+        reach = reach or (SINGLE_STEP_REACH if steps == 1 else REACH)
+        return cls(epsilon, steps, reach * epsilon / steps)
+
+
+@dataclass(frozen=True)
 class AdversarialOptions:
     """What adversarial training defends against, and how hard its attack tries.
 
@@ -88,13 +111,11 @@ class AdversarialOptions:
             InputError: there is no usual epsilon for it.
         """
         epsilon = epsilon_for(data, self.epsilon, "adversarial training", "--epsilon")
-        usual, reach = TRAINING_ATTACKS[self.attack]
-        steps = self.attack_steps or usual
-        reach = reach or (SINGLE_STEP_REACH if steps == 1 else REACH)
-        size = self.attack_step_size or reach * epsilon / steps
-        return replace(self, epsilon=epsilon, attack_steps=steps, attack_step_size=size)
+        usual = Strength.usual(self.attack, epsilon, self.attack_steps)
+        size = self.attack_step_size or usual.step_size
+        return replace(self, epsilon=epsilon, attack_steps=usual.steps, attack_step_size=size)
 
-    def strength(self, progress: float) -> "Strength":
+    def strength(self, progress: float) -> Strength:
         """The attack when the fraction `progress` of the run's steps is done; `self` is complete.
 
         While epsilon rises, the number of steps rises with it: early attacks are cheap.
@@ -119,21 +140,6 @@ class AdversarialOptions:
             document = {"attack": "pgd", "awp": 0.0, **document}
         values: dict[str, Any] = field_values(cls, document, "options of adversarial training")
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class Strength:
-    """An attack in the Linf ball.
-
-    Attributes:
-        epsilon: radius of the ball.
-        steps: gradient steps, 1 or more.
-        step_size: length of one.
-    """
-
-    epsilon: float
-    steps: int
-    step_size: float
 
 
 _RANGES: dict[str, tuple[float, float]] = {
