@@ -4,15 +4,17 @@
     python benchmarks/leaderboard.py attack NAME [--model MODEL] [--count 1000] [--again]
     python benchmarks/leaderboard.py check
     python benchmarks/leaderboard.py ladder RECIPE [--seed 0] [--bits 3] [--weights trained] [--attack]
+    python benchmarks/leaderboard.py ladder RECIPE --threat l2 2 [--attack]
     python benchmarks/leaderboard.py source [--rows fl] [--attack]
     python benchmarks/leaderboard.py page
 
 `add` writes an entry, and keeps the .mq file. `attack` measures it, in PyTorch and as a deployed file; with
 `--again` it compares what it finds with what the entry states, and the exit status is 1 where they differ.
-`check` compares every kept file with its entry. `ladder` trains and rounds the networks of a recipe of ours.
-`source` enters the source's networks, rounded and mapped as it does it, from the runs in `models/`.
-`page` writes `results/leaderboard.json`, the table, and its plot. All but `page` can be interrupted: the next
-call goes on. Data sets are found by MUQUANT_DATA.
+`check` compares every kept file with its entry. `ladder` trains and rounds the networks of a recipe of ours;
+with `--threat` it enters them once more, for another ball than that of their training. `source` enters the
+source's networks, rounded and mapped as it does it, from the runs in `models/`. `page` writes
+`results/leaderboard.json`, the table, and its plot. All but `page` can be interrupted: the next call goes on.
+Data sets are found by MUQUANT_DATA.
 """
 
 import argparse
@@ -83,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--bits", type=int, nargs="+", choices=WIDTHS, default=WIDTHS, help="which widths")
     command.add_argument("--weights", nargs="+", choices=WAYS, default=WAYS, help="what is done to weights")
     command.add_argument("--max-seconds", type=float, default=math.inf, help="of each training")
+    command.add_argument(
+        "--threat", nargs=2, metavar=("NORM", "EPSILON"), help="enter them for another ball, such as l2 2"
+    )
     command.add_argument("--attack", action="store_true", help="attack those that were not yet")
     _of_attacks(command)
 
@@ -156,9 +161,20 @@ def check(options: argparse.Namespace) -> int:
 
 def ladder(options: argparse.Namespace) -> int:
     """Train and round the networks of a recipe."""
+    threat = None
+    if options.threat is not None:
+        norm, epsilon = options.threat
+        ball = settings_for(RECIPES[options.recipe].config.data, epsilon, norm)
+        threat = ball.norm, float(ball.epsilon)
     try:
         made = climb(
-            options.recipe, options.seed, options.runs, options.max_seconds, options.bits, options.weights
+            options.recipe,
+            options.seed,
+            options.runs,
+            options.max_seconds,
+            options.bits,
+            options.weights,
+            threat,
         )
     except OutOfTime as stopped:
         print(f"{stopped}; the same command goes on")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 import muquant
+from muquant.attacks import Norm
 from muquant.data import load_dataset
 from muquant.training import AdversarialOptions, IbpOptions, QatOptions, TrainingConfig, train
 from robust.entry import Entry, Family
@@ -35,7 +36,7 @@ class Recipe:
     """
 
     config: TrainingConfig
-    norm: str
+    norm: Norm
     epsilon: float
     start: float = 0.5
     init: Path | None = None
@@ -144,9 +145,14 @@ TRAINED = (3, 2)
 """Bits of what is trained with the quantizer in place."""
 
 
-def name_of(recipe: str, bits: int, weights: str, seed: int) -> str:
-    """The entry's name of a network of a recipe."""
-    return _of_seed(f"{recipe}-{bits}-{weights}", seed)
+Threat = tuple[Norm, float]
+"""A norm, and the radius of its ball as a share of the range of a pixel."""
+
+
+def name_of(recipe: str, bits: int, weights: str, seed: int, threat: Threat | None = None) -> str:
+    """The entry's name of a network of a recipe; its end tells a threat that is not the recipe's."""
+    name = _of_seed(f"{recipe}-{bits}-{weights}", seed)
+    return name if threat is None else f"{name}-{threat[0]}"
 
 
 def _of_seed(name: str, seed: int) -> str:
@@ -160,6 +166,7 @@ def climb(
     seconds: float,
     widths: Collection[int] = WIDTHS,
     ways: Collection[str] = WAYS,
+    threat: Threat | None = None,
 ) -> list[tuple[Entry, Path]]:
     """Train what is not trained yet, round it, and add what came out as entries.
 
@@ -170,6 +177,7 @@ def climb(
         seconds: for each training, which then stops to be resumed; infinity for all that it needs.
         widths: those of `WIDTHS` that are wanted; the float network is always there.
         ways: those of `WAYS` that are wanted, likewise.
+        threat: what the entries are attacked by; None for what the networks are trained against.
 
     Returns:
         Entries, and where their networks are.
@@ -184,17 +192,18 @@ def climb(
         begun = replace(recipe.config, seed=seed)
         train(begun, init, init=recipe.init, resume=True, max_seconds=seconds)
     model = train(recipe.at(None, seed), float_run, init=init, resume=True, max_seconds=seconds).model
+    norm, epsilon = threat or (recipe.norm, recipe.epsilon)
     family = Family(
         data=recipe.config.data,
-        norm=recipe.norm,
-        epsilon=recipe.epsilon,
+        norm=norm,
+        epsilon=epsilon,
         made_by=f"python benchmarks/leaderboard.py ladder {name} --seed {seed}",
         author=AUTHOR,
-        control=name_of(name, 32, "float", seed),
+        control=name_of(name, 32, "float", seed, threat),
     )
 
     def enter(bits: int, weights: str, path: Path) -> None:
-        family.enter(name_of(name, bits, weights, seed), weights, path, keep=bits == 3)
+        family.enter(name_of(name, bits, weights, seed, threat), weights, path, keep=bits == 3)
 
     enter(32, "float", float_run)
     for bits in widths:

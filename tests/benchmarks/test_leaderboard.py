@@ -138,6 +138,21 @@ def test_ladder_trains_alike_and_keeps_three_bits(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
+def test_ladder_enters_its_networks_for_another_ball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainingConfig(data="digits", model="cnn4-small", epochs=1, augment="none")
+    monkeypatch.setattr(ladder, "RECIPES", {"tiny": ladder.Recipe(config, "linf", 0.2)})
+    monkeypatch.setattr(leaderboard, "RECIPES", ladder.RECIPES)
+    words = ["ladder", "tiny", "--runs", str(tmp_path / "runs"), "--bits", "3", "--weights", "rounded"]
+    assert leaderboard.main(words) == 0
+    assert leaderboard.main([*words, "--threat", "l2", "2"]) == 0
+    one, other = (Entry.read(name) for name in ("tiny-3-rounded", "tiny-3-rounded-l2"))
+    assert (one.norm, one.epsilon, one.control) == ("linf", 0.2, "tiny-32-float")
+    assert (other.norm, other.epsilon, other.control) == ("l2", 2.0, "tiny-32-float-l2")
+    assert one.sha256 == other.sha256
+    assert leaderboard.main([*words, "--threat", "round", "2"]) == 2
+
+
+@pytest.mark.slow
 def test_networks_of_the_source_are_entered_in_its_own_forms(tmp_path: Path) -> None:
     made = {entry.weights: (entry, path) for entry, path in source.enter(tmp_path / "files", ("orig",))}
     assert list(made) == ["float", "rounded", "mapped"]
