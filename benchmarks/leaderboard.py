@@ -164,8 +164,7 @@ def ladder(options: argparse.Namespace) -> int:
     threat = None
     if options.threat is not None:
         norm, epsilon = options.threat
-        ball = settings_for(RECIPES[options.recipe].config.data, epsilon, norm)
-        threat = ball.norm, float(ball.epsilon)
+        threat = settings_for(RECIPES[options.recipe].config.data, epsilon, norm).threat
     try:
         made = climb(
             options.recipe,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import muquant
-from muquant.attacks import Norm
+from muquant.attacks import Norm, Threat
 from muquant.data import load_dataset
 from muquant.training import AdversarialOptions, IbpOptions, QatOptions, TrainingConfig, train
 from robust.entry import Entry, Family
@@ -145,14 +145,10 @@ TRAINED = (3, 2)
 """Bits of what is trained with the quantizer in place."""
 
 
-Threat = tuple[Norm, float]
-"""A norm, and the radius of its ball as a share of the range of a pixel."""
-
-
 def name_of(recipe: str, bits: int, weights: str, seed: int, threat: Threat | None = None) -> str:
     """The entry's name of a network of a recipe; its end tells a threat that is not the recipe's."""
     name = _of_seed(f"{recipe}-{bits}-{weights}", seed)
-    return name if threat is None else f"{name}-{threat[0]}"
+    return name if threat is None else f"{name}-{threat.norm}"
 
 
 def _of_seed(name: str, seed: int) -> str:
@@ -192,11 +188,12 @@ def climb(
         begun = replace(recipe.config, seed=seed)
         train(begun, init, init=recipe.init, resume=True, max_seconds=seconds)
     model = train(recipe.at(None, seed), float_run, init=init, resume=True, max_seconds=seconds).model
-    norm, epsilon = threat or (recipe.norm, recipe.epsilon)
+    ball = threat or Threat(recipe.norm, recipe.epsilon)
+    assert ball.radius is not None
     family = Family(
         data=recipe.config.data,
-        norm=norm,
-        epsilon=epsilon,
+        norm=ball.norm,
+        epsilon=ball.radius,
         made_by=f"python benchmarks/leaderboard.py ladder {name} --seed {seed}",
         author=AUTHOR,
         control=name_of(name, 32, "float", seed, threat),
