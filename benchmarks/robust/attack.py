@@ -57,8 +57,8 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
         folder: where finished attacks are kept; the next call goes on there.
 
     Returns:
-        runtime -> figures, beside what they were measured with. `fell` are the images of the split that were
-        seen wrongly or fell to AutoAttack's standard version.
+        runtime -> figures, beside what they were measured with. `images` are the places in the split of those
+        that were attacked, `fell` of those that were seen wrongly or fell to AutoAttack's standard version.
 
     Raises:
         InputError: the model is not the one of the entry.
@@ -87,6 +87,7 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
         "suite": suite,
         "count": report["data"]["count"],
         "sample": report["data"]["digest"],
+        "images": sorted({int(image["index"]) for image in images}),
         "seed": report["seed"],
         "runtimes": figures,
     }

@@ -13,14 +13,15 @@ from muquant.robustness.statistics import Z
 def cost(entry: dict[str, Any], control: dict[str, Any]) -> tuple[float, float, float] | None:
     """Return by how much the control's AA standard is higher, and the 95 % interval, shares of the images.
 
-    Both saw the same images: the interval is that of the difference of paired proportions (Agresti, Min,
-    "Simple improved confidence intervals for comparing matched proportions", 2005: half an image is added to
-    each of the four cells). None where they were attacked on different images.
+    The images are those that both were attacked on: the interval is that of the difference of paired
+    proportions (Agresti, Min, "Simple improved confidence intervals for comparing matched proportions", 2005:
+    half an image is added to each of the four cells). None where there are no such images.
     """
-    if entry["figures"]["sample"] != control["figures"]["sample"]:
+    both = set(entry["figures"]["images"]) & set(control["figures"]["images"])
+    if not both:
         return None
-    fell, fell_there = _fell(entry), _fell(control)
-    lost, won, count = len(fell - fell_there), len(fell_there - fell), entry["figures"]["count"]
+    fell, fell_there = _fell(entry) & both, _fell(control) & both
+    lost, won, count = len(fell - fell_there), len(fell_there - fell), len(both)
     middle = (lost - won) / (count + 2)
     spread = math.sqrt((lost + won + 1) / (count + 2) - middle**2)
     reach = Z * spread / math.sqrt(count + 2)
@@ -38,7 +39,7 @@ def mean_cost(
     Raises:
         ValueError: they did not.
     """
-    if len({each["figures"]["sample"] for each in (*entries, *controls)}) > 1:
+    if len({tuple(each["figures"]["images"]) for each in (*entries, *controls)}) > 1:
         raise ValueError("networks were attacked on different images; give all of them the same --count")
     differences: Counter[int] = Counter()
     for entry, control in zip(entries, controls, strict=True):

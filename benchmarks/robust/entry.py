@@ -167,13 +167,18 @@ def add(entry: Entry, model: Path, keep: bool) -> Path:
         The path of the entry.
 
     Raises:
-        InputError: the name is taken by another network, the control is no entry, or the model cannot be
-            read.
+        InputError: the name is taken by another network, or by this one under another attack, the control is
+            no entry, or the model cannot be read.
     """
     if entry.name in names():
         known = Entry.read(entry.name)
-        if known.sha256 != entry.sha256:
-            raise InputError(f"entry {entry.name}: there is one of another network; choose another name")
+        for attribute in ("sha256", "data", "norm", "epsilon"):
+            told, found = getattr(known, attribute), getattr(entry, attribute)
+            if told != found:
+                raise InputError(
+                    f"entry {entry.name}: there is one whose {attribute} is {told}, not {found}; choose "
+                    "another name"
+                )
         entry = replace(entry, figures=known.figures)
     if entry.control is not None:
         look_up("control", entry.control, dict.fromkeys(names()))

@@ -190,11 +190,14 @@ def climb(
     model = train(recipe.at(None, seed), float_run, init=init, resume=True, max_seconds=seconds).model
     ball = threat or Threat(recipe.norm, recipe.epsilon)
     assert ball.radius is not None
+    made_by = f"python benchmarks/leaderboard.py ladder {name} --seed {seed}"
+    if threat is not None:
+        made_by += f" --threat {threat.norm} {threat.radius:g}"
     family = Family(
         data=recipe.config.data,
         norm=ball.norm,
         epsilon=ball.radius,
-        made_by=f"python benchmarks/leaderboard.py ladder {name} --seed {seed}",
+        made_by=made_by,
         author=AUTHOR,
         control=name_of(name, 32, "float", seed, threat),
     )

@@ -54,6 +54,24 @@ def test_what_was_measured_stays_where_a_network_is_added_again(model: Path) -> 
     assert Entry.read("mine").figures == {"count": 1}
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--epsilon", "0.1"], "epsilon is 0.2, not 0.1"),
+        (["--norm", "l2", "--epsilon", "0.2"], "norm is linf, not l2"),
+        (["--data", "mnist", "--epsilon", "0.2"], "data is digits, not mnist"),
+    ],
+)
+def test_what_was_measured_under_one_attack_is_not_shown_under_another(
+    model: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _add(model)
+    replace(Entry.read("mine"), figures={"count": 1}).write()
+    assert _add(model, "mine", *more) == 2
+    assert said in capsys.readouterr().err
+    assert (Entry.read("mine").epsilon, Entry.read("mine").figures) == (0.2, {"count": 1})
+
+
 def test_altered_file_is_refused_before_it_is_attacked(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,9 +127,10 @@ def test_attacked_and_attacked_again(model: Path, tmp_path: Path, capsys: pytest
     assert leaderboard.main(["attack", "mine", "--count", "16", "--suite", "autoattack", *reports]) == 0
     figures = Entry.read("mine").figures
     assert figures is not None
-    assert figures["count"] == 16
+    assert figures["count"] == len(figures["images"]) == 16
     for found in figures["runtimes"].values():
         assert len(found["fell"]) == 16 - round(16 * found["aa_standard"])
+        assert set(found["fell"]) <= set(figures["images"])
         assert found["milliseconds"] > 0
     capsys.readouterr()
     assert leaderboard.main(["attack", "mine", "--again", *reports]) == 0
@@ -149,6 +168,7 @@ def test_ladder_enters_its_networks_for_another_ball(tmp_path: Path, monkeypatch
     assert (one.norm, one.epsilon, one.control) == ("linf", 0.2, "tiny-32-float")
     assert (other.norm, other.epsilon, other.control) == ("l2", 2.0, "tiny-32-float-l2")
     assert one.sha256 == other.sha256
+    assert other.made_by == f"{one.made_by} --threat l2 2"
     assert leaderboard.main([*words, "--threat", "round", "2"]) == 2
 
 
@@ -189,7 +209,7 @@ def _figures(fell: list[int], count: int = 100) -> dict[str, Any]:
         "verdict": "established",
         "fell": fell,
     }
-    return {"count": count, "sample": "same", "runtimes": {"torch": model, "onnx": model}}
+    return {"count": count, "images": list(range(count)), "runtimes": {"torch": model, "onnx": model}}
 
 
 def _line(name: str, fell: list[int]) -> dict[str, Any]:
@@ -207,8 +227,17 @@ def test_cost_is_that_of_pairs() -> None:
     middle = (lost - won) / count
     reach = 1.959964 * (((lost + won) / count - middle**2) / count) ** 0.5
     assert found[1:] == pytest.approx((middle - reach, middle + reach))
-    other = {**control, "figures": {**control["figures"], "sample": "others"}}
+    other = {**control, "figures": {**control["figures"], "images": [100, 101]}}
     assert cost(mine, other) is None
+
+
+def test_cost_is_that_of_the_images_that_both_were_attacked_on() -> None:
+    control, mine = _line("float", [1, 2, 3, 30, 40]), _line("mine", [2, 3, 4, 5])
+    few = {**mine, "figures": {**mine["figures"], "images": list(range(20))}}
+    alike = _line("float", [1, 2, 3]), _line("mine", [2, 3, 4, 5])
+    for each in alike:
+        each["figures"] = {**each["figures"], "images": list(range(20))}
+    assert cost(few, control) == cost(alike[1], alike[0])
 
 
 def test_mean_of_costs_is_over_images() -> None:
@@ -218,7 +247,7 @@ def test_mean_of_costs_is_over_images() -> None:
     mean = sum(per_image) / 100
     reach = 1.959964 * (sum((each - mean) ** 2 for each in per_image) / 99 / 100) ** 0.5
     assert mean_cost(mine, controls) == pytest.approx((mean, mean - reach, mean + reach))
-    controls[0]["figures"]["sample"] = "others"
+    controls[0]["figures"]["images"] = list(range(1, 101))
     with pytest.raises(ValueError, match="different images"):
         mean_cost(mine, controls)
 
