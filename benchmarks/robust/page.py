@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, VIOLET, write_picture
 from muquant.base.text import byte_size, markdown_table
+from muquant.robustness.rendering.words import ball
 from robust.cost import cost
 
 COLOURS = {"float": BLACK, "rounded": GREY, "mapped": VIOLET, "calibrated": BLUE, "trained": ORANGE}
@@ -38,7 +39,7 @@ def boards(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the entries of `results/leaderboard.json` by data set and threat, the best first."""
     sorted_by: dict[str, list[dict[str, Any]]] = {}
     for entry in document["entries"]:
-        title = f"{NAMES.get(entry['data'], entry['data'])}, {entry['norm']} {entry['epsilon']:.4g}"
+        title = f"{NAMES.get(entry['data'], entry['data'])}, {ball(entry['norm'], entry['epsilon'])}"
         sorted_by.setdefault(title, []).append(entry)
     for entries in sorted_by.values():
         entries.sort(key=lambda entry: -_torch(entry)["aa_standard"])
@@ -106,7 +107,10 @@ def _words(found: tuple[float, float, float] | None) -> str:
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
-    """Draw AA standard against the bytes of the deployed file, a panel for each data set and threat."""
+    """Draw AA standard against the bytes of the deployed file, a panel for each data set and threat.
+
+    Lines join what was made of one float network in one way, at several bits.
+    """
     found = boards(document)
     figure = Figure(figsize=(5.6 * len(found), 4.6), layout="constrained")
     for axes, (title, board) in zip(
@@ -123,9 +127,13 @@ def plot(document: dict[str, Any], path: Path) -> None:
 
 
 def _panel(axes: Axes, title: str, board: list[dict[str, Any]]) -> None:
+    families: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for entry in board:
         model = _torch(entry)
         value, (low, high) = model["aa_standard"], model["aa_standard_interval"]
+        if entry["control"] is not None:
+            family = families.setdefault((entry["control"], entry["weights"]), [])
+            family.append((model["nbytes"] / 1e6, 100 * value))
         axes.errorbar(
             model["nbytes"] / 1e6,
             100 * value,
@@ -143,6 +151,8 @@ def _panel(axes: Axes, title: str, board: list[dict[str, Any]]) -> None:
                 markersize=14,
             )
         axes.annotate(f" {model['bits']:.3g}", (model["nbytes"] / 1e6, 100 * value), fontsize=8, va="bottom")
+    for (_, weights), marks in families.items():
+        axes.plot(*zip(*sorted(marks), strict=True), color=COLOURS[weights], linewidth=0.8, alpha=0.6)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")

@@ -255,9 +255,9 @@ def test_mean_of_costs_is_over_images() -> None:
 def test_page_is_sorted_and_drawn(tmp_path: Path) -> None:
     worse, better = _line("worse", [1, 2, 3, 4]), _line("better", [1])
     document = {"entries": [worse, better]}
-    assert [each["name"] for each in boards(document)["digits, linf 0.2"]] == ["better", "worse"]
+    assert [each["name"] for each in boards(document)["digits, L∞ ≤ 0.2"]] == ["better", "worse"]
     lines = table(document).splitlines()
-    assert lines[0] == "**digits, linf 0.2**"
+    assert lines[0] == "**digits, L∞ ≤ 0.2**"
     assert "**99.0%**" in next(line for line in lines if "better" in line)
     plot(document, tmp_path / "board.png")
     assert (tmp_path / "board.png").stat().st_size > 1000
