@@ -1,5 +1,6 @@
 """The page: the table of all entries, and its plot."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,39 @@ def boards(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """Return one table for each data set and threat."""
+    """Return one table for each data set and threat, and below it what each width costs."""
     entries = {entry["name"]: entry for entry in document["entries"]}
     parts = []
     for title, board in boards(document).items():
         rows = [_row(entry, entries.get(entry["control"] or "")) for entry in board]
         parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 11 + "ll", rows))
+        if ladders := _ladders(board, entries):
+            parts.append(f"**{title}, cost of bits in points**\n\n{ladders}")
     return "\n\n".join(parts)
+
+
+def _ladders(board: list[dict[str, Any]], entries: dict[str, dict[str, Any]]) -> str:
+    """Return the table of costs by width, of float networks of which there are several; "" without one."""
+    costs: dict[str, dict[str, dict[str, str]]] = {}
+    for entry in board:
+        control = entries.get(entry["control"] or "")
+        if control is not None:
+            bits = f"{_torch(entry)['bits']:.3g}"
+            costs.setdefault(control["name"], {}).setdefault(entry["weights"], {})[bits] = _words(
+                cost(entry, control)
+            )
+    costs = {name: ways for name, ways in costs.items() if len({*chain(*ways.values())}) > 1}
+    widths = sorted(
+        {*chain(*(way for ways in costs.values() for way in ways.values()))}, key=float, reverse=True
+    )
+    rows = [
+        (name, weights, *(costs[name][weights].get(bits, "") for bits in widths))
+        for name in costs
+        for weights in COLOURS
+        if weights in costs[name]
+    ]
+    head = ("control", "weights", *(f"{bits} bits" for bits in widths))
+    return markdown_table(head, "ll" + "r" * len(widths), rows) if rows else ""
 
 
 def proven(document: dict[str, Any]) -> str:

@@ -263,6 +263,19 @@ def test_page_is_sorted_and_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "board.png").stat().st_size > 1000
 
 
+def test_what_each_width_costs_stands_below_the_table() -> None:
+    control = {**_line("float", [1]), "weights": "float", "control": None}
+    made = [_line("three", [1, 2, 3]), _line("two", [1, 2, 3, 4, 5])]
+    made[1]["figures"]["runtimes"] = {"torch": {**made[1]["figures"]["runtimes"]["torch"], "bits": 2.0}}
+    made[1]["figures"]["runtimes"]["onnx"] = made[0]["figures"]["runtimes"]["onnx"]
+    head, _, row = table({"entries": [control, *made]}).split("cost of bits in points**\n\n")[1].splitlines()
+    assert [cell.strip() for cell in head.split("|")[3:5]] == ["3 bits", "2 bits"]
+    cells = [cell.strip() for cell in row.split("|")[1:5]]
+    assert cells[:2] == ["float", "trained"]
+    assert [cell.split()[0] for cell in cells[2:]] == ["2.0", "4.0"]
+    assert "in points" not in table({"entries": [control, made[0]]})
+
+
 def test_what_is_proven_is_sorted_and_the_rest_left_out() -> None:
     some, more, none = _line("some", [1, 2, 3]), _line("more", [1]), _line("none", [1])
     none["figures"]["runtimes"]["torch"]["certified"] = 0.0
