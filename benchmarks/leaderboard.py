@@ -20,7 +20,6 @@ Data sets are found by MUQUANT_DATA.
 import argparse
 import math
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -29,7 +28,7 @@ from provenance import RESULTS, write_results
 from robust.attack import COUNT, SUITE, attack, attack_and_write, attack_new
 from robust.entry import WEIGHTS, Entry, add, digest, names
 from robust.ladder import RECIPES, WAYS, WIDTHS, climb
-from robust.page import plot
+from robust.page import plot, summary
 from robust.source import ROWS, enter
 
 from muquant.attacks import Norm
@@ -195,9 +194,7 @@ def _attack_new(made: list[tuple[Entry, Path]], options: argparse.Namespace) -> 
 
 def page(options: argparse.Namespace) -> int:
     """Write the table and its plot."""
-    attacked = [entry for entry in map(Entry.read, names()) if entry.figures is not None]
-    entries = [{**asdict(entry), "kept": entry.file.exists()} for entry in attacked]
-    document = {"count": len(entries), "entries": entries}
+    document = summary([entry for entry in map(Entry.read, names()) if entry.figures is not None])
     print(f"wrote {write_results('leaderboard', 0, document)}")
     plot(document, RESULTS / "leaderboard.png")
     figures.write()

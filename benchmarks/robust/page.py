@@ -1,5 +1,7 @@
 """The page: the table of all entries, and its plot."""
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from muquant.base.picture import BLACK, BLUE, GREY, ORANGE, VIOLET, write_pictur
 from muquant.base.text import byte_size, markdown_table
 from muquant.robustness.rendering.words import ball
 from robust.cost import cost
+from robust.entry import Entry
 
 COLOURS = {"float": BLACK, "rounded": GREY, "mapped": VIOLET, "calibrated": BLUE, "trained": ORANGE}
 """What was done to the weights -> the colour of its marks."""
@@ -36,6 +39,19 @@ _HEAD = (
 )
 
 
+def summary(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Return the document of `results/leaderboard.json`: what bits cost, in place of the images."""
+    lines = {entry.name: {**asdict(entry), "kept": entry.file.exists()} for entry in entries}
+    for line in lines.values():
+        control = lines.get(line["control"])
+        line["cost"] = None if control is None else cost(line, control)
+    for line in lines.values():
+        del line["figures"]["images"]
+        for found in line["figures"]["runtimes"].values():
+            del found["fell"]
+    return {"count": len(lines), "entries": list(lines.values())}
+
+
 def boards(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the entries of `results/leaderboard.json` by data set and threat, the best first."""
     sorted_by: dict[str, list[dict[str, Any]]] = {}
@@ -49,37 +65,31 @@ def boards(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def table(document: dict[str, Any]) -> str:
     """Return one table for each data set and threat, and below it what each width costs."""
-    entries = {entry["name"]: entry for entry in document["entries"]}
     parts = []
     for title, board in boards(document).items():
-        rows = [_row(entry, entries.get(entry["control"] or "")) for entry in board]
+        rows = [_row(entry) for entry in board]
         parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 11 + "ll", rows))
-        if ladders := _ladders(board, entries):
+        if ladders := _ladders(board):
             parts.append(f"**{title}, cost of bits in points**\n\n{ladders}")
     return "\n\n".join(parts)
 
 
-def _ladders(board: list[dict[str, Any]], entries: dict[str, dict[str, Any]]) -> str:
+def _ladders(board: list[dict[str, Any]]) -> str:
     """Return the table of costs by width, of float networks of which there are several; "" without one."""
-    costs: dict[str, dict[str, dict[str, str]]] = {}
+    costs: dict[str, dict[str, dict[float, str]]] = {}
     for entry in board:
-        control = entries.get(entry["control"] or "")
-        if control is not None:
-            bits = f"{_torch(entry)['bits']:.3g}"
-            costs.setdefault(control["name"], {}).setdefault(entry["weights"], {})[bits] = _words(
-                cost(entry, control)
-            )
-    costs = {name: ways for name, ways in costs.items() if len({*chain(*ways.values())}) > 1}
-    widths = sorted(
-        {*chain(*(way for ways in costs.values() for way in ways.values()))}, key=float, reverse=True
-    )
+        if entry["control"] is not None:
+            ways = costs.setdefault(entry["control"], {})
+            ways.setdefault(entry["weights"], {})[round(_torch(entry)["bits"], 2)] = _words(entry["cost"])
+    costs = {control: ways for control, ways in costs.items() if len({*chain(*ways.values())}) > 1}
+    widths = sorted({*chain(*(costs for ways in costs.values() for costs in ways.values()))}, reverse=True)
     rows = [
-        (name, weights, *(costs[name][weights].get(bits, "") for bits in widths))
-        for name in costs
+        (control, weights, *(ways[weights].get(bits, "") for bits in widths))
+        for control, ways in costs.items()
         for weights in COLOURS
-        if weights in costs[name]
+        if weights in ways
     ]
-    head = ("control", "weights", *(f"{bits} bits" for bits in widths))
+    head = ("control", "weights", *(f"{bits:.3g} bits" for bits in widths))
     return markdown_table(head, "ll" + "r" * len(widths), rows) if rows else ""
 
 
@@ -103,7 +113,7 @@ def proven(document: dict[str, Any]) -> str:
     return markdown_table(head, "llrrrrr", rows)
 
 
-def _row(entry: dict[str, Any], control: dict[str, Any] | None) -> tuple[str, ...]:
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     found, deployed = _torch(entry), entry["figures"]["runtimes"]["onnx"]
     low, high = found["aa_standard_interval"]
     kept = f"[{entry['name']}](models/{entry['name']}.mq)" if entry["kept"] else entry["name"]
@@ -119,7 +129,7 @@ def _row(entry: dict[str, Any], control: dict[str, Any] | None) -> tuple[str, ..
         f"{deployed['aa_standard']:.1%}",
         f"{min(found['worst_case'], deployed['worst_case']):.1%}",
         certified,
-        "" if control is None else _words(cost(entry, control)),
+        "" if entry["control"] is None else _words(entry["cost"]),
         byte_size(found["nbytes"]),
         f"{found['milliseconds']:.2f} / {deployed['milliseconds']:.2f} ms",
         found["verdict"],
@@ -128,7 +138,7 @@ def _row(entry: dict[str, Any], control: dict[str, Any] | None) -> tuple[str, ..
 
 def _words(found: tuple[float, float, float] | None) -> str:
     if found is None:
-        return "other images"
+        return "not compared"
     points = [100 * each for each in found]
     return f"{points[0]:.1f} ({points[1]:.1f} to {points[2]:.1f})"
 

@@ -13,7 +13,7 @@ import leaderboard
 from robust import entry as entries, ladder, source
 from robust.cost import cost, mean_cost
 from robust.entry import Entry, digest
-from robust.page import boards, plot, proven, table
+from robust.page import boards, plot, proven, summary, table
 
 import muquant
 from muquant.models import build_model
@@ -214,7 +214,7 @@ def _figures(fell: list[int], count: int = 100) -> dict[str, Any]:
 
 def _line(name: str, fell: list[int]) -> dict[str, Any]:
     told = {"name": name, "data": "digits", "norm": "linf", "epsilon": 0.2, "weights": "trained"}
-    return {**told, "control": "float", "kept": True, "figures": _figures(fell)}
+    return {**told, "control": "float", "cost": None, "kept": True, "figures": _figures(fell)}
 
 
 def test_cost_is_that_of_pairs() -> None:
@@ -264,16 +264,31 @@ def test_page_is_sorted_and_drawn(tmp_path: Path) -> None:
 
 
 def test_what_each_width_costs_stands_below_the_table() -> None:
-    control = {**_line("float", [1]), "weights": "float", "control": None}
-    made = [_line("three", [1, 2, 3]), _line("two", [1, 2, 3, 4, 5])]
-    made[1]["figures"]["runtimes"] = {"torch": {**made[1]["figures"]["runtimes"]["torch"], "bits": 2.0}}
-    made[1]["figures"]["runtimes"]["onnx"] = made[0]["figures"]["runtimes"]["onnx"]
-    head, _, row = table({"entries": [control, *made]}).split("cost of bits in points**\n\n")[1].splitlines()
-    assert [cell.strip() for cell in head.split("|")[3:5]] == ["3 bits", "2 bits"]
-    cells = [cell.strip() for cell in row.split("|")[1:5]]
-    assert cells[:2] == ["float", "trained"]
-    assert [cell.split()[0] for cell in cells[2:]] == ["2.0", "4.0"]
-    assert "in points" not in table({"entries": [control, made[0]]})
+    control, three, two = _line("float", []), _line("three", []), _line("two", [])
+    control |= {"weights": "float", "control": None}
+    three["cost"], two["cost"] = (0.02, 0.01, 0.03), (0.04, 0.03, 0.05)
+    two["figures"]["runtimes"]["torch"]["bits"] = 2.0
+    _, below = table({"entries": [control, two, three]}).split("cost of bits in points**\n\n")
+    head, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in below.splitlines())
+    assert head == ["control", "weights", "3 bits", "2 bits"]
+    assert row == ["float", "trained", "2.0 (1.0 to 3.0)", "4.0 (3.0 to 5.0)"]
+    assert "in points" not in table({"entries": [control, three]})
+
+
+def test_summary_has_what_bits_cost_in_place_of_the_images(model: Path) -> None:
+    _add(model, "float")
+    _add(model, "mine", "--control", "float")
+    fell = {"float": [1], "mine": [1, 2, 3]}
+    made = [replace(Entry.read(name), figures=_figures(fell[name])) for name in fell]
+    document = summary(made)
+    assert [line["name"] for line in document["entries"]] == list(fell)
+    costs = [line["cost"] for line in document["entries"]]
+    assert costs[0] is None
+    assert costs[1][0] == pytest.approx(0.02)
+    assert all("fell" not in line["figures"]["runtimes"]["torch"] for line in document["entries"])
+    assert made[1].figures is not None
+    assert made[1].figures["runtimes"]["torch"]["fell"] == [1, 2, 3]
+    assert summary(made[1:])["entries"][0]["cost"] is None  # its control was not attacked
 
 
 def test_what_is_proven_is_sorted_and_the_rest_left_out() -> None:
