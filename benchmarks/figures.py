@@ -12,7 +12,7 @@ from typing import Any
 from paper.networks import OUR_ROWS
 from paper.published import published
 from paper.targets import accuracy
-from robust.page import proven, table as leaderboard
+from robust.page import points, proven, table as leaderboard
 
 from muquant.base.files import write_bytes
 from muquant.base.text import byte_size, markdown_table
@@ -75,8 +75,7 @@ def robust_3bit(document: dict[str, Any]) -> str:
         label = ROBUST[name]
         bold, lost = "**" if "**" in label else "", ""
         if name != "float":
-            low, high = network["cost"]["interval"]
-            lost = f"{100 * network['cost']['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+            lost = points((network["cost"]["mean"], *network["cost"]["interval"]))
         rows.append(
             (
                 label,

@@ -74,23 +74,34 @@ def table(document: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _ladders(board: list[dict[str, Any]]) -> str:
-    """Return the table of costs by width, of float networks of which there are several; "" without one."""
-    costs: dict[str, dict[str, dict[float, str]]] = {}
+def _families(board: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return what was made of one float network in one way, by (control, what was done to the weights)."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for entry in board:
         if entry["control"] is not None:
-            ways = costs.setdefault(entry["control"], {})
-            ways.setdefault(entry["weights"], {})[round(_torch(entry)["bits"], 2)] = _words(entry["cost"])
-    costs = {control: ways for control, ways in costs.items() if len({*chain(*ways.values())}) > 1}
-    widths = sorted({*chain(*(costs for ways in costs.values() for costs in ways.values()))}, reverse=True)
+            found.setdefault((entry["control"], entry["weights"]), []).append(entry)
+    return found
+
+
+def _ladders(board: list[dict[str, Any]]) -> str:
+    """Return the table of costs by width, of float networks of which there are several; "" without one."""
+    ways = {
+        family: {round(_torch(entry)["bits"], 2): points(entry["cost"]) for entry in made}
+        for family, made in _families(board).items()
+    }
+    widths_of: dict[str, set[float]] = {}
+    for (control, _), way in ways.items():
+        widths_of.setdefault(control, set()).update(way)
+    widths_of = {control: widths for control, widths in widths_of.items() if len(widths) > 1}
+    columns = sorted({*chain(*widths_of.values())}, reverse=True)
     rows = [
-        (control, weights, *(ways[weights].get(bits, "") for bits in widths))
-        for control, ways in costs.items()
+        (control, weights, *(ways[control, weights].get(bits, "") for bits in columns))
+        for control in widths_of
         for weights in COLOURS
-        if weights in ways
+        if (control, weights) in ways
     ]
-    head = ("control", "weights", *(f"{bits:.3g} bits" for bits in widths))
-    return markdown_table(head, "ll" + "r" * len(widths), rows) if rows else ""
+    head = ("control", "weights", *(f"{bits:.3g} bits" for bits in columns))
+    return markdown_table(head, "ll" + "r" * len(columns), rows) if rows else ""
 
 
 def proven(document: dict[str, Any]) -> str:
@@ -129,18 +140,19 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
         f"{deployed['aa_standard']:.1%}",
         f"{min(found['worst_case'], deployed['worst_case']):.1%}",
         certified,
-        "" if entry["control"] is None else _words(entry["cost"]),
+        "" if entry["control"] is None else points(entry["cost"]),
         byte_size(found["nbytes"]),
         f"{found['milliseconds']:.2f} / {deployed['milliseconds']:.2f} ms",
         found["verdict"],
     )
 
 
-def _words(found: tuple[float, float, float] | None) -> str:
-    if found is None:
+def points(lost: tuple[float, float, float] | None) -> str:
+    """Return a cost of bits and its interval, shares, in percentage points: "1.6 (0.5 to 2.7)"."""
+    if lost is None:
         return "not compared"
-    points = [100 * each for each in found]
-    return f"{points[0]:.1f} ({points[1]:.1f} to {points[2]:.1f})"
+    mean, low, high = (100 * each for each in lost)
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
@@ -164,13 +176,9 @@ def plot(document: dict[str, Any], path: Path) -> None:
 
 
 def _panel(axes: Axes, title: str, board: list[dict[str, Any]]) -> None:
-    families: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for entry in board:
         model = _torch(entry)
         value, (low, high) = model["aa_standard"], model["aa_standard_interval"]
-        if entry["control"] is not None:
-            family = families.setdefault((entry["control"], entry["weights"]), [])
-            family.append((model["nbytes"] / 1e6, 100 * value))
         axes.errorbar(
             model["nbytes"] / 1e6,
             100 * value,
@@ -188,8 +196,9 @@ def _panel(axes: Axes, title: str, board: list[dict[str, Any]]) -> None:
                 markersize=14,
             )
         axes.annotate(f" {model['bits']:.3g}", (model["nbytes"] / 1e6, 100 * value), fontsize=8, va="bottom")
-    for (_, weights), marks in families.items():
-        axes.plot(*zip(*sorted(marks), strict=True), color=COLOURS[weights], linewidth=0.8, alpha=0.6)
+    for (_, weights), made in _families(board).items():
+        marks = sorted((_torch(entry)["nbytes"] / 1e6, 100 * _torch(entry)["aa_standard"]) for entry in made)
+        axes.plot(*zip(*marks, strict=True), color=COLOURS[weights], linewidth=0.8, alpha=0.6)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
