@@ -1,6 +1,7 @@
 """Every command on a real model: what it writes, what it prints, and its document."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,13 @@ def test_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_command_speaks_json(name: str) -> None:
     text = " ".join(invoke(name, "--help").stdout.split())
     assert "--json" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_states_a_default_once_and_says_something(name: str) -> None:
+    text = " ".join(invoke(name, "--help").stdout.split())
+    assert not re.search(r"\[default: [^]]*\] \[default: ", text)
+    assert '[default: ""]' not in text
 
 
 def test_inspect_draws_the_levels_of_an_artifact(run: Path, artifact: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
     type=click.IntRange(min=1),
     default=1,
     metavar="PASSES",
-    help="Passes whose mean answer is attacked, for models that draw numbers.  [default: 1]",
+    help="Passes whose mean answer is attacked, for models that draw numbers.",
 )
 @click.option(
     "--certify",
@@ -70,6 +70,7 @@ _FAIL_ON = {"never": (), "disqualifying": ("disqualifying",), "any": ("disqualif
 @click.option(
     "--target-class",
     default="",
+    show_default="any but the label",
     metavar="N|random|least-likely|next",
     help="Aim all attacks at a class: N, or for each image a random one, the one with the smallest logit, or "
     "the one after its own. Only an image that is taken for it counts as fooled.",

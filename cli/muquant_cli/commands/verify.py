@@ -41,7 +41,7 @@ _RANDOM_INPUTS, _RANDOM_VALUES = 256, 1 << 22
     multiple=True,
     default=("onnxruntime",),
     help="What runs FILE, each in a process of its own; several times for several. all: those that are "
-    "installed; it says what to install for the others.  [default: onnxruntime]",
+    "installed; it says what to install for the others.",
 )
 @module_option
 @root_option
