@@ -22,6 +22,7 @@ from muquant.base.files import temporary_folder
 from muquant.base.provenance import provenance
 from muquant.data import load_dataset
 from muquant.models.calls import evaluation_mode
+from muquant.models.evaluation import evaluate
 from muquant.robustness.suites import STANDARD_VERSION
 from muquant.training import load_run
 from muquant_onnx import export_float, export_onnx
@@ -58,7 +59,8 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
 
     Returns:
         runtime -> figures, beside what they were measured with. `images` are the places in the split of those
-        that were attacked, `fell` of those that were seen wrongly or fell to AutoAttack's standard version.
+        that were attacked, `fell` of those that were seen wrongly or fell to AutoAttack's standard version;
+        `split` is what `clean_split` returns.
 
     Raises:
         InputError: the model is not the one of the entry.
@@ -88,6 +90,7 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
         "count": report["data"]["count"],
         "sample": report["data"]["digest"],
         "images": sorted({int(image["index"]) for image in images}),
+        "split": clean_split(entry, model),
         "seed": report["seed"],
         "runtimes": figures,
     }
@@ -109,6 +112,13 @@ def attack_new(made: Iterable[tuple[Entry, Path]], count: int, suite: str, repor
 def _fell(image: dict[str, str]) -> bool:
     fooled_by = set(image["fooled by"].split())
     return image["seen"] != image["label"] or bool(fooled_by & set(STANDARD_VERSION))
+
+
+def clean_split(entry: Entry, model: Path) -> dict[str, float]:
+    """How many test images there are, and which share of all of them is seen rightly, in PyTorch."""
+    module = load_run(model) if model.is_dir() else muquant.load(model).module
+    test = load_dataset(entry.data, "test")
+    return {"count": len(test), "clean": evaluate(module, test)}
 
 
 def time_of_an_image(entry: Entry, model: Path) -> dict[str, float]:

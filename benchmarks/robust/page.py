@@ -29,6 +29,7 @@ _HEAD = (
         "weights",
         "images",
         "clean",
+        "of all images",
         "AA standard",
         "95 % interval",
         "as a file",
@@ -68,7 +69,7 @@ def table(document: dict[str, Any]) -> str:
     parts = []
     for title, board in boards(document).items():
         rows = [_row(entry) for entry in board]
-        parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 11 + "ll", rows))
+        parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 12 + "ll", rows))
         if ladders := _ladders(board):
             parts.append(f"**{title}, cost of bits in points**\n\n{ladders}")
     return "\n\n".join(parts)
@@ -135,6 +136,7 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
         entry["weights"],
         f"{entry['figures']['count']:,}",
         f"{found['clean']:.1%}",
+        f"{entry['figures']['split']['clean']:.1%}",
         f"**{found['aa_standard']:.1%}**",
         f"{low:.1%} to {high:.1%}",
         f"{deployed['aa_standard']:.1%}",

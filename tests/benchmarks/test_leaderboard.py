@@ -16,7 +16,9 @@ from robust.entry import Entry, digest
 from robust.page import boards, plot, proven, summary, table
 
 import muquant
+from muquant.data import load_dataset
 from muquant.models import build_model
+from muquant.models.evaluation import evaluate
 from muquant.training import TrainingConfig, read_run
 
 REAL_ENTRIES, REAL_MODELS = entries.ENTRIES, entries.MODELS
@@ -128,6 +130,8 @@ def test_attacked_and_attacked_again(model: Path, tmp_path: Path, capsys: pytest
     figures = Entry.read("mine").figures
     assert figures is not None
     assert figures["count"] == len(figures["images"]) == 16
+    test = load_dataset("digits", "test")
+    assert figures["split"] == {"count": len(test), "clean": evaluate(muquant.load(model).module, test)}
     for found in figures["runtimes"].values():
         assert len(found["fell"]) == 16 - round(16 * found["aa_standard"])
         assert set(found["fell"]) <= set(figures["images"])
@@ -209,7 +213,9 @@ def _figures(fell: list[int], count: int = 100) -> dict[str, Any]:
         "verdict": "established",
         "fell": fell,
     }
-    return {"count": count, "images": list(range(count)), "runtimes": {"torch": model, "onnx": model}}
+    runtimes = {"torch": model, "onnx": model}
+    split = {"count": 10000, "clean": 0.9742}
+    return {"count": count, "images": list(range(count)), "split": split, "runtimes": runtimes}
 
 
 def _line(name: str, fell: list[int]) -> dict[str, Any]:
@@ -258,7 +264,9 @@ def test_page_is_sorted_and_drawn(tmp_path: Path) -> None:
     assert [each["name"] for each in boards(document)["digits, L∞ ≤ 0.2"]] == ["better", "worse"]
     lines = table(document).splitlines()
     assert lines[0] == "**digits, L∞ ≤ 0.2**"
-    assert "**99.0%**" in next(line for line in lines if "better" in line)
+    row = next(line for line in lines if "better" in line)
+    assert "**99.0%**" in row
+    assert "97.4%" in row
     plot(document, tmp_path / "board.png")
     assert (tmp_path / "board.png").stat().st_size > 1000
 
