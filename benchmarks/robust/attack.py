@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from provenance import commit
+from torch import Tensor
 from torchrun import ONE_THREAD, torchrun
 
 import muquant
@@ -60,7 +62,7 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
     Returns:
         runtime -> figures, beside what they were measured with. `images` are the places in the split of those
         that were attacked, `fell` of those that were seen wrongly or fell to AutoAttack's standard version;
-        `split` is what `clean_split` returns.
+        `split` is how many test images there are, and which share of all of them PyTorch sees rightly.
 
     Raises:
         InputError: the model is not the one of the entry.
@@ -80,7 +82,9 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
             "flags": {flag["check"]: flag["explanation"] for flag in found["flags"]},
             "fell": [int(image["index"]) for image in mine if _fell(image)],
         }
-    for runtime, milliseconds in time_of_an_image(entry, model).items():
+    module, deploy = _open(model)
+    test = load_dataset(entry.data, "test")
+    for runtime, milliseconds in time_of_an_image(module, deploy, test.inputs(slice(1))).items():
         figures[runtime]["milliseconds"] = milliseconds
     again = command(entry, entry.file.name if entry.file.exists() else model.name, count, suite, "report")
     return {
@@ -90,7 +94,7 @@ def attack(entry: Entry, model: Path, count: int, suite: str, folder: Path) -> d
         "count": report["data"]["count"],
         "sample": report["data"]["digest"],
         "images": sorted({int(image["index"]) for image in images}),
-        "split": clean_split(entry, model),
+        "split": {"count": len(test), "clean": evaluate(module, test)},
         "seed": report["seed"],
         "runtimes": figures,
     }
@@ -114,25 +118,22 @@ def _fell(image: dict[str, str]) -> bool:
     return image["seen"] != image["label"] or bool(fooled_by & set(STANDARD_VERSION))
 
 
-def clean_split(entry: Entry, model: Path) -> dict[str, float]:
-    """How many test images there are, and which share of all of them is seen rightly, in PyTorch."""
-    module = load_run(model) if model.is_dir() else muquant.load(model).module
-    test = load_dataset(entry.data, "test")
-    return {"count": len(test), "clean": evaluate(module, test)}
+def _open(model: Path) -> tuple[torch.nn.Module, Callable[[Path, Tensor], object]]:
+    """The network of a .mq file or a run folder, and what deploys it: (path of the file, images)."""
+    if model.is_dir():
+        module = load_run(model)
+        return module, partial(export_float, module)
+    compressed = muquant.load(model)
+    return compressed.module, partial(export_onnx, compressed)
 
 
-def time_of_an_image(entry: Entry, model: Path) -> dict[str, float]:
+def time_of_an_image(
+    module: torch.nn.Module, deploy: Callable[[Path, Tensor], object], image: Tensor
+) -> dict[str, float]:
     """Milliseconds that one image takes on one thread, the median of `ROUNDS`, in each runtime."""
-    image = load_dataset(entry.data, "test").inputs(slice(1))
     with temporary_folder() as folder:
         path = folder / "model.onnx"
-        if model.is_dir():
-            module: torch.nn.Module = load_run(model)
-            export_float(module, path, image)
-        else:
-            compressed = muquant.load(model)
-            module = compressed.module
-            export_onnx(compressed, path, image)
+        deploy(path, image)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -69,7 +69,7 @@ def table(document: dict[str, Any]) -> str:
     parts = []
     for title, board in boards(document).items():
         rows = [_row(entry) for entry in board]
-        parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * 12 + "ll", rows))
+        parts.append(f"**{title}**\n\n" + markdown_table(_HEAD, "l" + "r" * (len(_HEAD) - 3) + "ll", rows))
         if ladders := _ladders(board):
             parts.append(f"**{title}, cost of bits in points**\n\n{ladders}")
     return "\n\n".join(parts)
